@@ -1,0 +1,6 @@
+//! Clients of a vttablet: its query service, its tablet manager, its health; and the choice of a
+//! tablet to send a query to. Hides the transport.
+
+mod query_service;
+
+pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream};
