@@ -1,0 +1,30 @@
+#!/bin/bash
+# Starts one etcd and registers the cell in it.
+
+set -e
+
+cell=${CELL:-'test'}
+
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+curl -s "http://${ETCD_SERVER}" >/dev/null && fail "etcd is already running. Exiting."
+
+etcd --enable-v2=true --data-dir "${VTDATAROOT}/etcd/" --listen-client-urls "http://${ETCD_SERVER}" \
+  --advertise-client-urls "http://${ETCD_SERVER}" >"${VTDATAROOT}/tmp/etcd.out" 2>&1 &
+echo $! >"${VTDATAROOT}/tmp/etcd.pid"
+wait_until 30 curl -fs "http://${ETCD_SERVER}/health" ||
+  fail "etcd did not start: $(tail -n 3 "${VTDATAROOT}/tmp/etcd.out")"
+
+# Directories of etcd's old API: only for eyes that look there, all records are in the new one.
+export ETCDCTL_API=2
+echo "add /vitess/global"
+etcdctl --endpoints "http://${ETCD_SERVER}" mkdir /vitess/global || true
+echo "add /vitess/$cell"
+etcdctl --endpoints "http://${ETCD_SERVER}" mkdir "/vitess/$cell" || true
+
+# A cell that is there already means that the data of an earlier run is used again.
+echo "add $cell CellInfo"
+# shellcheck disable=SC2086
+vtctl $TOPOLOGY_FLAGS AddCellInfo -root "/vitess/$cell" -server_address "${ETCD_SERVER}" "$cell" || true
+
+echo "etcd start done..."
