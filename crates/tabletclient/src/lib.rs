@@ -2,5 +2,6 @@
 //! tablet to send a query to. Hides the transport.
 
 mod query_service;
+pub mod tm;
 
 pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream};
