@@ -1,1 +1,2 @@
+//! vttablet serves the queries of one mysqld.
 fn main() {}

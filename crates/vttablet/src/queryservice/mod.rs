@@ -1,0 +1,1 @@
+//! The query service of one tablet.
