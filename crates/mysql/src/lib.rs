@@ -1,0 +1,23 @@
+//! MySQL: the protocol on both sides, the flavours of the server, replication, `my.cnf`.
+//!
+//! - [`client`]: the thin client that vttablet and mysqlctl reach mysqld with.
+//! - [`server`]: what a MySQL client of vtgate talks to.
+//! - [`flavor`], [`replication`], [`admin`]: the statements that differ between MariaDB and MySQL, GTID positions,
+//!   and both together over a connection.
+//! - [`mycnf`]: the directory of one mysqld and its configuration file.
+//!
+//! Rows stay in text form from mysqld to the client: [`client`] copies cells out of row packets, [`server`] copies
+//! them back into row packets, and nothing in between reads a number.
+
+pub mod admin;
+pub mod client;
+pub mod constants;
+pub mod flavor;
+pub mod mycnf;
+pub mod replication;
+pub mod server;
+pub mod types;
+
+pub use client::{ClientError, ConnectParams, Connection};
+pub use flavor::Flavor;
+pub use replication::Position;
