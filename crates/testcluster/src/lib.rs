@@ -1,0 +1,538 @@
+//! A real cluster on free ports for end-to-end tests: etcd, mysqlds and the built programs.
+//!
+//! Owns: starting and stopping the processes, the directory they live in, and waiting on conditions.
+//! Every process listens on 127.0.0.1 and is ended by pid when the [`Cluster`] is dropped. The
+//! directory of a failed test is kept and named.
+//!
+//! The programs are those beside the test's own executable: `cargo build --workspace` comes first.
+
+mod http;
+mod process;
+
+pub use http::get as http_get;
+pub use process::{Process, program, resident_kib};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{sys::signal::Signal, unistd::Pid};
+use std::{
+    collections::HashSet,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// The cell of every test cluster.
+pub const CELL: &str = "zone1";
+
+/// Which mysqld the tablets stand beside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flavor {
+    /// The MariaDB of the system.
+    MariaDb,
+    /// A MySQL 9 unpacked at this path.
+    MySql9(PathBuf),
+}
+
+impl Flavor {
+    /// The MySQL 9 that `scripts/test.sh` unpacked. `None`, said loudly, where there is none.
+    pub fn mysql9() -> Option<Self> {
+        match std::env::var_os("VT_TEST_MYSQL9_ROOT") {
+            Some(root) => Some(Self::MySql9(root.into())),
+            None => {
+                eprintln!("SKIPPED: VT_TEST_MYSQL9_ROOT is not set, see scripts/test.sh");
+                None
+            }
+        }
+    }
+}
+
+/// One tablet to start.
+#[derive(Debug, Clone)]
+pub struct TabletSpec {
+    pub uid: u32,
+    pub keyspace: String,
+    pub shard: String,
+    /// `replica` or `rdonly`.
+    pub tablet_type: &'static str,
+}
+
+impl TabletSpec {
+    pub fn new(uid: u32, keyspace: &str, shard: &str, tablet_type: &'static str) -> Self {
+        Self { uid, keyspace: keyspace.into(), shard: shard.into(), tablet_type }
+    }
+
+    pub fn alias(&self) -> String {
+        format!("{CELL}-{:010}", self.uid)
+    }
+}
+
+/// What to start, and with which flags beside those that every cluster needs.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    pub flavor: Flavor,
+    /// The first tablet of a shard becomes its master.
+    pub tablets: Vec<TabletSpec>,
+    /// Semi-sync needs a replica beside the master.
+    pub semi_sync: bool,
+    /// Statements for ApplySchema, by keyspace.
+    pub schema: Vec<(String, String)>,
+    /// VSchema JSON, by keyspace.
+    pub vschema: Vec<(String, String)>,
+    pub vtgate_flags: Vec<String>,
+    pub vttablet_flags: Vec<String>,
+    pub vtctld_flags: Vec<String>,
+}
+
+impl Spec {
+    /// Keyspace `commerce` of the walkthrough, with its schema, on these tablets.
+    fn commerce(flavor: Flavor, tablets: Vec<TabletSpec>) -> Self {
+        let example = |name: &str| {
+            let path = repository().join("examples/local").join(name);
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        };
+        Self {
+            flavor,
+            semi_sync: tablets.len() > 1,
+            tablets,
+            schema: vec![("commerce".into(), example("create_commerce_schema.sql"))],
+            vschema: vec![("commerce".into(), example("vschema_commerce_initial.json"))],
+            vtgate_flags: Vec::new(),
+            vttablet_flags: Vec::new(),
+            vtctld_flags: Vec::new(),
+        }
+    }
+
+    /// What 101 of the walkthrough starts: a master, a replica and an rdonly.
+    pub fn walkthrough(flavor: Flavor) -> Self {
+        let tablet = |uid, tablet_type| TabletSpec::new(uid, "commerce", "0", tablet_type);
+        Self::commerce(flavor, vec![tablet(100, "replica"), tablet(101, "replica"), tablet(102, "rdonly")])
+    }
+
+    /// Only a master: the quickest cluster that serves.
+    pub fn single(flavor: Flavor) -> Self {
+        Self::commerce(flavor, vec![TabletSpec::new(100, "commerce", "0", "replica")])
+    }
+
+    #[must_use]
+    pub fn vtgate_flag(mut self, flag: &str) -> Self {
+        self.vtgate_flags.push(flag.into());
+        self
+    }
+
+    #[must_use]
+    pub fn vttablet_flag(mut self, flag: &str) -> Self {
+        self.vttablet_flags.push(flag.into());
+        self
+    }
+
+    #[must_use]
+    pub fn vtctld_flag(mut self, flag: &str) -> Self {
+        self.vtctld_flags.push(flag.into());
+        self
+    }
+}
+
+/// One running tablet with its mysqld.
+pub struct Tablet {
+    pub spec: TabletSpec,
+    pub http_port: u16,
+    pub grpc_port: u16,
+    pub mysql_port: u16,
+    /// `None` while it is stopped.
+    pub vttablet: Option<Process>,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    pub spec: Spec,
+    dir: PathBuf,
+    pub etcd_port: u16,
+    etcd: Option<Process>,
+    pub vtctld_http_port: u16,
+    pub vtctld_grpc_port: u16,
+    vtctld: Option<Process>,
+    pub vtgate_http_port: u16,
+    pub vtgate_grpc_port: u16,
+    pub vtgate_mysql_port: u16,
+    vtgate: Option<Process>,
+    pub tablets: Vec<Tablet>,
+}
+
+impl Cluster {
+    /// Starts everything and returns when vtgate serves.
+    pub fn start(spec: Spec) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("vtdataroot-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(dir.join("tmp"))?;
+        let tablets = spec
+            .tablets
+            .iter()
+            .map(|spec| Tablet {
+                spec: spec.clone(),
+                http_port: free_port(),
+                grpc_port: free_port(),
+                mysql_port: free_port(),
+                vttablet: None,
+            })
+            .collect();
+        let mut cluster = Self {
+            spec,
+            dir,
+            etcd_port: free_port(),
+            etcd: None,
+            vtctld_http_port: free_port(),
+            vtctld_grpc_port: free_port(),
+            vtctld: None,
+            vtgate_http_port: free_port(),
+            vtgate_grpc_port: free_port(),
+            vtgate_mysql_port: free_port(),
+            vtgate: None,
+            tablets,
+        };
+        cluster.start_etcd()?;
+        let address = format!("127.0.0.1:{}", cluster.etcd_port);
+        cluster.run("vtctl", &["AddCellInfo", "-root", "/vitess/zone1", "-server_address", &address, CELL], true)?;
+        cluster.start_vtctld()?;
+        cluster.start_mysqlds("init")?;
+        for index in 0..cluster.tablets.len() {
+            cluster.start_vttablet(index)?;
+        }
+        cluster.elect_masters()?;
+        for (keyspace, sql) in cluster.spec.schema.clone() {
+            cluster.vtctlclient(&["ApplySchema", "-sql", &sql, &keyspace])?.success()?;
+        }
+        for (keyspace, json) in cluster.spec.vschema.clone() {
+            cluster.vtctlclient(&["ApplyVSchema", "-vschema", &json, &keyspace])?.success()?;
+        }
+        cluster.start_vtgate()?;
+        Ok(cluster)
+    }
+
+    /// Where data and logs are; the processes' command lines hold it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn topo_flags(&self) -> Vec<String> {
+        vec![
+            "-topo_implementation".into(),
+            "etcd2".into(),
+            "-topo_global_server_address".into(),
+            format!("127.0.0.1:{}", self.etcd_port),
+            "-topo_global_root".into(),
+            "/vitess/global".into(),
+        ]
+    }
+
+    /// A program of ours with the environment and the log directory of this cluster.
+    fn command(&self, name: &str, with_topo: bool) -> Command {
+        let mut command = Command::new(program(name));
+        command.env("VTDATAROOT", &self.dir).current_dir(&self.dir);
+        if let Flavor::MySql9(root) = &self.spec.flavor {
+            command.env("VT_MYSQL_ROOT", root);
+        }
+        if with_topo {
+            command.args(self.topo_flags());
+        }
+        command.arg("-log_dir").arg(self.dir.join("tmp"));
+        command
+    }
+
+    fn run(&self, name: &str, args: &[&str], with_topo: bool) -> Result<Finished> {
+        let output = self.command(name, with_topo).args(args).stdin(Stdio::null()).output()?;
+        Finished::new(format!("{name} {}", args.join(" ")), output).success()
+    }
+
+    pub fn start_etcd(&mut self) -> Result<()> {
+        let url = format!("http://127.0.0.1:{}", self.etcd_port);
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(self.dir.join("etcd"));
+        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.arg(format!("--initial-cluster=default={peer}"));
+        self.etcd = Some(Process::start("etcd", command, &self.dir.join("tmp/etcd.out"))?);
+        let port = self.etcd_port;
+        wait_for("etcd to be healthy", Duration::from_secs(30), || {
+            http_get(port, "/health").is_ok_and(|(status, body)| status == 200 && body.contains("true"))
+        })
+    }
+
+    pub fn kill_etcd(&mut self) {
+        self.etcd = None;
+    }
+
+    pub fn start_vtctld(&mut self) -> Result<()> {
+        let mut command = self.command("vtctld", true);
+        command
+            .args(["-cell", CELL, "-service_map", "grpc-vtctl", "-bind_address", "127.0.0.1"])
+            .args(["-workflow_manager_init", "-workflow_manager_use_election"])
+            .args(["-backup_storage_implementation", "file", "-file_backup_storage_root"])
+            .arg(self.dir.join("backups"))
+            .args(["-port", &self.vtctld_http_port.to_string(), "-grpc_port", &self.vtctld_grpc_port.to_string()])
+            .args(&self.spec.vtctld_flags);
+        self.vtctld = Some(Process::start("vtctld", command, &self.dir.join("tmp/vtctld.out"))?);
+        self.wait_for_port(self.vtctld_http_port, "vtctld")
+    }
+
+    pub fn kill_vtctld(&mut self) {
+        self.vtctld = None;
+    }
+
+    /// Runs `mysqlctl ACTION` for every tablet at once.
+    fn start_mysqlds(&self, action: &str) -> Result<()> {
+        let started: Vec<_> = self
+            .tablets
+            .iter()
+            .map(|tablet| {
+                let mut command = self.mysqlctl(tablet);
+                command.arg(action).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                command.spawn().context("mysqlctl")
+            })
+            .collect::<Result<_>>()?;
+        for child in started {
+            Finished::new(format!("mysqlctl {action}"), child.wait_with_output()?).success()?;
+        }
+        Ok(())
+    }
+
+    fn mysqlctl(&self, tablet: &Tablet) -> Command {
+        let mut command = self.command("mysqlctl", false);
+        command
+            .args(["-tablet_uid", &tablet.spec.uid.to_string(), "-mysql_port", &tablet.mysql_port.to_string()]);
+        command
+    }
+
+    /// Starts the mysqld of a tablet again after [`Cluster::kill_mysqld`].
+    pub fn start_mysqld(&self, index: usize) -> Result<()> {
+        let output = self.mysqlctl(&self.tablets[index]).arg("start").stdin(Stdio::null()).output()?;
+        Finished::new("mysqlctl start".into(), output).success().map(drop)
+    }
+
+    /// Ends a tablet's mysqld as a crash would.
+    pub fn kill_mysqld(&self, index: usize) -> Result<()> {
+        let pid = self.mysqld_pid(index)?;
+        nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        wait_for("mysqld to be gone", Duration::from_secs(20), || !process::is_running(pid))
+    }
+
+    fn mysqld_pid(&self, index: usize) -> Result<i32> {
+        let path = self.tablet_dir(index).join("mysql.pid");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(text.trim().parse()?)
+    }
+
+    pub fn tablet_dir(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("vt_{:010}", self.tablets[index].spec.uid))
+    }
+
+    pub fn start_vttablet(&mut self, index: usize) -> Result<()> {
+        let tablet = &self.tablets[index];
+        let spec = &tablet.spec;
+        let mut command = self.command("vttablet", true);
+        command
+            .args(["-tablet-path", &spec.alias(), "-tablet_hostname", "127.0.0.1", "-bind_address", "127.0.0.1"])
+            .args(["-init_keyspace", &spec.keyspace, "-init_shard", &spec.shard])
+            .args(["-init_tablet_type", spec.tablet_type, "-health_check_interval", "1s"])
+            .args(["-enable_replication_reporter", "-backup_storage_implementation", "file"])
+            .arg("-file_backup_storage_root")
+            .arg(self.dir.join("backups"))
+            .args(["-restore_from_backup"])
+            .args(["-service_map", "grpc-queryservice,grpc-tabletmanager,grpc-updatestream"])
+            .args(["-port", &tablet.http_port.to_string(), "-grpc_port", &tablet.grpc_port.to_string()])
+            .arg(format!("-enable_semi_sync={}", self.spec.semi_sync))
+            .args(&self.spec.vttablet_flags);
+        let log = self.tablet_dir(index).join("vttablet.out");
+        let process = Process::start("vttablet", command, &log)?;
+        self.tablets[index].vttablet = Some(process);
+        self.wait_for_port(self.tablets[index].http_port, "vttablet")
+    }
+
+    pub fn kill_vttablet(&mut self, index: usize) {
+        self.tablets[index].vttablet = None;
+    }
+
+    /// The first tablet of every shard becomes its master.
+    fn elect_masters(&self) -> Result<()> {
+        let mut seen = HashSet::new();
+        for tablet in &self.tablets {
+            let shard = format!("{}/{}", tablet.spec.keyspace, tablet.spec.shard);
+            if seen.insert(shard.clone()) {
+                self.vtctlclient(&["InitShardMaster", "-force", &shard, &tablet.spec.alias()])?.success()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn start_vtgate(&mut self) -> Result<()> {
+        let types = if self.tablets.len() > 1 { "MASTER,REPLICA" } else { "MASTER" };
+        let mut command = self.command("vtgate", true);
+        command
+            .args(["-cell", CELL, "-cells_to_watch", CELL, "-tablet_types_to_wait", types])
+            .args(["-service_map", "grpc-vtgateservice", "-bind_address", "127.0.0.1"])
+            .args(["-mysql_server_bind_address", "127.0.0.1", "-mysql_server_socket_path"])
+            .arg(self.mysql_socket())
+            .args(["-port", &self.vtgate_http_port.to_string(), "-grpc_port", &self.vtgate_grpc_port.to_string()])
+            .args(["-mysql_server_port", &self.vtgate_mysql_port.to_string()]);
+        if !self.spec.vtgate_flags.iter().any(|flag| flag.starts_with("-mysql_auth_server_impl")) {
+            command.args(["-mysql_auth_server_impl", "none"]);
+        }
+        command.args(&self.spec.vtgate_flags);
+        self.vtgate = Some(Process::start("vtgate", command, &self.dir.join("tmp/vtgate.out"))?);
+        self.wait_for_port(self.vtgate_http_port, "vtgate")?;
+        self.wait_for_port(self.vtgate_mysql_port, "vtgate's MySQL port")
+    }
+
+    pub fn kill_vtgate(&mut self) {
+        self.vtgate = None;
+    }
+
+    pub fn vtgate(&self) -> &Process {
+        self.vtgate.as_ref().expect("vtgate is running")
+    }
+
+    /// vtgate's unix socket.
+    pub fn mysql_socket(&self) -> PathBuf {
+        self.dir.join("vtgate.sock")
+    }
+
+    fn wait_for_port(&self, port: u16, name: &str) -> Result<()> {
+        wait_for(&format!("{name} to answer on port {port}"), Duration::from_secs(60), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        })
+        .with_context(|| format!("logs are in {}", self.dir.display()))
+    }
+
+    /// Sends a command to vtctld, as an operator does.
+    pub fn vtctlclient(&self, args: &[&str]) -> Result<Finished> {
+        let server = format!("127.0.0.1:{}", self.vtctld_grpc_port);
+        let mut command = self.command("vtctlclient", false);
+        let output = command.args(["-server", &server]).args(args).stdin(Stdio::null()).output()?;
+        Ok(Finished::new(format!("vtctlclient {}", args.join(" ")), output))
+    }
+
+    /// Runs SQL through vtgate with the command-line client, printing tables.
+    pub fn mysql(&self, args: &[&str], sql: &str) -> Result<Finished> {
+        let port = self.vtgate_mysql_port.to_string();
+        let output = Command::new("mysql")
+            .args(["--no-defaults", "--table", "-h", "127.0.0.1", "-P", &port])
+            .args(args)
+            .args(["-e", sql])
+            .stdin(Stdio::null())
+            .output()
+            .context("the mysql command-line client")?;
+        Ok(Finished::new(format!("mysql -e '{sql}'"), output))
+    }
+
+    /// Runs SQL on a tablet's own mysqld as its administrator.
+    pub fn mysql_on_tablet(&self, index: usize, sql: &str) -> Result<Finished> {
+        let output = Command::new("mysql")
+            .args(["--no-defaults", "--batch", "--skip-column-names", "-u", "vt_dba", "-S"])
+            .arg(self.tablet_dir(index).join("mysql.sock"))
+            .args(["-e", sql])
+            .output()?;
+        Finished::new(format!("mysql -e '{sql}' on tablet {index}"), output).success()
+    }
+
+    /// A number or text in a server's `/debug/vars`.
+    pub fn debug_var(&self, port: u16, name: &str) -> Result<serde_json::Value> {
+        let (status, body) = http_get(port, "/debug/vars")?;
+        ensure!(status == 200, "/debug/vars answers {status}");
+        let vars: serde_json::Value = serde_json::from_str(&body)?;
+        vars.get(name).cloned().with_context(|| format!("{name} is not in /debug/vars"))
+    }
+
+    /// Waits until a tablet's query service is in a state, e.g. `SERVING`.
+    pub fn wait_for_tablet_state(&self, index: usize, state: &str) -> Result<()> {
+        let port = self.tablets[index].http_port;
+        wait_for(&format!("tablet {index} to be {state}"), Duration::from_secs(60), || {
+            self.debug_var(port, "TabletStateName").is_ok_and(|value| value == state)
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.vtgate = None;
+        for tablet in &mut self.tablets {
+            tablet.vttablet = None;
+        }
+        for index in 0..self.tablets.len() {
+            if let Ok(pid) = self.mysqld_pid(index) {
+                process::end(pid);
+            }
+        }
+        self.vtctld = None;
+        self.etcd = None;
+        if std::thread::panicking() || std::env::var_os("VT_TEST_KEEP").is_some() {
+            eprintln!("data and logs of this test are kept in {}", self.dir.display());
+        } else if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            eprintln!("{} could not be removed: {error}", self.dir.display());
+        }
+    }
+}
+
+/// What a program printed and how it ended.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub what: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub code: Option<i32>,
+}
+
+impl Finished {
+    pub fn new(what: String, output: Output) -> Self {
+        Self {
+            what,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+        }
+    }
+
+    /// An error with everything it printed unless it ended with 0.
+    pub fn success(self) -> Result<Self> {
+        if self.code != Some(0) {
+            bail!("{} ended with {:?}:\n{}{}", self.what, self.code, self.stdout, self.stderr);
+        }
+        Ok(self)
+    }
+}
+
+/// The root of the checkout.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the checkout is there")
+}
+
+/// A port that nothing listens on and that no other test of this process was given.
+pub fn free_port() -> u16 {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the loopback interface has free ports");
+        let port = listener.local_addr().expect("it is bound").port();
+        let mut given = GIVEN.lock().expect("no test panics while it holds this");
+        if !given.contains(&port) {
+            given.push(port);
+            return port;
+        }
+    }
+}
+
+/// Polls until a condition holds.
+pub fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > limit {
+            bail!("waited {} s in vain for {what}", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
