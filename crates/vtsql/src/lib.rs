@@ -1,0 +1,45 @@
+//! SQL as this system needs to see it: nothing outside this crate names a type of `sqlparser`.
+//!
+//! Three depths of looking, cheapest first:
+//! - [`preview`] and [`normalize`]: one pass over the bytes, no tree. The hot path.
+//! - [`parse`]: a [`Statement`]: kind, tables, facts that routing needs, and the parts of statements
+//!   that a gate answers itself (SET, SHOW, USE, savepoints …). Works on tokens, so whatever mysqld
+//!   accepts passes through.
+//! - [`Statement::tree`]: the syntax tree, made when somebody asks for it.
+//!
+//! Text is never rebuilt from a tree on its way to mysqld: what the user wrote is what runs, with
+//! literals replaced by bind variables ([`normalize`]) and back ([`bind`]).
+
+mod bind;
+mod canonical;
+mod comments;
+mod dialect;
+mod error;
+mod facts;
+mod kind;
+pub mod lexer;
+mod normalize;
+mod quote;
+mod rewrite;
+pub mod set;
+pub mod show;
+mod split;
+mod statement;
+mod tables;
+mod words;
+
+pub use bind::{BindError, BindVars, Template, bind};
+pub use canonical::canonical;
+pub use comments::{Directives, MarginComments, split_margin_comments};
+pub use error::SyntaxError;
+pub use facts::{Facts, Locking, NextCount, SchemaName, SessionFunction};
+pub use kind::{StatementKind, preview};
+pub use normalize::{Normalized, normalize};
+pub use quote::{quote_identifier, quote_string};
+pub use rewrite::{Needs, Rewritten, rewrite_session};
+pub use split::{split_statements, split_statements_bytes};
+pub use statement::{
+    DdlVerb, Detail, Execute, ExplainTarget, Kill, Prepare, PrepareSource, Statement, StreamStatement,
+    TransactionCharacteristic, Tree, parse,
+};
+pub use tables::{Access, TableRef};
