@@ -1,10 +1,16 @@
 //! Clients of a vttablet: its query service, its tablet manager, its health; and the choice of a
 //! tablet to send a query to. Hides the transport.
 
+pub mod buffer;
+pub mod gateway;
 pub mod grpc;
+pub mod health_check;
 mod query_service;
+pub mod replication_lag;
 pub mod tm;
 
+pub use gateway::{CallKind, CallObserver, Gateway, GatewayOptions};
+pub use health_check::{HealthCheck, HealthCheckOptions, TabletHealth};
 pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream};
 
 use vtproto::topodata::TabletAlias;
