@@ -14,9 +14,13 @@ pub mod client;
 pub mod constants;
 pub mod flavor;
 pub mod mycnf;
+mod packet;
 pub mod replication;
+mod scramble;
 pub mod server;
+mod stream;
 pub mod types;
+mod wire;
 
 pub use client::{ClientError, ConnectParams, Connection};
 pub use flavor::Flavor;

@@ -1,0 +1,405 @@
+//! Commands and their results.
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio::net::{TcpStream, UnixStream};
+use vterrors::MysqlError;
+use vtproto::query::{Field, QueryResult, Row};
+
+use super::{ClientError, ConnectParams, RowStream, handshake};
+use crate::constants::{MAX_FRAME, capability, command, errno, status};
+use crate::flavor::Flavor;
+use crate::packet::{Cursor, PacketError, PacketReader, PacketWriter, Span, WireError};
+use crate::stream::{ReadHalf, Socket, WriteHalf};
+use crate::wire;
+
+/// Bytes of rows beyond a row limit that are read and thrown away to keep the connection; beyond that it is dropped.
+const MAX_DRAIN: usize = 64 << 20;
+/// Most columns a table or result has in MySQL.
+const MAX_COLUMNS: u64 = 65_535;
+/// Rows share allocations of at most this size.
+const ROW_CHUNK: usize = 64 << 10;
+
+/// One connection to mysqld. Commands run one at a time.
+#[derive(Debug)]
+pub struct Connection {
+    reader: PacketReader<ReadHalf>,
+    writer: PacketWriter<WriteHalf>,
+    thread_id: u32,
+    server_version: String,
+    capabilities: u32,
+    max_packet: usize,
+    pub(super) last: wire::Ok,
+    /// A command is under way, or its future was dropped.
+    pub(super) busy: bool,
+    broken: bool,
+    /// Where cells of rows are collected.
+    values: BytesMut,
+}
+
+/// How a result begins.
+pub(super) enum Head {
+    Ok,
+    Columns(usize),
+}
+
+/// A read error during a command or login.
+pub(super) fn io_lost(error: impl Into<PacketError>) -> ClientError {
+    match error.into() {
+        PacketError::TooLarge => {
+            ClientError::connection(errno::PACKET_TOO_LARGE, "Got a packet bigger than 'max_allowed_packet' bytes")
+        }
+        error => ClientError::lost(error),
+    }
+}
+
+impl Connection {
+    /// Connects and logs in within `connect_timeout`.
+    ///
+    /// Errors: errno 2002 (unix socket) or 2003 (TCP) when nobody answers; the server's own error when it refuses
+    /// (1040, 1045, 1049, …), as [`ClientError::Server`].
+    pub async fn connect(params: &ConnectParams) -> Result<Self, ClientError> {
+        let attempt = async {
+            let logged_in = handshake::login(open(params).await?, params).await?;
+            Ok(Self {
+                reader: logged_in.reader,
+                writer: logged_in.writer,
+                thread_id: logged_in.thread_id,
+                server_version: logged_in.server_version,
+                capabilities: logged_in.capabilities,
+                max_packet: params.max_allowed_packet,
+                last: wire::Ok { status: logged_in.status, ..wire::Ok::default() },
+                busy: false,
+                broken: false,
+                values: BytesMut::new(),
+            })
+        };
+        match tokio::time::timeout(params.connect_timeout, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err(cannot_connect(params, &io::Error::from(io::ErrorKind::TimedOut))),
+        }
+    }
+
+    /// One statement, whole result. For a result with rows, `rows_affected` is their number. More than `max_rows`
+    /// rows are errno 10001; the connection stays usable unless very much was left to read. Of several results (CALL)
+    /// the first is returned, and a later error is an error.
+    pub async fn query(&mut self, sql: &[u8], max_rows: usize) -> Result<QueryResult, ClientError> {
+        self.start(command::QUERY, sql).await?;
+        let outcome = self.results(max_rows, 1).await;
+        let mut results = self.done(outcome)?;
+        // `results` holds at least one on success.
+        Ok(results.swap_remove(0))
+    }
+
+    /// One statement without a bound on rows; for administration, where results are small.
+    pub async fn execute(&mut self, sql: &str) -> Result<QueryResult, ClientError> {
+        self.query(sql.as_bytes(), usize::MAX).await
+    }
+
+    /// Several statements separated by semicolons, one result each; needs [`ConnectParams::multi_statements`]. Ends
+    /// at the first error; the statements before it have taken effect. `max_rows` bounds each result.
+    pub async fn query_multi(&mut self, sql: &[u8], max_rows: usize) -> Result<Vec<QueryResult>, ClientError> {
+        self.start(command::QUERY, sql).await?;
+        let outcome = self.results(max_rows, usize::MAX).await;
+        self.done(outcome)
+    }
+
+    /// One statement whose rows are read as the caller asks for them.
+    pub async fn query_stream(&mut self, sql: &[u8]) -> Result<RowStream<'_>, ClientError> {
+        self.start(command::QUERY, sql).await?;
+        let outcome = self.head_and_fields().await;
+        match outcome {
+            Ok(fields) => Ok(RowStream::new(self, fields)),
+            Err(error) => self.done(Err(error)),
+        }
+    }
+
+    pub async fn ping(&mut self) -> Result<(), ClientError> {
+        self.simple(command::PING, b"").await
+    }
+
+    /// COM_RESET_CONNECTION: rolls back and drops session state (variables, temporary tables, locks), keeps the
+    /// login. Servers older than MySQL 5.7 and MariaDB 10.2 answer errno 1047.
+    pub async fn reset(&mut self) -> Result<(), ClientError> {
+        self.simple(command::RESET_CONNECTION, b"").await
+    }
+
+    pub async fn select_db(&mut self, name: &str) -> Result<(), ClientError> {
+        self.simple(command::INIT_DB, name.as_bytes()).await
+    }
+
+    /// Says goodbye and closes. Dropping closes too; the server then counts an aborted client.
+    pub async fn close(mut self) {
+        if self.start(command::QUIT, b"").await.is_ok() {
+            // Whatever happens now, the connection is over.
+            let _ = self.writer.shutdown().await;
+        }
+    }
+
+    /// What `KILL` takes.
+    pub fn thread_id(&self) -> u32 {
+        self.thread_id
+    }
+
+    /// As the server says it, MariaDB's `5.5.5-` in front removed.
+    pub fn server_version(&self) -> &str {
+        &self.server_version
+    }
+
+    pub fn flavor(&self) -> Flavor {
+        Flavor::from_version(&self.server_version)
+    }
+
+    /// Whether the connection must not be used again: it was lost, or a command's future was dropped.
+    pub fn is_broken(&self) -> bool {
+        self.broken || self.busy
+    }
+
+    /// Status flags ([`crate::constants::status`]) of the last OK or EOF.
+    pub fn status(&self) -> u16 {
+        self.last.status
+    }
+
+    /// Whether a transaction is open, as the server said last.
+    pub fn in_transaction(&self) -> bool {
+        self.last.status & status::IN_TRANS != 0
+    }
+
+    /// Number of warnings of the last statement.
+    pub fn warnings(&self) -> u16 {
+        self.last.warnings
+    }
+
+    /// Sends a command.
+    async fn start(&mut self, command: u8, argument: &[u8]) -> Result<(), ClientError> {
+        if self.is_broken() {
+            return Err(ClientError::gone());
+        }
+        if argument.len() >= self.max_packet {
+            // The server would answer the same and close the connection.
+            return Err(ClientError::Server(MysqlError::new(
+                errno::PACKET_TOO_LARGE,
+                "08S01",
+                "Got a packet bigger than 'max_allowed_packet' bytes",
+            )));
+        }
+        self.busy = true;
+        self.writer.set_seq(0);
+        let packet = self.writer.begin();
+        packet.push(command);
+        packet.extend_from_slice(argument);
+        self.writer.end();
+        if let Err(error) = self.writer.flush().await {
+            self.broken = true;
+            // Nothing of the command was executed if the socket was closed before; a server reads whole packets only.
+            return Err(match error.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ClientError::gone(),
+                _ => ClientError::lost(error),
+            });
+        }
+        self.reader.set_seq(self.writer.seq());
+        Ok(())
+    }
+
+    /// Ends a command, whose outcome decides whether the connection is still good.
+    pub(super) fn done<T>(&mut self, outcome: Result<T, ClientError>) -> Result<T, ClientError> {
+        match &outcome {
+            Err(error) if error.is_connection_error() => self.broken = true,
+            Err(_) | Ok(_) => {
+                self.busy = false;
+                self.reader.release();
+                self.writer.release();
+                self.values = BytesMut::new();
+            }
+        }
+        outcome
+    }
+
+    /// A command that is answered by OK or ERR.
+    async fn simple(&mut self, command: u8, argument: &[u8]) -> Result<(), ClientError> {
+        self.start(command, argument).await?;
+        let outcome = match self.head().await {
+            Ok(Head::Ok) => Ok(()),
+            Ok(Head::Columns(_)) => Err(ClientError::malformed("rows where none belong")),
+            Err(error) => Err(error),
+        };
+        self.done(outcome)
+    }
+
+    /// All results of a command; the first `keep` are returned.
+    async fn results(&mut self, max_rows: usize, keep: usize) -> Result<Vec<QueryResult>, ClientError> {
+        let mut results = Vec::with_capacity(1);
+        loop {
+            let fields = self.head_and_fields().await?;
+            let mut result = QueryResult { fields, ..QueryResult::default() };
+            if result.fields.is_empty() {
+                result.rows_affected = self.last.affected_rows;
+                result.insert_id = self.last.insert_id;
+            } else {
+                let columns = result.fields.len();
+                while let Some(row) = self.row(columns).await? {
+                    if result.rows.len() == max_rows {
+                        return self.too_many_rows(max_rows).await;
+                    }
+                    result.rows.push(row);
+                }
+                result.rows_affected = result.rows.len() as u64;
+            }
+            if results.len() < keep {
+                results.push(result);
+            }
+            if self.last.status & status::MORE_RESULTS == 0 {
+                return Ok(results);
+            }
+        }
+    }
+
+    /// Reads the rest, so that the connection (and its transaction) stays usable.
+    async fn too_many_rows<T>(&mut self, max_rows: usize) -> Result<T, ClientError> {
+        let error = MysqlError::new(errno::VT_MAX_ROWS_EXCEEDED, "HY000", format!("Row count exceeded {max_rows}"));
+        let mut drained = 0;
+        let mut in_rows = true;
+        loop {
+            if in_rows {
+                let span = self.packet().await?;
+                let packet = self.reader.get(span);
+                drained += packet.len();
+                if drained > MAX_DRAIN {
+                    // A connection error, because it is one: the connection cannot be used again.
+                    return Err(ClientError::Connection(error));
+                }
+                in_rows = self.end_of_rows(span)?.is_none();
+            } else if self.last.status & status::MORE_RESULTS == 0 {
+                return Err(ClientError::Server(error));
+            } else {
+                in_rows = !self.head_and_fields().await?.is_empty();
+            }
+        }
+    }
+
+    /// The next packet of the answer.
+    async fn packet(&mut self) -> Result<Span, ClientError> {
+        self.reader.next().await.map_err(io_lost)
+    }
+
+    async fn head(&mut self) -> Result<Head, ClientError> {
+        let span = self.packet().await?;
+        let packet = self.reader.get(span);
+        match packet.first() {
+            Some(&wire::OK) => {
+                self.last = wire::parse_ok(packet).map_err(ClientError::malformed)?;
+                Ok(Head::Ok)
+            }
+            Some(&wire::ERR) => Err(server_error(packet)),
+            Some(&wire::LOCAL_INFILE) => Err(ClientError::malformed("the server asks for a local file")),
+            _ => {
+                let count = Cursor::new(packet).lenenc().map_err(ClientError::malformed)?;
+                if count == 0 || count > MAX_COLUMNS {
+                    return Err(ClientError::malformed("column count"));
+                }
+                Ok(Head::Columns(count as usize))
+            }
+        }
+    }
+
+    /// The fields of the next result; empty when it has no rows, and then `last` is its summary.
+    pub(super) async fn head_and_fields(&mut self) -> Result<Vec<Field>, ClientError> {
+        let Head::Columns(count) = self.head().await? else { return Ok(Vec::new()) };
+        let mut fields = Vec::with_capacity(count);
+        for _ in 0..count {
+            let span = self.packet().await?;
+            fields.push(wire::parse_column(self.reader.get(span)).map_err(ClientError::malformed)?);
+        }
+        if self.capabilities & capability::DEPRECATE_EOF == 0 {
+            let span = self.packet().await?;
+            if self.reader.get(span).first() != Some(&wire::EOF) {
+                return Err(ClientError::malformed("no EOF after columns"));
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Whether this packet ends the rows, which puts its content into `last`; an error packet is an error.
+    fn end_of_rows(&mut self, span: Span) -> Result<Option<()>, ClientError> {
+        let packet = self.reader.get(span);
+        let deprecate_eof = self.capabilities & capability::DEPRECATE_EOF != 0;
+        match packet.first() {
+            Some(&wire::ERR) => Err(server_error(packet)),
+            // A row may begin with the same byte, but then with a cell of 16 MB and more.
+            Some(&wire::EOF) if deprecate_eof && packet.len() < MAX_FRAME => {
+                self.last = wire::parse_ok(packet).map_err(ClientError::malformed)?;
+                Ok(Some(()))
+            }
+            Some(&wire::EOF) if !deprecate_eof && packet.len() < 9 => {
+                self.last = wire::parse_eof(packet).map_err(ClientError::malformed)?;
+                Ok(Some(()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The next row, `None` at the end.
+    pub(super) async fn row(&mut self, columns: usize) -> Result<Option<Row>, ClientError> {
+        let span = self.packet().await?;
+        self.row_at(span, columns)
+    }
+
+    /// The next row if it is here already.
+    pub(super) fn row_at_hand(&mut self, columns: usize) -> Result<Option<Option<Row>>, ClientError> {
+        match self.reader.try_next().map_err(io_lost)? {
+            Some(span) => self.row_at(span, columns).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn row_at(&mut self, span: Span, columns: usize) -> Result<Option<Row>, ClientError> {
+        if self.end_of_rows(span)?.is_some() {
+            return Ok(None);
+        }
+        let packet = self.reader.get(span);
+        if self.values.capacity() < packet.len() {
+            let behind = self.reader.buffered().min(ROW_CHUNK);
+            self.values = BytesMut::with_capacity(packet.len() + behind);
+        }
+        match wire::parse_text_row(packet, columns, &mut self.values) {
+            Ok(row) => Ok(Some(row)),
+            Err(error) => Err(row_error(error)),
+        }
+    }
+}
+
+fn row_error(error: WireError) -> ClientError {
+    ClientError::malformed(format_args!("row: {error}"))
+}
+
+fn server_error(packet: &[u8]) -> ClientError {
+    match wire::parse_err(packet) {
+        Ok(error) => ClientError::Server(error),
+        Err(error) => ClientError::malformed(error),
+    }
+}
+
+fn cannot_connect(params: &ConnectParams, error: &io::Error) -> ClientError {
+    match &params.socket {
+        Some(path) => ClientError::connection(
+            errno::CR_CONNECTION,
+            format!("Can't connect to local MySQL server through socket '{}' ({error})", path.display()),
+        ),
+        None => ClientError::connection(
+            errno::CR_CONN_HOST,
+            format!("Can't connect to MySQL server on '{}:{}' ({error})", params.host, params.port),
+        ),
+    }
+}
+
+async fn open(params: &ConnectParams) -> Result<Socket, ClientError> {
+    let opened = match &params.socket {
+        Some(path) => UnixStream::connect(path).await.map(Socket::Unix),
+        None => match TcpStream::connect((params.host.as_str(), params.port)).await {
+            Ok(stream) => stream.set_nodelay(true).map(|()| Socket::Tcp(stream)),
+            Err(error) => Err(error),
+        },
+    };
+    opened.map_err(|error| cannot_connect(params, &error))
+}

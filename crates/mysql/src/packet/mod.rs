@@ -1,0 +1,16 @@
+//! Framing: packets over a byte stream, in both directions.
+//!
+//! A packet of 16 MB - 1 and more travels in several frames, the last of which is shorter than that and may be empty.
+//! [`PacketReader`] joins them, [`PacketWriter`] splits them. Both keep their buffers small while a connection is
+//! idle, and do one system call for many packets.
+
+mod lenenc;
+mod reader;
+mod writer;
+
+pub(crate) use lenenc::{Cursor, WireError, put_lenenc, put_lenenc_bytes};
+pub(crate) use reader::{PacketError, PacketReader, Span};
+pub(crate) use writer::PacketWriter;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Packets from a stream.
+//!
+//! Invariants: no more than the packet limit is buffered for one packet, whatever its header claims; a reader that
+//! waits with nothing buffered holds no memory beyond itself ([`PacketReader::release`]); dropping a read in progress
+//! loses no byte.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::ready;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use crate::constants::MAX_FRAME;
+
+/// Bytes asked for by one read while little is arriving. They land on the stack, so that a connection waiting for
+/// its next command owns no buffer.
+const SMALL_READ: usize = 8 << 10;
+/// Bytes asked for by one read while much is arriving.
+const LARGE_READ: usize = 64 << 10;
+/// Buffers up to this size stay with an idle connection.
+const KEEP_IDLE: usize = 1 << 10;
+
+/// Why there is no next packet.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PacketError {
+    #[error("EOF")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Raised from the header: the packet itself has not been read.
+    #[error("Got a packet bigger than 'max_allowed_packet' bytes")]
+    TooLarge,
+    #[error("Got packets out of order")]
+    OutOfOrder,
+}
+
+/// Where the current packet lies; valid until the reader is used again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Span {
+    Buffered { len: usize },
+    Joined,
+}
+
+#[derive(Debug)]
+pub(crate) struct PacketReader<R> {
+    io: R,
+    buf: BytesMut,
+    /// Bytes at the front of `buf` that belong to the packet returned last.
+    done: usize,
+    /// Frames of a packet of several, collected so far.
+    joined: Vec<u8>,
+    joining: bool,
+    seq: u8,
+    max_packet: usize,
+    read_size: usize,
+}
+
+impl<R: AsyncRead + Unpin> PacketReader<R> {
+    pub fn new(io: R, max_packet: usize) -> Self {
+        let buf = BytesMut::new();
+        Self { io, buf, done: 0, joined: Vec::new(), joining: false, seq: 0, max_packet, read_size: SMALL_READ }
+    }
+
+    pub fn set_max_packet(&mut self, bytes: usize) {
+        self.max_packet = bytes;
+    }
+
+    /// Sequence id the next frame has to carry.
+    pub fn set_seq(&mut self, seq: u8) {
+        self.seq = seq;
+    }
+
+    pub fn seq(&self) -> u8 {
+        self.seq
+    }
+
+    /// Bytes that are here and not yet taken.
+    pub fn buffered(&self) -> usize {
+        self.buf.len() - self.done
+    }
+
+    pub fn get(&self, span: Span) -> &[u8] {
+        match span {
+            Span::Buffered { len } => &self.buf[self.done - len..self.done],
+            Span::Joined => &self.joined,
+        }
+    }
+
+    /// The stream and the bytes that were read from it too far.
+    pub fn into_parts(mut self) -> (R, BytesMut) {
+        self.buf.advance(self.done);
+        (self.io, self.buf)
+    }
+
+    /// The next packet, if all of it is here.
+    pub fn try_next(&mut self) -> Result<Option<Span>, PacketError> {
+        self.buf.advance(std::mem::take(&mut self.done));
+        if !self.joining {
+            self.joined = Vec::new();
+        }
+        loop {
+            let Some((header, _)) = self.buf.split_first_chunk::<4>() else { return Ok(None) };
+            let [a, b, c, seq] = *header;
+            let len = u32::from_le_bytes([a, b, c, 0]) as usize;
+            if seq != self.seq {
+                return Err(PacketError::OutOfOrder);
+            }
+            if self.joined.len() + len > self.max_packet {
+                return Err(PacketError::TooLarge);
+            }
+            if self.buf.len() < 4 + len {
+                return Ok(None);
+            }
+            self.seq = self.seq.wrapping_add(1);
+            if len < MAX_FRAME && !self.joining {
+                self.done = 4 + len;
+                return Ok(Some(Span::Buffered { len }));
+            }
+            self.joined.extend_from_slice(&self.buf[4..4 + len]);
+            self.buf.advance(4 + len);
+            self.joining = len == MAX_FRAME;
+            if !self.joining {
+                return Ok(Some(Span::Joined));
+            }
+        }
+    }
+
+    /// The next packet. `Closed` only between packets; an end inside one is an I/O error.
+    pub async fn next(&mut self) -> Result<Span, PacketError> {
+        loop {
+            if let Some(span) = self.try_next()? {
+                return Ok(span);
+            }
+            if self.fill().await? == 0 {
+                if self.buf.is_empty() && !self.joining {
+                    return Err(PacketError::Closed);
+                }
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// Reads once. 0 at the end of the stream. The packet returned last stays valid.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        let missing = self.missing();
+        let count = if self.read_size.max(missing) <= SMALL_READ {
+            poll_fn(|cx| {
+                let mut space = [MaybeUninit::<u8>::uninit(); SMALL_READ];
+                let mut space = ReadBuf::uninit(&mut space);
+                ready!(Pin::new(&mut self.io).poll_read(cx, &mut space))?;
+                self.buf.extend_from_slice(space.filled());
+                std::task::Poll::Ready(io::Result::Ok(space.filled().len()))
+            })
+            .await?
+        } else {
+            // Grows with what has arrived, not with what a header claims.
+            let wanted = missing.clamp(self.read_size, LARGE_READ.max(self.buf.len()));
+            self.buf.reserve(wanted);
+            self.io.read_buf(&mut self.buf).await?
+        };
+        if count >= self.read_size {
+            self.read_size = (self.read_size * 2).min(LARGE_READ);
+        }
+        Ok(count)
+    }
+
+    /// Bytes that the frame now arriving still lacks, as far as its header is known.
+    fn missing(&self) -> usize {
+        let arriving = &self.buf[self.done..];
+        arriving
+            .first_chunk::<3>()
+            .map_or(0, |&[a, b, c]| (4 + u32::from_le_bytes([a, b, c, 0]) as usize).saturating_sub(arriving.len()))
+    }
+
+    /// Gives memory back before a wait. The packet returned last is gone.
+    pub fn release(&mut self) {
+        self.buf.advance(std::mem::take(&mut self.done));
+        if self.buf.is_empty() && self.buf.capacity() > KEEP_IDLE {
+            self.buf = BytesMut::new();
+        }
+        if !self.joining {
+            self.joined = Vec::new();
+        }
+        self.read_size = SMALL_READ;
+    }
+
+    /// Throws away what the peer still sends, up to `bytes`.
+    pub async fn discard(&mut self, bytes: usize) {
+        let mut left = bytes;
+        loop {
+            self.done = 0;
+            self.buf.clear();
+            self.read_size = LARGE_READ;
+            match self.fill().await {
+                Ok(count) if count > 0 && count < left => left -= count,
+                _ => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Packets to a stream, collected and written together.
+
+use std::io;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::constants::MAX_FRAME;
+
+/// Collected bytes from which on a writer of many packets should flush.
+const FLUSH_AT: usize = 32 << 10;
+/// Buffers up to this size stay with an idle connection.
+const KEEP_IDLE: usize = 1 << 10;
+
+/// A packet is built in [`PacketWriter::begin`]'s buffer and framed by [`PacketWriter::end`]; nothing is written
+/// before [`PacketWriter::flush`]. After an error, or a dropped flush, the stream is undefined.
+#[derive(Debug)]
+pub(crate) struct PacketWriter<W> {
+    io: W,
+    buf: Vec<u8>,
+    start: usize,
+    seq: u8,
+}
+
+impl<W: AsyncWrite + Unpin> PacketWriter<W> {
+    pub fn new(io: W) -> Self {
+        Self { io, buf: Vec::new(), start: 0, seq: 0 }
+    }
+
+    pub fn set_seq(&mut self, seq: u8) {
+        self.seq = seq;
+    }
+
+    pub fn seq(&self) -> u8 {
+        self.seq
+    }
+
+    pub fn into_inner(self) -> W {
+        self.io
+    }
+
+    /// Opens a packet; its payload is what the caller appends.
+    pub fn begin(&mut self) -> &mut Vec<u8> {
+        self.start = self.buf.len();
+        self.buf.extend_from_slice(&[0; 4]);
+        &mut self.buf
+    }
+
+    /// Closes the packet that `begin` opened.
+    pub fn end(&mut self) {
+        let payload = self.start + 4;
+        let len = self.buf.len() - payload;
+        if len < MAX_FRAME {
+            self.header(self.start, len);
+            return;
+        }
+        let whole = self.buf.split_off(payload);
+        let mut rest = &whole[..];
+        let mut start = self.start;
+        loop {
+            let frame = rest.len().min(MAX_FRAME);
+            self.buf.extend_from_slice(&rest[..frame]);
+            self.header(start, frame);
+            if frame < MAX_FRAME {
+                return;
+            }
+            rest = &rest[frame..];
+            start = self.buf.len();
+            self.buf.extend_from_slice(&[0; 4]);
+        }
+    }
+
+    fn header(&mut self, start: usize, len: usize) {
+        let [a, b, c, _] = (len as u32).to_le_bytes();
+        self.buf[start..start + 4].copy_from_slice(&[a, b, c, self.seq]);
+        self.seq = self.seq.wrapping_add(1);
+    }
+
+    /// A packet with this payload.
+    pub fn packet(&mut self, payload: &[u8]) {
+        self.begin().extend_from_slice(payload);
+        self.end();
+    }
+
+    /// Whether enough is collected to be worth a write.
+    pub fn is_full(&self) -> bool {
+        self.buf.len() >= FLUSH_AT
+    }
+
+    pub async fn flush(&mut self) -> io::Result<()> {
+        if self.buf.is_empty() {
+            return Ok(());
+        }
+        self.io.write_all(&self.buf).await?;
+        self.buf.clear();
+        self.io.flush().await?;
+        if self.buf.capacity() > 4 * FLUSH_AT {
+            // One big row should not stay allocated for the rest of a long result.
+            self.buf = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Gives memory back before a wait.
+    pub fn release(&mut self) {
+        if self.buf.is_empty() && self.buf.capacity() > KEEP_IDLE {
+            self.buf = Vec::new();
+        }
+    }
+
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.io.shutdown().await
+    }
+}
