@@ -1,0 +1,26 @@
+//! From a statement, the vschema and a session's target to a plan. Pure: no I/O.
+//!
+//! Owns: [`plan`], the [`Plan`] and its primitives, target strings, and the table of system variables
+//! ([`sysvars`]). Texts go on as the user wrote them, literals lifted by `vtsql::normalize`; only session
+//! functions are replaced, and qualifiers that a tablet could not know are cut out.
+//!
+//! What is planned: everything for unsharded keyspaces, explicit shards, and statements that a gate
+//! answers itself. A sharded keyspace gets single-table reads that need no merging; the rest is refused
+//! with UNIMPLEMENTED.
+
+mod dml;
+mod plan;
+mod primitive;
+mod route;
+mod set;
+mod show;
+pub mod sysvars;
+mod target;
+mod vschema_ddl;
+
+pub use plan::{Context, plan};
+pub use primitive::{
+    Destination, Opcode, Plan, Primitive, Route, RouteText, SavepointAction, SetAction, SetValue, ShowAction,
+};
+pub use target::Target;
+pub use vschema_ddl::parse_vschema_ddl;
