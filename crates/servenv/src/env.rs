@@ -1,0 +1,98 @@
+//! The environment of a program: its flags, variables and time of start; and the shared `main`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::flags::{FlagSet, Parsed};
+use crate::register::Program;
+use crate::stats::Registry;
+use crate::{Acl, Server, logging};
+
+/// What a program's parts share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Env {
+    program: Program,
+    flags: Arc<Parsed>,
+    stats: Registry,
+    started: SystemTime,
+}
+
+impl Env {
+    /// An environment from parsed flags. Touches nothing outside: no log files, no pid file.
+    pub fn new(program: Program, flags: Parsed) -> Self {
+        let stats = Registry::new(program.name());
+        stats.add_standard();
+        Self { program, flags: Arc::new(flags), stats, started: SystemTime::now() }
+    }
+
+    pub fn program(&self) -> Program {
+        self.program
+    }
+
+    pub fn flags(&self) -> &Parsed {
+        &self.flags
+    }
+
+    pub fn stats(&self) -> &Registry {
+        &self.stats
+    }
+
+    /// When the program started.
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// The policy of `-security_policy`.
+    pub fn acl(&self) -> Acl {
+        Acl::new(self.flags.str("security_policy"))
+    }
+
+    /// `-grpc_max_message_size`, for the limits of generated clients and services.
+    pub fn grpc_max_message_size(&self) -> usize {
+        self.flags.size("grpc_max_message_size")
+    }
+
+    /// A server for the ports of the flags; fill it, then run it.
+    pub fn server(&self) -> Server {
+        Server::new(self.clone())
+    }
+}
+
+/// The whole of a program: parses the arguments with the flags of `program` (changed by `adjust`),
+/// answers `-h` and `-version`, starts the logs and a runtime, and runs `run` to its end. An error
+/// is logged and printed, and the exit code is 1.
+///
+/// Unlike Vitess it runs as any user, root included.
+pub fn main<F, Fut>(program: Program, adjust: impl FnOnce(&mut FlagSet), run: F) -> ExitCode
+where
+    F: FnOnce(Env) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let mut set = program.flag_set();
+    adjust(&mut set);
+    let flags = set.parse_or_exit();
+    if flags.is_defined("version") && flags.bool("version") {
+        println!("{}", crate::stats::version_text());
+        return ExitCode::SUCCESS;
+    }
+    logging::init(program.name(), &flags);
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(Env::new(program, flags)));
+            // Tasks that were not stopped end with the process; a blocking one must not hold it.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(anyhow::anyhow!("cannot start the runtime: {error}")),
+    };
+    let code = match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::fatal(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    };
+    logging::flush();
+    code
+}
