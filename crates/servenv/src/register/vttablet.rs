@@ -1,0 +1,287 @@
+//! Flags of vttablet: its query service, its tablet manager, its streams.
+
+use super::Group;
+use crate::flags::Kind::{Bool, Dur, Float, Int, Str};
+
+pub(super) const GROUPS: &[Group] = &[
+    Group {
+        letters: "TCLWXOS",
+        heading: "Transactions",
+        rows: &[(
+            "queryserver-config-transaction-timeout",
+            Float,
+            "30",
+            "seconds after which a transaction is rolled back",
+        )],
+    },
+    Group {
+        letters: "TCLWXO",
+        heading: "Transactions",
+        rows: &[
+            ("queryserver-config-transaction-cap", Int, "20", "transactions open at a time"),
+            (
+                "queryserver-config-transaction-prefill-parallelism",
+                Int,
+                "0",
+                "connections opened in parallel at the start",
+            ),
+            ("queryserver-config-txpool-timeout", Float, "1", "seconds to wait for a free transaction"),
+            ("queryserver-config-txpool-waiter-cap", Int, "50000", "how many may wait for one"),
+            (
+                "client-found-rows-pool-size",
+                Int,
+                "20",
+                "transactions open at a time for clients with CLIENT_FOUND_ROWS",
+            ),
+            ("enable-autocommit", Bool, "false", "let single statements commit by themselves"),
+            (
+                "transaction_shutdown_grace_period",
+                Int,
+                "0",
+                "seconds that open transactions get at a stop; 0: until they end",
+            ),
+            ("twopc_enable", Bool, "false", "take part in atomic transactions over several shards"),
+            ("twopc_coordinator_address", Str, "", "address of the vtgate that resolves abandoned ones"),
+            ("twopc_abandon_age", Float, "0", "seconds after which one counts as abandoned"),
+            ("enable_transaction_limit", Bool, "false", "limit the open transactions of each user"),
+            ("enable_transaction_limit_dry_run", Bool, "false", "only count what the limit would refuse"),
+            ("transaction_limit_per_user", Float, "0.4", "share of all transactions that one user may have"),
+            ("transaction_limit_by_username", Bool, "true", "a user is told by the name of the connection"),
+            ("transaction_limit_by_principal", Bool, "true", "and by the principal of the caller id"),
+            ("transaction_limit_by_component", Bool, "false", "and by its component"),
+            ("transaction_limit_by_subcomponent", Bool, "false", "and by its subcomponent"),
+        ],
+    },
+    Group {
+        letters: "TCLWXO",
+        heading: "Query service",
+        rows: &[
+            ("queryserver-config-pool-size", Int, "16", "connections for queries outside of transactions"),
+            ("queryserver-config-pool-prefill-parallelism", Int, "0", "connections opened in parallel at the start"),
+            (
+                "queryserver-config-query-pool-timeout",
+                Float,
+                "0",
+                "seconds to wait for a connection; 0: the query's own limit",
+            ),
+            ("queryserver-config-query-pool-waiter-cap", Int, "50000", "how many may wait for one"),
+            ("queryserver-config-stream-pool-size", Int, "200", "connections for streaming queries"),
+            (
+                "queryserver-config-stream-pool-prefill-parallelism",
+                Int,
+                "0",
+                "of these opened in parallel at the start",
+            ),
+            ("queryserver-config-message-conn-pool-size", Int, "5", ""),
+            ("queryserver-config-message-conn-pool-prefill-parallelism", Int, "0", ""),
+            ("queryserver-config-message-postpone-cap", Int, "4", "messages postponed in parallel"),
+            ("queryserver-config-idle-timeout", Float, "1800", "seconds after which an idle connection is closed"),
+            ("queryserver-config-query-timeout", Float, "30", "seconds after which a query is killed"),
+            ("queryserver-config-query-cache-size", Int, "5000", "plans kept"),
+            ("queryserver-config-max-result-size", Int, "10000", "rows of a result at most"),
+            ("queryserver-config-warn-result-size", Int, "0", "count a warning for results with more rows; 0: never"),
+            (
+                "queryserver-config-max-dml-rows",
+                Int,
+                "500",
+                "rows of one statement when updates are split by primary key",
+            ),
+            (
+                "queryserver-config-passthrough-dmls",
+                Bool,
+                "false",
+                "send updates on as they are, without splitting them",
+            ),
+            (
+                "queryserver-config-allowunsafe-dmls",
+                Bool,
+                "false",
+                "allow updates that are unsafe for statement based replication",
+            ),
+            ("queryserver-config-stream-buffer-size", Int, "32768", "bytes sent at a time by streaming queries"),
+            ("queryserver-config-schema-reload-time", Float, "1800", "seconds between readings of the schema"),
+            ("queryserver-config-terse-errors", Bool, "false", "leave bind variables out of error texts"),
+            ("enforce_strict_trans_tables", Bool, "true", "refuse to serve when sql_mode lacks STRICT_TRANS_TABLES"),
+            ("enable-consolidator", Bool, "true", "let equal queries that run at the same time share one result"),
+            ("enable-query-plan-field-caching", Bool, "true", "keep the fields of results with the plans"),
+            ("pool-name-prefix", Str, "", "prefix of the names of pools in statistics"),
+            ("enable_hot_row_protection", Bool, "false", "let transactions on the same row wait in front of MySQL"),
+            ("enable_hot_row_protection_dry_run", Bool, "false", "only count what would wait"),
+            (
+                "hot_row_protection_concurrent_transactions",
+                Int,
+                "5",
+                "transactions on one row sent to MySQL in parallel",
+            ),
+            ("hot_row_protection_max_global_queue_size", Int, "1000", "transactions that wait for any row"),
+            ("hot_row_protection_max_queue_size", Int, "20", "transactions that wait for one row"),
+            ("query-log-stream-handler", Str, "/debug/querylog", "page that streams the query log"),
+            ("transaction-log-stream-handler", Str, "/debug/txlog", "page that streams the transaction log"),
+            ("enable-tx-throttler", Bool, "false", "slow transactions down when replicas lag"),
+            ("tx-throttler-config", Str, TX_THROTTLER_CONFIG, "its settings, in text form"),
+            ("tx-throttler-healthcheck-cells", Str, "", "cells whose replicas count"),
+            // A flag of v4.0.1.
+            ("queryserver_health_check_interval", Str, "", ""),
+            ("allow_unsafe_dmls", Bool, "false", ""),
+        ],
+    },
+    Group {
+        letters: "TCLWXO",
+        heading: "Table ACLs",
+        rows: &[
+            ("queryserver-config-strict-table-acl", Bool, "false", "refuse what the table ACL does not allow"),
+            ("queryserver-config-enable-table-acl-dry-run", Bool, "false", "only count what it would refuse"),
+            ("queryserver-config-acl-exempt-acl", Str, "", "users that table ACLs do not apply to"),
+        ],
+    },
+    Group {
+        letters: "TCLWXO",
+        heading: "Replication streams",
+        rows: &[
+            ("binlog_use_v3_resharding_mode", Bool, "true", "find the keyspace id of a row by the vschema"),
+            ("heartbeat_enable", Bool, "false", "measure replication lag by rows that the master writes"),
+            ("heartbeat_interval", Dur, "1s", "how often it writes one"),
+            ("vstream_packet_size", Int, "30000", "bytes of rows sent at a time"),
+            (
+                "watch_replication_stream",
+                Bool,
+                "false",
+                "follow the own replication stream for schema changes and positions",
+            ),
+        ],
+    },
+    Group {
+        letters: "TCLXOS",
+        heading: "Other",
+        rows: &[("vtgate_protocol", Str, "grpc", "how vtgate is called: grpc")],
+    },
+    Group {
+        letters: "TCLWO",
+        heading: "Replication streams",
+        rows: &[
+            ("binlog_player_protocol", Str, "grpc", "how sources of streams are called: grpc"),
+            (
+                "vreplication_healthcheck_retry_delay",
+                Dur,
+                "5s",
+                "how long to wait before asking for a source's health again",
+            ),
+            ("vreplication_healthcheck_timeout", Dur, "1m", "a source silent for longer is not used"),
+            ("vreplication_healthcheck_topology_refresh", Dur, "30s", "how often the list of sources is read"),
+            ("vreplication_retry_delay", Dur, "5s", "how long to wait before a failed stream is started again"),
+            ("vreplication_tablet_type", Str, "REPLICA", "types of tablets to stream from"),
+        ],
+    },
+    Group {
+        letters: "TOB",
+        heading: "Tablet",
+        rows: &[
+            ("init_keyspace", Str, "", "keyspace of the tablet"),
+            ("init_shard", Str, "", "shard of the tablet"),
+            ("init_db_name_override", Str, "", "name of the database; empty: vt_ and the keyspace"),
+        ],
+    },
+    Group {
+        letters: "TOS",
+        heading: "Tablet",
+        rows: &[("tablet_hostname", Str, "", "name of this host for others; empty: its full name")],
+    },
+    Group {
+        letters: "TO",
+        heading: "Tablet",
+        rows: &[
+            ("init_tablet_type", Str, "", "type of the tablet: replica or rdonly"),
+            ("init_tags", Str, "", "labels of the tablet: key:value,..."),
+            ("init_timeout", Dur, "1m", "limit of the initialisation"),
+            ("init_populate_metadata", Bool, "false", "create the metadata tables even without a restore"),
+            ("health_check_interval", Dur, "20s", "how often the tablet checks its own health"),
+            ("degraded_threshold", Dur, "30s", "lag above which a replica is degraded"),
+            ("unhealthy_threshold", Dur, "2h", "lag above which a replica does not serve"),
+            ("serving_state_grace_period", Dur, "0", "how long to serve after telling that serving ends"),
+            (
+                "shard_sync_retry_delay",
+                Dur,
+                "30s",
+                "how long to wait before a failed update of the shard record is tried again",
+            ),
+            ("lock_tables_timeout", Dur, "1m", "how long LockTables holds its lock"),
+        ],
+    },
+    Group {
+        letters: "TO",
+        heading: "Replication",
+        rows: &[
+            ("enable_replication_reporter", Bool, "false", "report the lag of replication"),
+            ("enable_semi_sync", Bool, "false", "let replicas acknowledge writes (semi-synchronous replication)"),
+            ("use_super_read_only", Bool, "false", "use super_read_only where read_only is used"),
+            ("demote_master_type", Str, "REPLICA", "type of a master that was replaced"),
+            (
+                "finalize_external_reparent_timeout",
+                Dur,
+                "30s",
+                "limit of the last part of an external change of master",
+            ),
+            ("orc_api_url", Str, "", ""),
+            ("orc_api_user", Str, "", ""),
+            ("orc_api_password", Str, "", ""),
+            ("orc_discover_interval", Dur, "0", ""),
+            ("orc_timeout", Dur, "30s", ""),
+        ],
+    },
+    Group {
+        letters: "TO",
+        heading: "Backups",
+        rows: &[
+            ("restore_from_backup", Bool, "false", "restore the latest backup into an empty database at the start"),
+            ("restore_concurrency", Int, "4", "files restored in parallel"),
+            ("wait_for_backup_interval", Dur, "0", "how often to look for a backup when there is none; 0: start empty"),
+        ],
+    },
+    Group {
+        letters: "T",
+        heading: "Tablet",
+        rows: &[
+            ("tablet-path", Str, "", "alias of the tablet: zone1-0000000100 (required)"),
+            ("enforce-tableacl-config", Bool, "false", "end when the table ACL cannot be loaded"),
+            ("table-acl-config", Str, "", "file of the table ACL; SIGHUP reads it again"),
+            ("filecustomrules", Str, "", "file of query rules"),
+            ("topocustomrule_cell", Str, "global", "cell of query rules in the topology"),
+            ("topocustomrule_path", Str, "", "path of query rules in the topology"),
+            ("log_queries", Bool, "false", "log every query to the system log"),
+        ],
+    },
+    Group {
+        letters: "T",
+        heading: "TLS to sources of streams",
+        rows: &[
+            ("binlog_player_grpc_ca", Str, "", "PEM file of the authority of the sources' certificates"),
+            ("binlog_player_grpc_cert", Str, "", "PEM file of the certificate shown to sources"),
+            ("binlog_player_grpc_key", Str, "", "PEM file of its private key"),
+            ("binlog_player_grpc_server_name", Str, "", "name expected in the sources' certificates"),
+        ],
+    },
+    Group {
+        letters: "TO",
+        heading: "Accepted",
+        // Flags of v4.0.1.
+        rows: &[
+            ("db_name", Str, "", ""),
+            ("mysqlproxy_bind_address", Str, "", ""),
+            ("mysqlproxy_port", Int, "-1", ""),
+            ("mysqlproxy_socket_path", Str, "", ""),
+            ("mysqlproxy_ssl_ca", Str, "", ""),
+            ("mysqlproxy_ssl_cert", Str, "", ""),
+            ("mysqlproxy_ssl_key", Str, "", ""),
+            ("mysqlproxy_server_ssl_ca", Str, "", ""),
+            ("mysqlproxy_server_ssl_cert", Str, "", ""),
+            ("mysqlproxy_server_ssl_key", Str, "", ""),
+            ("mysqlproxy_slow_connect_warn_threshold", Dur, "0", ""),
+        ],
+    },
+];
+
+/// Vitess's default settings of the transaction throttler.
+const TX_THROTTLER_CONFIG: &str = "target_replication_lag_sec: 2\nmax_replication_lag_sec: 10\ninitial_rate: 100\n\
+max_increase: 1\nemergency_decrease: 0.5\nmin_duration_between_increases_sec: 40\n\
+max_duration_between_increases_sec: 62\nmin_duration_between_decreases_sec: 20\n\
+spread_backlog_across_sec: 20\nage_bad_rate_after_sec: 180\nbad_rate_increase: 0.1\nmax_rate_approach_threshold: 0.9\n";
