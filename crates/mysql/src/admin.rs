@@ -1,9 +1,16 @@
 //! Replication and administration commands over a connection with enough rights (vt_dba).
+//!
+//! Each runs the statements that [`crate::Flavor`] has for the server at the other end. They are not atomic: after an
+//! error, statements before the failing one have taken effect, and every command here can be repeated.
 
 use std::time::Duration;
 
+use vterrors::{Code, VtError};
+use vtproto::query::QueryResult;
+
 use crate::client::{ClientError, Connection};
 use crate::replication::{Position, PositionError, ReplicationSource, SlaveStatus};
+use crate::wire;
 
 /// Why an administration command failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,82 +21,203 @@ pub enum AdminError {
     #[error("no slave status")]
     NotReplica,
     #[error("timed out waiting for position {0}")]
-    WaitTimeout(String),
+    WaitTimeout(Position),
+    /// The SQL thread stands, so waiting is pointless.
+    #[error("waiting for position {0} failed: replication is probably stopped")]
+    Stopped(Position),
     #[error(transparent)]
     Position(#[from] PositionError),
-    #[error("{0}")]
+    #[error("semi-sync plugins are not loaded")]
+    NoSemiSync,
+    #[error("unexpected answer to {0}")]
     Unexpected(String),
 }
 
-impl From<AdminError> for vterrors::VtError {
-    fn from(_error: AdminError) -> Self {
-        unimplemented!()
+impl From<AdminError> for VtError {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Client(error) => error.into(),
+            AdminError::WaitTimeout(_) => Self::new(Code::DeadlineExceeded, error.to_string()),
+            AdminError::Stopped(_) | AdminError::NoSemiSync => Self::new(Code::FailedPrecondition, error.to_string()),
+            AdminError::NotReplica | AdminError::Position(_) | AdminError::Unexpected(_) => {
+                Self::new(Code::Unknown, error.to_string())
+            }
+        }
     }
 }
 
 type Result<T, E = AdminError> = std::result::Result<T, E>;
 
-pub async fn slave_status(_conn: &mut Connection) -> Result<SlaveStatus> {
-    unimplemented!()
+/// Text of one cell; `None` when there is no such cell or it is NULL.
+fn cell(result: &QueryResult, row: usize, column: usize) -> Option<String> {
+    let cell = wire::cells(result.rows.get(row)?).nth(column)??;
+    Some(String::from_utf8_lossy(cell).into_owned())
 }
-pub async fn master_position(_conn: &mut Connection) -> Result<Position> {
-    unimplemented!()
+
+async fn run(conn: &mut Connection, statements: &[String]) -> Result<()> {
+    for statement in statements {
+        conn.execute(statement).await?;
+    }
+    Ok(())
 }
-/// Waits until the SQL thread has applied `position`.
-pub async fn wait_for_position(_conn: &mut Connection, _position: &Position, _timeout: Duration) -> Result<()> {
-    unimplemented!()
+
+async fn run_one(conn: &mut Connection, statement: &str) -> Result<()> {
+    conn.execute(statement).await?;
+    Ok(())
 }
+
+/// Errors: [`AdminError::NotReplica`] when no source is configured.
+pub async fn slave_status(conn: &mut Connection) -> Result<SlaveStatus> {
+    let flavor = conn.flavor();
+    let result = conn.execute(flavor.show_slave_status()).await?;
+    SlaveStatus::from_result(flavor, &result)?.ok_or(AdminError::NotReplica)
+}
+
+/// What this server has written to its binary log.
+pub async fn master_position(conn: &mut Connection) -> Result<Position> {
+    let flavor = conn.flavor();
+    let statement = flavor.master_position();
+    let result = conn.execute(statement).await?;
+    let text = cell(&result, 0, 0).ok_or_else(|| AdminError::Unexpected(statement.into()))?;
+    Ok(flavor.parse_position(&text)?)
+}
+
+/// Waits until the SQL thread has applied `position`. The server itself bounds the wait.
+pub async fn wait_for_position(conn: &mut Connection, position: &Position, timeout: Duration) -> Result<()> {
+    if position.is_empty() {
+        return Ok(());
+    }
+    let flavor = conn.flavor();
+    let result = conn.execute(&flavor.wait_for_position(position, timeout)).await?;
+    match flavor.wait_succeeded(cell(&result, 0, 0).as_deref()) {
+        Some(true) => Ok(()),
+        Some(false) => Err(AdminError::WaitTimeout(position.clone())),
+        None => Err(AdminError::Stopped(position.clone())),
+    }
+}
+
 /// Stops replication, forgets its source, empties the binary logs and turns semi-sync off.
-pub async fn reset_replication(_conn: &mut Connection) -> Result<()> {
-    unimplemented!()
+pub async fn reset_replication(conn: &mut Connection) -> Result<()> {
+    let statements = conn.flavor().reset_replication();
+    run(conn, &statements).await?;
+    set_semi_sync(conn, false, false).await
 }
-/// Sets the position replication will continue from; empties the binary logs.
-pub async fn set_slave_position(_conn: &mut Connection, _position: &Position) -> Result<()> {
-    unimplemented!()
+
+/// Sets the position replication will continue from; empties the binary logs. Replication must stand still.
+pub async fn set_slave_position(conn: &mut Connection, position: &Position) -> Result<()> {
+    let statements = conn.flavor().set_slave_position(position);
+    run(conn, &statements).await
 }
-/// CHANGE MASTER, stopping before and starting after as asked.
-pub async fn set_master(_conn: &mut Connection, _source: &ReplicationSource, _stop: bool, _start: bool) -> Result<()> {
-    unimplemented!()
+
+/// CHANGE MASTER, stopping before and starting after as asked. A host of `localhost` becomes `127.0.0.1`
+/// ([`crate::replication::replication_host`]).
+pub async fn set_master(conn: &mut Connection, source: &ReplicationSource, stop: bool, start: bool) -> Result<()> {
+    if stop {
+        stop_slave(conn).await?;
+    }
+    let statement = conn.flavor().change_master(source);
+    run_one(conn, &statement).await?;
+    if start {
+        start_slave(conn).await?;
+    }
+    Ok(())
 }
-pub async fn start_slave(_conn: &mut Connection) -> Result<()> {
-    unimplemented!()
+
+pub async fn start_slave(conn: &mut Connection) -> Result<()> {
+    run_one(conn, conn.flavor().start_slave()).await
 }
-pub async fn stop_slave(_conn: &mut Connection) -> Result<()> {
-    unimplemented!()
+
+pub async fn stop_slave(conn: &mut Connection) -> Result<()> {
+    run_one(conn, conn.flavor().stop_slave()).await
 }
-pub async fn stop_io_thread(_conn: &mut Connection) -> Result<()> {
-    unimplemented!()
+
+pub async fn stop_io_thread(conn: &mut Connection) -> Result<()> {
+    run_one(conn, conn.flavor().stop_io_thread()).await
 }
-pub async fn start_slave_until_after(_conn: &mut Connection, _position: &Position) -> Result<()> {
-    unimplemented!()
+
+pub async fn start_io_thread(conn: &mut Connection) -> Result<()> {
+    run_one(conn, conn.flavor().start_io_thread()).await
 }
+
+/// Replicates up to and including `position`, then stops.
+pub async fn start_slave_until_after(conn: &mut Connection, position: &Position) -> Result<()> {
+    let statement = conn.flavor().start_slave_until_after(position);
+    run_one(conn, &statement).await
+}
+
 /// STOP, RESET, START SLAVE: the repair of an uninitialised relay log repository.
-pub async fn restart_slave(_conn: &mut Connection) -> Result<()> {
-    unimplemented!()
+pub async fn restart_slave(conn: &mut Connection) -> Result<()> {
+    let statements = conn.flavor().restart_slave();
+    run(conn, &statements).await
 }
+
 /// Ends being a replica and starts a new binary log; returns the position then.
-pub async fn promote(_conn: &mut Connection) -> Result<Position> {
-    unimplemented!()
+pub async fn promote(conn: &mut Connection) -> Result<Position> {
+    let statements = conn.flavor().promote();
+    run(conn, &statements).await?;
+    master_position(conn).await
 }
-pub async fn is_read_only(_conn: &mut Connection) -> Result<bool> {
-    unimplemented!()
+
+pub async fn is_read_only(conn: &mut Connection) -> Result<bool> {
+    let statement = "SELECT @@GLOBAL.read_only";
+    let result = conn.execute(statement).await?;
+    let value = cell(&result, 0, 0).ok_or_else(|| AdminError::Unexpected(statement.into()))?;
+    Ok(!matches!(value.as_str(), "0" | "OFF"))
 }
-pub async fn set_read_only(_conn: &mut Connection, _on: bool) -> Result<()> {
-    unimplemented!()
+
+pub async fn set_read_only(conn: &mut Connection, on: bool) -> Result<()> {
+    run_one(conn, if on { "SET GLOBAL read_only = ON" } else { "SET GLOBAL read_only = OFF" }).await
 }
-/// super_read_only; MariaDB has none and answers with an error.
-pub async fn set_super_read_only(_conn: &mut Connection, _on: bool) -> Result<()> {
-    unimplemented!()
+
+/// super_read_only. MariaDB has none and answers with errno 1193.
+pub async fn set_super_read_only(conn: &mut Connection, on: bool) -> Result<()> {
+    run_one(conn, if on { "SET GLOBAL super_read_only = ON" } else { "SET GLOBAL super_read_only = OFF" }).await
 }
+
+/// The variables that turn semi-sync on, by the names this server has, with their values: as master, as replica.
+/// `None` when the plugins are not loaded.
+async fn semi_sync_variables(conn: &mut Connection) -> Result<Option<[(String, bool); 2]>> {
+    let result = conn.execute("SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_%_enabled'").await?;
+    let mut found = [None, None];
+    for row in 0..result.rows.len() {
+        let (Some(name), Some(value)) = (cell(&result, row, 0), cell(&result, row, 1)) else { continue };
+        let slot = match name.as_str() {
+            "rpl_semi_sync_master_enabled" | "rpl_semi_sync_source_enabled" => 0,
+            "rpl_semi_sync_slave_enabled" | "rpl_semi_sync_replica_enabled" => 1,
+            _ => continue,
+        };
+        found[slot] = Some((name, matches!(value.as_str(), "ON" | "1")));
+    }
+    Ok(match found {
+        [Some(master), Some(slave)] => Some([master, slave]),
+        _ => None,
+    })
+}
+
 /// (as master, as replica); both false when the plugins are absent.
-pub async fn semi_sync_enabled(_conn: &mut Connection) -> Result<(bool, bool)> {
-    unimplemented!()
+pub async fn semi_sync_enabled(conn: &mut Connection) -> Result<(bool, bool)> {
+    Ok(semi_sync_variables(conn).await?.map_or((false, false), |[(_, master), (_, slave)]| (master, slave)))
 }
-/// Turns semi-sync on or off as master and as replica. No plugin: an error only if something is to be turned on.
-pub async fn set_semi_sync(_conn: &mut Connection, _master: bool, _slave: bool) -> Result<()> {
-    unimplemented!()
+
+/// Turns semi-sync on or off as master and as replica. A running replica acknowledges (or ceases to) only after its
+/// IO thread was restarted. No plugin: [`AdminError::NoSemiSync`] if something is to be turned on.
+pub async fn set_semi_sync(conn: &mut Connection, master: bool, slave: bool) -> Result<()> {
+    match semi_sync_variables(conn).await? {
+        Some([(master_name, _), (slave_name, _)]) => {
+            let (master, slave) = (u8::from(master), u8::from(slave));
+            run_one(conn, &format!("SET GLOBAL {master_name} = {master}, GLOBAL {slave_name} = {slave}")).await
+        }
+        None if master || slave => Err(AdminError::NoSemiSync),
+        None => Ok(()),
+    }
 }
-/// Whether the running replica acknowledges (Rpl_semi_sync_slave_status).
-pub async fn semi_sync_slave_status(_conn: &mut Connection) -> Result<bool> {
-    unimplemented!()
+
+/// Whether the running replica acknowledges.
+pub async fn semi_sync_slave_status(conn: &mut Connection) -> Result<bool> {
+    let result = conn.execute("SHOW GLOBAL STATUS LIKE 'rpl_semi_sync_%_status'").await?;
+    Ok((0..result.rows.len()).any(|row| {
+        let name = cell(&result, row, 0).unwrap_or_default().to_ascii_lowercase();
+        matches!(name.as_str(), "rpl_semi_sync_slave_status" | "rpl_semi_sync_replica_status")
+            && cell(&result, row, 1).as_deref() == Some("ON")
+    }))
 }

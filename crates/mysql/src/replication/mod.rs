@@ -1,75 +1,17 @@
-//! Replication positions and status.
+//! Replication positions and the status of a replica.
+//!
+//! - [`Position`]: what a server has executed, as it stands in topo records, journals and RPCs.
+//! - [`Gtid`], [`GtidSet`]: one transaction and a set of them, per flavour.
+//! - [`SlaveStatus`], [`ReplicationSource`]: what `SHOW SLAVE STATUS` says and `CHANGE MASTER` takes.
 
-use std::time::Duration;
+mod file_pos;
+mod mariadb;
+mod mysql56;
+mod position;
+mod status;
 
-/// A replication position: a set of GTIDs in one flavour, or nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Position {}
-
-/// A text that is not a position.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("parse error: {0}")]
-pub struct PositionError(pub String);
-
-impl Position {
-    pub fn is_empty(&self) -> bool {
-        unimplemented!()
-    }
-    /// Whether everything in `other` is also here.
-    pub fn at_least(&self, _other: &Position) -> bool {
-        unimplemented!()
-    }
-}
-
-/// `Flavor/set`; empty text is no position.
-impl std::str::FromStr for Position {
-    type Err = PositionError;
-    fn from_str(_text: &str) -> Result<Self, PositionError> {
-        unimplemented!()
-    }
-}
-
-impl std::fmt::Display for Position {
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        unimplemented!()
-    }
-}
-
-/// Where a replica reads from.
-#[derive(Debug, Clone)]
-pub struct ReplicationSource {
-    pub host: String,
-    pub port: u16,
-    pub user: String,
-    pub password: String,
-    /// Seconds between attempts.
-    pub connect_retry: Duration,
-    pub ssl: bool,
-}
-
-/// What SHOW SLAVE STATUS says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SlaveStatus {
-    pub position: Position,
-    pub io_running: bool,
-    pub sql_running: bool,
-    pub seconds_behind_master: Option<u32>,
-    pub master_host: String,
-    pub master_port: u16,
-    pub connect_retry: u32,
-    pub last_io_error: String,
-    pub last_sql_error: String,
-}
-
-impl SlaveStatus {
-    /// Both threads run.
-    pub fn running(&self) -> bool {
-        self.io_running && self.sql_running
-    }
-}
-
-impl From<&SlaveStatus> for vtproto::replicationdata::Status {
-    fn from(_status: &SlaveStatus) -> Self {
-        unimplemented!()
-    }
-}
+pub use file_pos::FilePos;
+pub use mariadb::{MariaDbGtid, MariaDbGtidSet};
+pub use mysql56::{Interval, Mysql56Gtid, Mysql56GtidSet, Sid};
+pub use position::{Gtid, GtidSet, MAX_POSITION_LEN, Position, PositionError};
+pub use status::{ReplicationSource, SlaveStatus, replication_host};
