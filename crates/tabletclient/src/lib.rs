@@ -8,10 +8,12 @@ pub mod health_check;
 mod query_service;
 pub mod replication_lag;
 pub mod tm;
+pub mod topology_watcher;
 
 pub use gateway::{CallKind, CallObserver, Gateway, GatewayOptions};
 pub use health_check::{HealthCheck, HealthCheckOptions, TabletHealth};
 pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream};
+pub use topology_watcher::{TabletFilter, TopologyWatcher, WatcherOptions};
 
 use vtproto::topodata::TabletAlias;
 

@@ -4,7 +4,7 @@
 //! Owns: the gRPC connections to tablet managers, one per address, made on first use and kept.
 //! [`TabletManager`] is the trait that commands are written against; [`TabletManagerClient`]
 //! speaks gRPC. Requests and answers are the wire messages themselves.
-//! Invariants: every call is bounded, by [`Options::call_timeout`] if the caller does not bound it
+//! Invariants: every call is bounded, by the options if the caller does not bound it
 //! more tightly (by `tokio::time::timeout`, dropping the future cancels the RPC); the cache holds
 //! at most [`MAX_CACHED`] connections.
 
@@ -15,12 +15,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use vterrors::Code;
+use vtproto::logutil;
 use vtproto::tabletmanagerdata as tmd;
 use vtproto::tabletmanagerservice::tablet_manager_client::TabletManagerClient as GrpcClient;
 use vtproto::topodata::Tablet;
-use vtproto::{logutil, topodata};
+
+use crate::grpc::{self, DialOptions};
 
 /// Most connections kept; a cluster with more tablets reconnects now and then.
 const MAX_CACHED: usize = 1024;
@@ -180,51 +182,29 @@ fn unimplemented(method: &str) -> TmError {
     TmError::new(Code::Unimplemented, format!("{method} is not implemented by this tablet manager"))
 }
 
-/// How to reach tablet managers.
-#[derive(Clone)]
-pub struct Options {
-    /// TLS towards tablets (`-tablet_manager_grpc_{cert,key,ca,server_name}`); absent means plain HTTP/2.
-    pub tls: Option<ClientTlsConfig>,
-    /// Sent as `username`/`password` metadata (`-grpc_auth_static_client_creds`).
-    pub credentials: Option<(String, String)>,
-    /// Largest message either way, bytes (`-grpc_max_message_size`).
-    pub max_message_size: usize,
-    /// Time to make a connection.
-    pub connect_timeout: Duration,
-    /// Longest any single call may take. Schema changes and copies are among them, hence hours.
-    pub call_timeout: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            tls: None,
-            credentials: None,
-            max_message_size: 16 * 1024 * 1024,
-            connect_timeout: Duration::from_secs(5),
-            call_timeout: Duration::from_secs(24 * 3600),
-        }
-    }
-}
+/// Longest any single call may take when the caller sets no tighter bound and the options set none.
+/// Schema changes and copies are among the calls, hence hours.
+const LONGEST_CALL: Duration = Duration::from_secs(24 * 3600);
 
 /// A [`TabletManager`] over gRPC, shared by all commands of a process.
 pub struct TabletManagerClient {
-    options: Options,
+    options: DialOptions,
     /// By `host:port`. A broken connection reconnects by itself on the next call.
     channels: Mutex<HashMap<String, Channel>>,
 }
 
 impl TabletManagerClient {
-    pub fn new(options: Options) -> Self {
+    /// The number of channels in the options does not matter: there is one per tablet.
+    pub fn new(options: DialOptions) -> Self {
         Self { options, channels: Mutex::new(HashMap::new()) }
     }
 
     /// The client and the request of one call: connection, credentials, deadline.
     fn prepare<T>(&self, tablet: &Tablet, message: T) -> Result<(GrpcClient<Channel>, tonic::Request<T>)> {
         let mut request = tonic::Request::new(message);
-        request.set_timeout(self.options.call_timeout);
-        if let Some((user, password)) = &self.options.credentials {
-            for (key, value) in [("username", user), ("password", password)] {
+        request.set_timeout(self.options.call_timeout.unwrap_or(LONGEST_CALL));
+        if let Some(creds) = &self.options.creds {
+            for (key, value) in [("username", &creds.username), ("password", &creds.password)] {
                 let value = AsciiMetadataValue::try_from(value.as_str())
                     .map_err(|_| TmError::new(Code::InvalidArgument, format!("{key} cannot be sent as metadata")))?;
                 request.metadata_mut().insert(key, value);
@@ -237,23 +217,13 @@ impl TabletManagerClient {
     }
 
     fn channel(&self, tablet: &Tablet) -> Result<Channel> {
-        let address = grpc_address(tablet)?;
+        let local = |error: vterrors::VtError| TmError::new(error.code(), error.message());
+        let address = grpc::grpc_address(tablet).map_err(local)?;
         let mut channels = self.channels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(channel) = channels.get(&address) {
             return Ok(channel.clone());
         }
-        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
-        let unusable =
-            |e: &dyn std::fmt::Display| TmError::new(Code::Unavailable, format!("tablet address {address}: {e}"));
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
-            .map_err(|e| unusable(&e))?
-            .connect_timeout(self.options.connect_timeout)
-            .tcp_keepalive(Some(Duration::from_secs(30)))
-            .tcp_nodelay(true);
-        if let Some(tls) = &self.options.tls {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(|e| unusable(&e))?;
-        }
-        let channel = endpoint.connect_lazy();
+        let channel = grpc::endpoint(&address, &self.options).map_err(local)?.connect_lazy();
         if channels.len() >= MAX_CACHED {
             channels.clear();
         }
@@ -262,32 +232,10 @@ impl TabletManagerClient {
     }
 }
 
-/// `host:port` of a tablet's gRPC server.
-///
-/// - Errors: `Unavailable` when the record has none, as that of a tablet that was stopped.
-pub fn grpc_address(tablet: &Tablet) -> Result<String> {
-    match tablet.port_map.get("grpc") {
-        Some(port) if !tablet.hostname.is_empty() => Ok(if tablet.hostname.contains(':') {
-            format!("[{}]:{port}", tablet.hostname)
-        } else {
-            format!("{}:{port}", tablet.hostname)
-        }),
-        _ => {
-            let alias = tablet.alias.clone().unwrap_or_default();
-            Err(TmError::new(
-                Code::Unavailable,
-                format!("tablet {} has no gRPC address in its record: it is not running", alias_text(&alias)),
-            ))
-        }
-    }
-}
-
-fn alias_text(alias: &topodata::TabletAlias) -> String {
-    format!("{}-{:010}", alias.cell, alias.uid)
-}
-
 #[cfg(test)]
 mod tests {
+    use vtproto::topodata;
+
     use super::*;
 
     fn tablet(hostname: &str, port: Option<i32>) -> Tablet {
@@ -301,11 +249,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_tablet_is_named() {
-        let client = TabletManagerClient::new(Options::default());
+        let client = TabletManagerClient::new(DialOptions::default());
         let error = client.ping(&tablet("", None), tmd::PingRequest::default()).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "rpc error: code = Unavailable desc = tablet zone1-0000000100 has no gRPC address in its record: it is not running"
+            "rpc error: code = FailedPrecondition desc = tablet zone1-0000000100 has no host name in its record"
         );
     }
 
@@ -313,7 +261,7 @@ mod tests {
     async fn a_refused_connection_says_so() {
         // Bound and dropped: nobody listens there.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let client = TabletManagerClient::new(Options::default());
+        let client = TabletManagerClient::new(DialOptions::default());
         let error =
             client.ping(&tablet("127.0.0.1", Some(port.into())), tmd::PingRequest::default()).await.unwrap_err();
         assert_eq!(error.code, Code::Unavailable);
@@ -322,15 +270,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_connection_per_address() {
-        let client = TabletManagerClient::new(Options::default());
+        let client = TabletManagerClient::new(DialOptions::default());
         for port in [1, 1, 2] {
             client.channel(&tablet("127.0.0.1", Some(port))).unwrap();
         }
         assert_eq!(client.channels.lock().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn ipv6_hosts_are_bracketed() {
-        assert_eq!(grpc_address(&tablet("::1", Some(7))).unwrap(), "[::1]:7");
     }
 }
