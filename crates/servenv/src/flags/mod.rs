@@ -383,7 +383,7 @@ mod tests {
         assert!(usage.starts_with("Usage of prog:\n"), "{usage}");
         assert!(usage.contains("(default \"here\")"), "{usage}");
         assert!(usage.contains("(default 1h0m0s)"), "{usage}");
-        let (working, accepted) = usage.split_once("no effect").expect("a list of flags without effect");
+        let (working, accepted) = usage.split_once("without effect").expect("a list of flags without effect");
         assert!(working.contains("-port") && accepted.contains("-web_dir"), "{usage}");
         assert!(set().go_defaults().contains("  -port int\n    \tport (default 15)\n"), "{}", set().go_defaults());
     }

@@ -166,6 +166,7 @@ mod tests {
                 continue;
             }
             for flag in flags.split(", ").flat_map(|piece| piece.split("; ")) {
+                let flag = flag.rsplit(": ").next().unwrap_or(flag);
                 let Some((name, default)) = flag.split_once('=') else { continue };
                 let default = default.split(" (").next().unwrap_or(default).trim_end_matches(['|', ' ']);
                 let (name, is_bool) = name.strip_suffix('^').map_or((name, false), |name| (name, true));
@@ -175,7 +176,7 @@ mod tests {
                 }
             }
         }
-        assert!(checked > 3000, "only {checked} flags were found in the register");
+        assert!(checked > 2200, "only {checked} flags were found in the register");
     }
 
     fn program(letter: char) -> Program {
