@@ -177,26 +177,12 @@ impl MemoryConn {
 #[async_trait]
 impl Conn for MemoryConn {
     async fn list_dir(&self, dir: &str, full: bool) -> Result<Vec<DirEntry>> {
-        let dir = self.full_path(dir);
-        let prefix = join(&dir, "").trim_end_matches('/').to_owned() + "/";
-        let state = self.available(&dir)?;
-        let mut entries: Vec<DirEntry> = Vec::new();
-        for (key, node) in state.under(&prefix) {
-            let (name, is_directory) = match key[prefix.len()..].split_once('/') {
-                Some((name, _)) => (name, true),
-                None => (&key[prefix.len()..], false),
-            };
-            if entries.last().is_some_and(|last| last.name == name) {
-                continue;
-            }
-            entries.push(DirEntry {
-                name: name.to_owned(),
-                is_directory: full && is_directory,
-                is_ephemeral: full && !is_directory && node.lease.is_some(),
-            });
-        }
+        let prefix = paths::dir_prefix(&self.full_path(dir));
+        let state = self.available(&prefix)?;
+        let keys = state.under(&prefix).map(|(key, node)| (key, node.lease.is_some()));
+        let entries = paths::entries_under(&prefix, keys, full);
         if entries.is_empty() {
-            return Err(TopoError::NoNode { path: dir });
+            return Err(TopoError::NoNode { path: prefix });
         }
         Ok(entries)
     }

@@ -2,7 +2,7 @@
 
 use vtproto::topodata::TabletAlias;
 
-use crate::topoproto::tablet_alias_string;
+use crate::{conn::DirEntry, topoproto::tablet_alias_string};
 
 pub const CELLS_DIR: &str = "cells";
 pub const CELLS_ALIASES_DIR: &str = "cells_aliases";
@@ -102,6 +102,35 @@ pub fn join(root: &str, path: &str) -> String {
     key
 }
 
+/// What the keys under a directory begin with.
+pub(crate) fn dir_prefix(dir: &str) -> String {
+    if dir.ends_with('/') { dir.to_owned() } else { format!("{dir}/") }
+}
+
+/// The directory entries that sorted keys (each with whether it is leased) under a prefix make up.
+pub(crate) fn entries_under<K: AsRef<str>>(
+    prefix: &str,
+    keys: impl Iterator<Item = (K, bool)>,
+    full: bool,
+) -> Vec<DirEntry> {
+    let mut entries: Vec<DirEntry> = Vec::new();
+    for (key, leased) in keys {
+        let Some(rest) = key.as_ref().strip_prefix(prefix) else { continue };
+        let (name, is_directory) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
+        // Names that differ in a character below the slash may stand between two keys of a directory.
+        match entries.iter_mut().rev().take_while(|entry| entry.name.starts_with(name)).find(|e| e.name == name) {
+            Some(known) => known.is_directory |= full && is_directory,
+            None => entries.push(DirEntry {
+                name: name.to_owned(),
+                is_directory: full && is_directory,
+                is_ephemeral: full && !is_directory && leased,
+            }),
+        }
+    }
+    entries.sort_by(|left, right| left.name.cmp(&right.name));
+    entries
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +141,17 @@ mod tests {
         assert_eq!(join("/vitess/global", ""), "/vitess/global");
         assert_eq!(join("", "cells/zone1/CellInfo"), "cells/zone1/CellInfo");
         assert_eq!(join("/", ""), "/");
+    }
+
+    #[test]
+    fn every_name_is_listed_once() {
+        // '-' sorts before '/': a shard `-80` beside a key `-80-x` is interleaved.
+        let keys = ["/r/40-80/Shard", "/r/40-80-x", "/r/40-80/locks/1", "/r/Top"];
+        let mut sorted = keys.to_vec();
+        sorted.sort_unstable();
+        let entries = entries_under("/r/", sorted.into_iter().map(|key| (key, key.ends_with("Top"))), true);
+        let listed: Vec<(&str, bool, bool)> =
+            entries.iter().map(|entry| (entry.name.as_str(), entry.is_directory, entry.is_ephemeral)).collect();
+        assert_eq!(listed, [("40-80", true, false), ("40-80-x", false, false), ("Top", false, true)]);
     }
 }
