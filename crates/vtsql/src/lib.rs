@@ -13,6 +13,7 @@
 mod bind;
 mod canonical;
 mod comments;
+mod cursor;
 mod dialect;
 mod error;
 mod facts;

@@ -107,3 +107,186 @@ pub(crate) fn is_sized_type(word: &[u8]) -> bool {
 pub(crate) fn is_session_function(word: &[u8]) -> bool {
     matches!(word, b"last_insert_id" | b"found_rows" | b"row_count" | b"database" | b"schema")
 }
+
+/// Columns of information_schema that hold a database's name.
+pub(crate) fn is_schema_column(word: &[u8]) -> bool {
+    matches!(
+        word,
+        b"table_schema"
+            | b"schema_name"
+            | b"constraint_schema"
+            | b"index_schema"
+            | b"routine_schema"
+            | b"trigger_schema"
+            | b"event_schema"
+            | b"event_object_schema"
+            | b"referenced_table_schema"
+            | b"unique_constraint_schema"
+    )
+}
+
+/// Whether a bare word is printed in lower case by Vitess: it is a keyword of the grammar there.
+pub(crate) fn is_keyword(word: &str) -> bool {
+    let lower = word.to_ascii_lowercase();
+    KEYWORDS.binary_search(&lower.as_str()).is_ok()
+}
+
+/// Sorted.
+static KEYWORDS: &[&str] = &[
+    "add",
+    "against",
+    "all",
+    "alter",
+    "analyze",
+    "and",
+    "any",
+    "as",
+    "asc",
+    "begin",
+    "between",
+    "binary",
+    "both",
+    "by",
+    "case",
+    "cast",
+    "char",
+    "character",
+    "collate",
+    "column",
+    "commit",
+    "convert",
+    "create",
+    "cross",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "database",
+    "databases",
+    "default",
+    "delayed",
+    "delete",
+    "desc",
+    "describe",
+    "distinct",
+    "div",
+    "drop",
+    "duplicate",
+    "else",
+    "end",
+    "escape",
+    "except",
+    "exists",
+    "explain",
+    "false",
+    "first",
+    "for",
+    "force",
+    "from",
+    "full",
+    "global",
+    "group",
+    "grouping",
+    "groups",
+    "having",
+    "high_priority",
+    "if",
+    "ignore",
+    "in",
+    "index",
+    "inner",
+    "insert",
+    "intersect",
+    "interval",
+    "into",
+    "is",
+    "join",
+    "key",
+    "last_insert_id",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "lock",
+    "low_priority",
+    "match",
+    "mod",
+    "mode",
+    "natural",
+    "next",
+    "not",
+    "null",
+    "off",
+    "offset",
+    "on",
+    "or",
+    "order",
+    "outer",
+    "outfile",
+    "over",
+    "partition",
+    "primary",
+    "procedure",
+    "query",
+    "recursive",
+    "regexp",
+    "release",
+    "rename",
+    "replace",
+    "right",
+    "rlike",
+    "rollback",
+    "row",
+    "rows",
+    "savepoint",
+    "schema",
+    "select",
+    "separator",
+    "session",
+    "set",
+    "share",
+    "show",
+    "sql_calc_found_rows",
+    "sql_no_cache",
+    "start",
+    "straight_join",
+    "stream",
+    "table",
+    "tables",
+    "then",
+    "to",
+    "trailing",
+    "transaction",
+    "true",
+    "truncate",
+    "union",
+    "unique",
+    "unlock",
+    "update",
+    "use",
+    "using",
+    "utc_date",
+    "utc_time",
+    "utc_timestamp",
+    "value",
+    "values",
+    "vschema",
+    "when",
+    "where",
+    "window",
+    "with",
+    "work",
+    "write",
+    "xor",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keyword_list_is_sorted() {
+        assert!(KEYWORDS.is_sorted());
+        assert!(is_keyword("SELECT") && !is_keyword("customer"));
+    }
+}
