@@ -5,61 +5,78 @@
 //! | [`pb_json`] | `GetTablet`, `GetShard`, REST: snake_case, enums as numbers, zero values shown |
 //! | [`vschema_json`] | `GetVSchema`, `ApplyVSchema`: lowerCamel, zero values left out, enums as names |
 //! | [`go_json`] | Go's `encoding/json` of a struct: snake_case, zero values left out, int64 as numbers |
-//! | [`text`], [`text_compact`] | `TopoCat -decode_proto`, `_vt.vreplication.source` |
+//! | [`text()`], [`text_compact`] | `TopoCat -decode_proto`, `_vt.vreplication.source` |
 //! | [`from_json`], [`from_text`] | the readers of the first two and the last two |
 //!
-//! All of them walk a message by reflection over [`vtproto::DESCRIPTORS`].
+//! All of them walk a message by reflection over [`vtproto::DESCRIPTORS`], fields in the order in
+//! which `proto/` declares them. Unknown fields of a message are not shown.
+
+mod go;
+mod print;
+mod read;
+mod reflect;
+mod syntax;
+mod text_print;
+mod text_read;
 
 use prost::{Message, Name};
+
+pub use go::{quote, write_indented};
 
 /// Why a text is not a message; `Display` is the text for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(pub(crate) String);
 
-/// PB-JSON: two blanks of indent, snake_case, enums as numbers, zero values shown. No final newline.
-pub fn pb_json<M: Message + Name>(_message: &M) -> String {
-    unimplemented!()
+/// PB-JSON: two blanks of indent, snake_case, enums as numbers, zero values shown, int64 as strings,
+/// unset messages and empty bytes `null`. No final newline.
+pub fn pb_json<M: Message + Name>(message: &M) -> String {
+    print::print(&reflect::dynamic(message), print::Style::PbJson)
 }
 
 /// VSchema JSON: two blanks of indent, lowerCamel, zero values left out, enums as names. An empty
 /// message is `{\n\n}`. No final newline.
-pub fn vschema_json<M: Message + Name>(_message: &M) -> String {
-    unimplemented!()
+pub fn vschema_json<M: Message + Name>(message: &M) -> String {
+    print::print(&reflect::dynamic(message), print::Style::VSchema)
 }
 
 /// Go's `encoding/json` of the struct: snake_case, zero values left out, int64 and enums as numbers.
-pub fn go_json<M: Message + Name>(_message: &M) -> serde_json::Value {
-    unimplemented!()
+pub fn go_json<M: Message + Name>(message: &M) -> serde_json::Value {
+    go::value(&reflect::dynamic(message))
 }
 
 /// Go's `json.MarshalIndent(value, "", "  ")`. No final newline.
-pub fn go_indent(_value: &serde_json::Value) -> String {
-    unimplemented!()
+pub fn go_indent(value: &serde_json::Value) -> String {
+    write_indented(value, "  ")
 }
 
-/// Reads JSON strictly.
+/// Reads JSON strictly: an unknown field is an error. Fields are named as declared or in lowerCamel;
+/// numbers may be strings, enums names or numbers; `null` is an unset field.
 ///
 /// # Errors
 /// Syntax errors begin with `line: N, position M: `.
-pub fn from_json<M: Message + Name + Default>(_text: &str) -> Result<M, JsonError> {
-    unimplemented!()
+pub fn from_json<M: Message + Name + Default>(text: &str) -> Result<M, JsonError> {
+    let value = syntax::parse(text)?;
+    reflect::transcode(read::message(&reflect::descriptor::<M>(), &value)?)
 }
 
-/// The text form on several lines; messages in `<` and `>`.
-pub fn text<M: Message + Name>(_message: &M) -> String {
-    unimplemented!()
+/// The text form on several lines; messages in `<` and `>`. Ends with a newline unless it is empty.
+pub fn text<M: Message + Name>(message: &M) -> String {
+    text_print::print(&reflect::dynamic(message), false)
 }
 
-/// The text form on one line.
-pub fn text_compact<M: Message + Name>(_message: &M) -> String {
-    unimplemented!()
+/// The text form on one line. Every entry is followed by a blank, the last one too, as in Go.
+pub fn text_compact<M: Message + Name>(message: &M) -> String {
+    text_print::print(&reflect::dynamic(message), true)
 }
 
-/// Reads the text form.
+/// Reads the text form, on one line or several, messages in `<…>` or `{…}`.
 ///
 /// # Errors
-/// `line N: …`.
-pub fn from_text<M: Message + Name + Default>(_text: &str) -> Result<M, JsonError> {
-    unimplemented!()
+/// Begin with `line N: ` (`line 1.M: ` in the first line, M being the byte).
+pub fn from_text<M: Message + Name + Default>(text: &str) -> Result<M, JsonError> {
+    reflect::transcode(text_read::read(&reflect::descriptor::<M>(), text)?)
 }
+
+#[cfg(test)]
+mod tests;

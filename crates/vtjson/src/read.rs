@@ -1,0 +1,147 @@
+//! From JSON to a message, by the rules of jsonpb.
+//!
+//! Field names as declared or in lowerCamel; 64 bit numbers as numbers or strings; enums by name or
+//! number; bytes in base64; `null` leaves a field unset; an unknown name is an error.
+
+use base64::Engine;
+use base64::alphabet::STANDARD as ALPHABET;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
+
+use crate::JsonError;
+use crate::reflect::{fields, go_type};
+use crate::syntax::Json;
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &ALPHABET,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+fn mismatch(json: &Json, go: &str) -> JsonError {
+    JsonError(format!("json: cannot unmarshal {} into Go value of type {go}", json.kind()))
+}
+
+pub(crate) fn message(descriptor: &MessageDescriptor, json: &Json) -> Result<DynamicMessage, JsonError> {
+    let mut message = DynamicMessage::new(descriptor.clone());
+    let mut entries: Vec<Option<&(String, Json)>> = match json {
+        Json::Object(entries) => entries.iter().map(Some).collect(),
+        Json::Null => return Ok(message),
+        other => return Err(mismatch(other, "map[string]json.RawMessage")),
+    };
+    for field in fields(descriptor) {
+        // Of equal names the last counts; lowerCamel goes before the declared name.
+        let mut found: Option<&(String, Json)> = None;
+        for slot in &mut entries {
+            if let Some(entry) = slot.filter(|(name, _)| name == field.json_name() || name == field.name()) {
+                let camel_found = found.is_some_and(|(name, _)| name == field.json_name());
+                if !camel_found || entry.0 == field.json_name() {
+                    found = Some(entry);
+                }
+                *slot = None;
+            }
+        }
+        match found {
+            None | Some((_, Json::Null)) => {}
+            Some((_, json)) => {
+                let value = value_of(&field, json)?;
+                message.set_field(&field, value);
+            }
+        }
+    }
+    if let Some((name, _)) = entries.into_iter().flatten().next() {
+        return Err(JsonError(format!("unknown field {name:?} in {}", go_type(descriptor))));
+    }
+    Ok(message)
+}
+
+fn value_of(field: &FieldDescriptor, json: &Json) -> Result<Value, JsonError> {
+    if field.is_map() {
+        let Json::Object(entries) = json else { return Err(mismatch(json, "map[string]json.RawMessage")) };
+        let Kind::Message(entry) = field.kind() else { return Err(mismatch(json, "map")) };
+        let (key_kind, value_kind) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
+        let mut map = std::collections::HashMap::new();
+        for (name, json) in entries {
+            map.insert(key(&key_kind, name)?, single(&value_kind, json)?);
+        }
+        return Ok(Value::Map(map));
+    }
+    if field.is_list() {
+        let Json::Array(items) = json else { return Err(mismatch(json, "[]json.RawMessage")) };
+        return items.iter().map(|item| single(&field.kind(), item)).collect::<Result<_, _>>().map(Value::List);
+    }
+    single(&field.kind(), json)
+}
+
+fn key(kind: &Kind, name: &str) -> Result<MapKey, JsonError> {
+    let number = || Json::Number(name.to_owned());
+    Ok(match single(kind, &if matches!(kind, Kind::String) { Json::String(name.into()) } else { number() })? {
+        Value::String(v) => MapKey::String(v),
+        Value::I32(v) => MapKey::I32(v),
+        Value::I64(v) => MapKey::I64(v),
+        Value::U32(v) => MapKey::U32(v),
+        Value::U64(v) => MapKey::U64(v),
+        _ => MapKey::Bool(name == "true"),
+    })
+}
+
+/// A value that is neither list nor map. `null` is the zero value.
+fn single(kind: &Kind, json: &Json) -> Result<Value, JsonError> {
+    if *json == Json::Null {
+        return Ok(Value::default_value(kind));
+    }
+    Ok(match kind {
+        Kind::Message(descriptor) => Value::Message(message(descriptor, json)?),
+        Kind::Enum(descriptor) => match json {
+            Json::String(name) => {
+                let values = &descriptor.enum_descriptor_proto().value;
+                match values.iter().find(|value| value.name() == name) {
+                    Some(value) => Value::EnumNumber(value.number()),
+                    None => {
+                        let full = descriptor.full_name();
+                        return Err(JsonError(format!("unknown value {name:?} for enum {full}")));
+                    }
+                }
+            }
+            json => Value::EnumNumber(number(json, "int32")?),
+        },
+        Kind::Bool => match json {
+            Json::Bool(v) => Value::Bool(*v),
+            other => return Err(mismatch(other, "bool")),
+        },
+        Kind::String => match json {
+            Json::String(v) => Value::String(v.clone()),
+            other => return Err(mismatch(other, "string")),
+        },
+        Kind::Bytes => match json {
+            Json::String(v) => Value::Bytes(bytes(v)?.into()),
+            other => return Err(mismatch(other, "[]uint8")),
+        },
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => Value::I32(number(json, "int32")?),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => Value::I64(number(json, "int64")?),
+        Kind::Uint32 | Kind::Fixed32 => Value::U32(number(json, "uint32")?),
+        Kind::Uint64 | Kind::Fixed64 => Value::U64(number(json, "uint64")?),
+        Kind::Float => Value::F32(number(json, "float32")?),
+        Kind::Double => Value::F64(number(json, "float64")?),
+    })
+}
+
+fn number<N: std::str::FromStr>(json: &Json, go: &str) -> Result<N, JsonError> {
+    let (Json::Number(text) | Json::String(text)) = json else { return Err(mismatch(json, go)) };
+    let text = match text.as_str() {
+        "Infinity" => "inf",
+        "-Infinity" => "-inf",
+        text => text,
+    };
+    text.parse().map_err(|_| JsonError(format!("json: cannot unmarshal number {text} into Go value of type {go}")))
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>, JsonError> {
+    use base64::DecodeError;
+    BASE64.decode(text).map_err(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+        };
+        JsonError(format!("illegal base64 data at input byte {at}"))
+    })
+}
