@@ -77,6 +77,10 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         self.seq
     }
 
+    pub fn io(&self) -> &R {
+        &self.io
+    }
+
     /// Bytes that are here and not yet taken.
     pub fn buffered(&self) -> usize {
         self.buf.len() - self.done
@@ -86,6 +90,14 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         match span {
             Span::Buffered { len } => &self.buf[self.done - len..self.done],
             Span::Joined => &self.joined,
+        }
+    }
+
+    /// The current packet, moved or copied out, so that reading can go on meanwhile.
+    pub fn take(&mut self, span: Span) -> Vec<u8> {
+        match span {
+            Span::Buffered { .. } => self.get(span).to_vec(),
+            Span::Joined => std::mem::take(&mut self.joined),
         }
     }
 

@@ -69,6 +69,11 @@ impl<W: AsyncWrite + Unpin> PacketWriter<W> {
         }
     }
 
+    /// Takes back the packet that `begin` opened.
+    pub fn abandon(&mut self) {
+        self.buf.truncate(self.start);
+    }
+
     fn header(&mut self, start: usize, len: usize) {
         let [a, b, c, _] = (len as u32).to_le_bytes();
         self.buf[start..start + 4].copy_from_slice(&[a, b, c, self.seq]);

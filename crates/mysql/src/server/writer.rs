@@ -1,63 +1,296 @@
 //! Results on their way to the client.
+//!
+//! Packets are collected and written together; when enough are collected, [`ResultWriter::rows`] writes and waits
+//! for the client, so a slow client slows down whoever produces the rows. Text rows pass through byte by byte.
 
 use std::io;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use vterrors::MysqlError;
-use vtproto::query::{Field, QueryResult, Row};
+use vtproto::query::{Field, QueryResult, Row, Type};
+
+use super::binary;
+use crate::constants::{capability, errno, status};
+use crate::packet::{PacketWriter, put_lenenc};
+use crate::stream::WriteHalf;
+use crate::wire;
 
 /// What an OK packet says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OkInfo {
     pub affected_rows: u64,
     pub last_insert_id: u64,
-    /// [`crate::constants::status`] flags.
+    /// [`crate::constants::status`] flags, without MORE_RESULTS, which the writer knows.
     pub status: u16,
     pub warnings: u16,
+    /// Text for people, such as `Rows matched: 1  Changed: 1  Warnings: 0`.
     pub info: String,
 }
 
-/// Writes the answer to one command, as text or binary rows.
-#[derive(Debug)]
-pub struct ResultWriter<'a> {
-    _connection: &'a mut (),
+/// Which part of an answer has been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Nothing,
+    /// Fields, and perhaps rows.
+    Rows,
+    /// The last result.
+    Complete,
 }
 
-impl ResultWriter<'_> {
+/// The stream to one client and what was agreed on for it.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub packets: PacketWriter<WriteHalf>,
+    pub capabilities: u32,
+    pub write_timeout: Option<Duration>,
+    /// Flags sent last, by which an open transaction is known.
+    pub status: u16,
+}
+
+impl Output {
+    pub fn has(&self, bit: u32) -> bool {
+        self.capabilities & bit != 0
+    }
+
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match self.write_timeout {
+            Some(limit) => tokio::time::timeout(limit, self.packets.flush())
+                .await
+                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            None => self.packets.flush().await,
+        }
+    }
+
+    async fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.packets.is_full() { self.flush().await } else { Ok(()) }
+    }
+
+    pub fn put_ok(&mut self, info: &OkInfo) {
+        self.status = info.status;
+        let ok = wire::Ok {
+            affected_rows: info.affected_rows,
+            insert_id: info.last_insert_id,
+            status: info.status,
+            warnings: info.warnings,
+        };
+        wire::put_ok(self.packets.begin(), wire::OK, &ok, &info.info);
+        self.packets.end();
+    }
+
+    pub fn put_error(&mut self, error: &MysqlError) {
+        wire::put_err(self.packets.begin(), error);
+        self.packets.end();
+    }
+
+    /// Ends column definitions, where the client still wants that.
+    pub fn put_eof_after_columns(&mut self, flags: u16) {
+        if !self.has(capability::DEPRECATE_EOF) {
+            wire::put_eof(self.packets.begin(), flags, 0);
+            self.packets.end();
+        }
+    }
+
+    /// Ends rows, or is the answer to a command that is answered by EOF.
+    pub fn put_eof(&mut self, flags: u16, warnings: u16) {
+        let deprecate_eof = self.has(capability::DEPRECATE_EOF);
+        let packet = self.packets.begin();
+        if deprecate_eof {
+            let ok = wire::Ok { status: flags, warnings, ..wire::Ok::default() };
+            wire::put_ok(packet, wire::EOF, &ok, "");
+        } else {
+            wire::put_eof(packet, flags, warnings);
+        }
+        self.packets.end();
+    }
+
+    pub fn put_columns(&mut self, fields: &[Field]) {
+        for field in fields {
+            wire::put_column(self.packets.begin(), field);
+            self.packets.end();
+        }
+    }
+}
+
+/// Writes the answer to one command, as text or binary rows. Write exactly one result (several with
+/// [`ResultWriter::set_more_results`]): [`ResultWriter::ok`], or `start`, `rows`…, `finish`, or
+/// [`ResultWriter::result`], or [`ResultWriter::error`].
+#[derive(Debug)]
+pub struct ResultWriter<'a> {
+    output: &'a mut Output,
+    cancelled: &'a CancellationToken,
+    binary: bool,
+    /// Column types of the open result set, for binary rows.
+    columns: Vec<Type>,
+    column_count: usize,
+    progress: Progress,
+    more_results: bool,
+    more_statements: bool,
+}
+
+impl<'a> ResultWriter<'a> {
+    pub(super) fn new(
+        output: &'a mut Output,
+        cancelled: &'a CancellationToken,
+        binary: bool,
+        more_statements: bool,
+    ) -> Self {
+        Self {
+            output,
+            cancelled,
+            binary,
+            columns: Vec::new(),
+            column_count: 0,
+            progress: Progress::Nothing,
+            more_results: false,
+            more_statements,
+        }
+    }
+
     /// A statement without rows is done.
-    pub async fn ok(&mut self, _info: &OkInfo) -> io::Result<()> {
-        unimplemented!()
+    pub async fn ok(&mut self, info: &OkInfo) -> io::Result<()> {
+        self.expect(Progress::Nothing)?;
+        let flags = self.flags(info.status);
+        self.output.put_ok(&OkInfo { status: flags, ..info.clone() });
+        self.complete();
+        self.output.flush_if_full().await
     }
+
     /// Opens a result set.
-    pub async fn start(&mut self, _fields: &[Field]) -> io::Result<()> {
-        unimplemented!()
+    pub async fn start(&mut self, fields: &[Field]) -> io::Result<()> {
+        self.expect(Progress::Nothing)?;
+        put_lenenc(self.output.packets.begin(), fields.len() as u64);
+        self.output.packets.end();
+        self.output.put_columns(fields);
+        let flags = self.output.status & !status::MORE_RESULTS;
+        self.output.put_eof_after_columns(flags);
+        self.column_count = fields.len();
+        if self.binary {
+            self.columns = fields.iter().map(Field::r#type).collect();
+        }
+        self.progress = Progress::Rows;
+        self.output.flush_if_full().await
     }
+
     /// Rows of the open result set; waits while the client does not read.
-    pub async fn rows(&mut self, _rows: &[Row]) -> io::Result<()> {
-        unimplemented!()
+    pub async fn rows(&mut self, rows: &[Row]) -> io::Result<()> {
+        self.expect(Progress::Rows)?;
+        for row in rows {
+            let packet = self.output.packets.begin();
+            let written = if row.lengths.len() != self.column_count {
+                Err(crate::packet::WireError::BadLength)
+            } else if self.binary {
+                binary::put_row(packet, &self.columns, row)
+            } else {
+                wire::put_text_row(packet, row)
+            };
+            if let Err(error) = written {
+                self.output.packets.abandon();
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("row does not fit its fields: {error}"),
+                ));
+            }
+            self.output.packets.end();
+            self.output.flush_if_full().await?;
+        }
+        Ok(())
     }
+
     /// Closes the result set.
-    pub async fn finish(&mut self, _status: u16, _warnings: u16) -> io::Result<()> {
-        unimplemented!()
+    pub async fn finish(&mut self, flags: u16, warnings: u16) -> io::Result<()> {
+        self.expect(Progress::Rows)?;
+        let flags = self.flags(flags);
+        self.output.status = flags;
+        self.output.put_eof(flags, warnings);
+        self.complete();
+        self.output.flush_if_full().await
     }
+
     /// A whole result: OK when it has no fields, else a result set.
-    pub async fn result(&mut self, _result: &QueryResult, _status: u16, _warnings: u16) -> io::Result<()> {
-        unimplemented!()
+    pub async fn result(&mut self, result: &QueryResult, flags: u16, warnings: u16) -> io::Result<()> {
+        if result.fields.is_empty() {
+            let info = OkInfo {
+                affected_rows: result.rows_affected,
+                last_insert_id: result.insert_id,
+                status: flags,
+                warnings,
+                info: String::new(),
+            };
+            return self.ok(&info).await;
+        }
+        self.start(&result.fields).await?;
+        self.rows(&result.rows).await?;
+        self.finish(flags, warnings).await
     }
-    /// An error instead of a result, or in the middle of one.
-    pub async fn error(&mut self, _error: &MysqlError) -> io::Result<()> {
-        unimplemented!()
+
+    /// An error instead of a result, or in the middle of one. It ends the answer: results and statements announced
+    /// by MORE_RESULTS do not follow. Returning it as [`super::HandlerError::Mysql`] does the same.
+    pub async fn error(&mut self, error: &MysqlError) -> io::Result<()> {
+        if self.progress == Progress::Complete {
+            return Err(io::Error::other("an error after the last result"));
+        }
+        self.output.put_error(error);
+        self.more_results = false;
+        self.more_statements = false;
+        self.progress = Progress::Complete;
+        self.output.flush_if_full().await
     }
+
+    /// Writes what is collected so far, for a result whose next rows may take long.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.output.flush().await
+    }
+
     /// Whether another result of the same command follows the next one.
-    pub fn set_more_results(&mut self, _more: bool) {
-        unimplemented!()
+    pub fn set_more_results(&mut self, more: bool) {
+        self.more_results = more;
     }
+
     /// Whether fields have been sent and `finish` has not.
     pub fn started(&self) -> bool {
-        unimplemented!()
+        self.progress == Progress::Rows
     }
-    /// Resolves when the client has gone or the statement was killed. Clone it before writing.
+
+    /// Whether this is an execute of a prepared statement: rows go out in binary form.
+    pub fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    /// Cancelled when the client has gone or the statement was killed. Clone it before writing.
     pub fn cancelled(&self) -> &CancellationToken {
-        unimplemented!()
+        self.cancelled
+    }
+
+    fn flags(&self, flags: u16) -> u16 {
+        if self.more_results || self.more_statements { flags | status::MORE_RESULTS } else { flags }
+    }
+
+    fn complete(&mut self) {
+        self.progress = if self.more_results { Progress::Nothing } else { Progress::Complete };
+    }
+
+    fn expect(&self, progress: Progress) -> io::Result<()> {
+        if self.progress == progress {
+            return Ok(());
+        }
+        // The client would take one part for another. The handler is at fault; the connection ends.
+        Err(io::Error::other(format!("result written out of order: {:?} instead of {progress:?}", self.progress)))
+    }
+
+    /// Closes the answer off after the handler has returned. Whether further statements may run.
+    pub(super) async fn close(mut self, outcome: Result<(), MysqlError>) -> io::Result<bool> {
+        let failed = match (&outcome, self.progress) {
+            (Err(_), Progress::Complete) | (Ok(()), Progress::Complete) => None,
+            (Err(error), _) => Some(error.clone()),
+            (Ok(()), progress) => {
+                tracing::error!(?progress, "the handler of a statement left its result incomplete");
+                Some(MysqlError::new(errno::UNKNOWN, "HY000", "the statement ended without a complete result"))
+            }
+        };
+        if let Some(error) = failed {
+            self.error(&error).await?;
+        }
+        Ok(self.more_statements && outcome.is_ok())
     }
 }
