@@ -88,6 +88,7 @@ where
     };
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<crate::Reported>() => ExitCode::FAILURE,
         Err(error) => {
             logging::fatal(&format!("{error:#}"));
             ExitCode::FAILURE

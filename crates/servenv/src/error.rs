@@ -20,3 +20,9 @@ pub enum Error {
     #[error("HTTP server ended: {0}")]
     Http(String),
 }
+
+/// Returned to [`crate::main`] by a program that has already told its user what went wrong: the exit
+/// code is 1 and nothing more is printed.
+#[derive(Debug, thiserror::Error)]
+#[error("the error was reported")]
+pub struct Reported;

@@ -20,7 +20,7 @@ pub mod stats;
 
 pub use acl::{Acl, Role};
 pub use env::{Env, main};
-pub use error::Error;
+pub use error::{Error, Reported};
 pub use flags::{FlagError, FlagSet, Parsed};
 pub use http::html_escape;
 pub use lifecycle::{hangups, terminated};
