@@ -1,1 +1,41 @@
 //! The tablet manager: the tablet's record, its role in the shard, its replication and its health.
+//!
+//! Owns: what this tablet is (type, master term) and whether it serves; the RPCs of `TabletManager`. Does not own:
+//! queries ([`crate::queryservice`]), which it only switches on and off, nor mysqld as a process.
+//!
+//! How the parts work together: an RPC ([`rpc`]) runs one action ([`actions`], [`schema`], [`replication`], [`query`]).
+//! What changes the tablet holds the action lock, so that two reparents never mix. [`apply`] turns the record and what
+//! topo says about it into serving or not; [`health`] looks at mysqld again and again and does the same; [`shard_sync`]
+//! keeps the shard record and this tablet's mastership in agreement.
+//!
+//! Invariants: a tablet whose record is not MASTER never serves as MASTER; a master that was demoted does not accept
+//! writes again until it is told to, restarts included; health checks and queries do not wait for topo.
+
+mod actions;
+mod apply;
+pub mod decision;
+mod hostname;
+mod health;
+mod init;
+mod manager;
+mod markers;
+pub mod mysqld;
+mod permissions;
+mod preflight;
+mod query;
+pub mod query_control;
+mod replication;
+mod reporter;
+mod restore;
+pub mod rpc;
+mod schema;
+mod shard_sync;
+mod stats;
+mod status;
+
+pub use health::HealthRecord;
+pub use hostname::fully_qualified;
+pub use manager::{Addresses, ManagerConfig, TabletManager};
+pub use mysqld::{Logins, Mysqld};
+pub use query_control::QueryControl;
+pub use rpc::TabletManagerService;
