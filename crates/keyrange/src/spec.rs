@@ -50,8 +50,8 @@ pub fn even_shards_key_range(index: i64, count: i64) -> Result<KeyRange, KeyRang
 pub fn generate_shard_ranges(count: i64) -> Result<Vec<String>, KeyRangeError> {
     let (digits, limit) = match count {
         ..=0 => return Err(KeyRangeError::ShardCount(count)),
-        ..=256 => (2, 256),
-        ..=65536 => (4, 65536),
+        1..=256 => (2, 256),
+        257..=65536 => (4, 65536),
         _ => return Err(KeyRangeError::TooManyShards),
     };
     let bound = |index: i64| match index {

@@ -232,3 +232,76 @@ pub(crate) fn srv_keyspace_of(info: &KeyspaceInfo, cell: &str) -> SrvKeyspace {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(cells: &[&str]) -> Vec<String> {
+        cells.iter().map(|&cell| cell.to_owned()).collect()
+    }
+
+    fn shown(info: &KeyspaceInfo) -> Vec<(TabletType, Vec<String>)> {
+        info.record.served_froms.iter().map(|entry| (entry.tablet_type(), entry.cells.clone())).collect()
+    }
+
+    #[test]
+    fn types_leave_their_source_cell_by_cell_and_master_last() {
+        use TabletType::{Master, Rdonly, Replica};
+        let all = strings(&["first", "second", "third"]);
+        let entry = |tablet_type: TabletType| keyspace::ServedFrom {
+            tablet_type: tablet_type.into(),
+            cells: vec![],
+            keyspace: "source".into(),
+        };
+        let record =
+            Keyspace { served_froms: vec![entry(Master), entry(Replica), entry(Rdonly)], ..Default::default() };
+        let mut info = KeyspaceInfo::new("ks", record);
+        let mut change = |tablet_type, cells: &[&str], source: &str, remove| {
+            let outcome = info.update_served_from_map(tablet_type, &strings(cells), source, remove, &all);
+            (outcome.map_err(|error| error.to_string()), shown(&info))
+        };
+        let refused = |outcome: (Result<(), String>, _)| outcome.0.expect_err("refused");
+
+        assert_eq!(
+            refused(change(Master, &[], "source", true)),
+            "cannot migrate master into ks until everything else is migrated"
+        );
+        assert_eq!(
+            refused(change(Master, &["first"], "source", true)),
+            "cannot migrate only some cells for master removal in keyspace ks"
+        );
+        assert_eq!(refused(change(Master, &[], "source", false)), "cannot add master back to ks");
+        assert_eq!(
+            refused(change(Replica, &[], "other", true)),
+            "inconsistent keyspace specified in migration: other != source for type MASTER"
+        );
+        // The last cell takes the entry with it; the empty list is every cell.
+        let (_, left) = change(Rdonly, &["second"], "source", true);
+        assert_eq!(left[2], (Rdonly, strings(&["first", "third"])));
+        let (_, back) = change(Rdonly, &["second"], "source", false);
+        assert_eq!(back[2], (Rdonly, strings(&["first", "third", "second"])));
+        assert_eq!(change(Rdonly, &["first", "second", "third"], "source", true).1.len(), 2);
+        assert_eq!(refused(change(Rdonly, &[], "source", true)), "supplied type cannot be migrated");
+        assert_eq!(change(Replica, &[], "source", true).1, [(Master, vec![])]);
+        assert_eq!(change(Replica, &["first"], "source", false).1[1], (Replica, strings(&["first"])));
+        assert_eq!(change(Replica, &["first"], "source", true).1.len(), 1);
+        assert_eq!(change(Master, &[], "source", true), (Ok(()), vec![]));
+    }
+
+    #[test]
+    fn a_cell_sees_its_own_redirections() {
+        let entry = |tablet_type: TabletType, cells: &[&str]| keyspace::ServedFrom {
+            tablet_type: tablet_type.into(),
+            cells: strings(cells),
+            keyspace: "source".into(),
+        };
+        let served_froms = vec![entry(TabletType::Master, &[]), entry(TabletType::Replica, &["c1"])];
+        let info = KeyspaceInfo::new("ks", Keyspace { served_froms, ..Default::default() });
+        let types = |cell: &str| {
+            info.compute_cell_served_from(cell).iter().map(|entry| entry.tablet_type()).collect::<Vec<_>>()
+        };
+        assert_eq!(types("c1"), [TabletType::Master, TabletType::Replica]);
+        assert_eq!(types("c2"), [TabletType::Master]);
+    }
+}

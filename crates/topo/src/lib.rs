@@ -13,6 +13,7 @@ mod keyspace;
 mod locks;
 pub mod memory;
 mod metadata;
+mod observed;
 mod overlapping;
 mod paths;
 mod rebuild;
@@ -34,6 +35,7 @@ pub use conn::{Conn, DirEntry, LockDescriptor, MasterParticipation, Version, Wat
 pub use error::{Result, TopoError};
 pub use keyspace::KeyspaceInfo;
 pub use locks::{KeyspaceLock, ShardLock};
+pub use observed::Observer;
 pub use overlapping::{OverlappingShards, find_overlapping_shards, overlapping_shards_for_shard};
 pub use paths::*;
 pub use record::UnknownFields;

@@ -17,6 +17,7 @@ use crate::{
     conn::{Conn, MasterParticipation, Version},
     error::{Result, TopoError},
     etcd, memory,
+    observed::{Observed, Observer},
     record::{self, TopoRecord, UnknownFields},
 };
 
@@ -31,8 +32,21 @@ pub struct EtcdTls {
     pub ca: PathBuf,
 }
 
+impl EtcdTls {
+    /// From the three flags, of which all or none have to be given.
+    pub fn from_flags(cert: &str, key: &str, ca: &str) -> Result<Option<Self>> {
+        match [cert, key, ca].iter().filter(|file| !file.is_empty()).count() {
+            0 => Ok(None),
+            3 => Ok(Some(Self { cert: cert.into(), key: key.into(), ca: ca.into() })),
+            _ => Err(TopoError::other(
+                "topo_etcd_tls_cert, topo_etcd_tls_key and topo_etcd_tls_ca must be given together",
+            )),
+        }
+    }
+}
+
 /// How to talk to the topology server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TopoOptions {
     /// `-remote_operation_timeout`: bound of every single call and of the wait for a lock.
     pub remote_operation_timeout: Duration,
@@ -41,6 +55,19 @@ pub struct TopoOptions {
     pub etcd_tls: Option<EtcdTls>,
     /// Bound of making a connection.
     pub dial_timeout: Duration,
+    /// Told about every call.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+impl std::fmt::Debug for TopoOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopoOptions")
+            .field("remote_operation_timeout", &self.remote_operation_timeout)
+            .field("etcd_lease_ttl_seconds", &self.etcd_lease_ttl_seconds)
+            .field("etcd_tls", &self.etcd_tls)
+            .field("dial_timeout", &self.dial_timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for TopoOptions {
@@ -50,6 +77,7 @@ impl Default for TopoOptions {
             etcd_lease_ttl_seconds: 30,
             etcd_tls: None,
             dial_timeout: Duration::from_secs(5),
+            observer: None,
         }
     }
 }
@@ -116,6 +144,7 @@ impl TopoServer {
     }
 
     pub(crate) fn with_factory(factory: Box<dyn Factory>, global: Arc<dyn Conn>, options: TopoOptions) -> Self {
+        let global = observed(global, GLOBAL_CELL, &options);
         Self { inner: Arc::new(Inner { factory, global, cells: Mutex::default(), options }) }
     }
 
@@ -141,6 +170,7 @@ impl TopoServer {
         let made = self.inner.factory.create(cell, &info.server_address, &info.root).await.map_err(|error| {
             error.wrap(format_args!("failed to create topo connection to {}, {}", info.server_address, info.root))
         })?;
+        let made = observed(made, cell, &self.inner.options);
         let mut cells = self.inner.cells.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(cells.entry(cell.to_owned()).or_insert(made).clone())
     }
@@ -157,6 +187,13 @@ impl TopoServer {
             Err(TopoError::NoNode { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+}
+
+fn observed(conn: Arc<dyn Conn>, cell: &str, options: &TopoOptions) -> Arc<dyn Conn> {
+    match &options.observer {
+        Some(observer) => Arc::new(Observed { conn, cell: cell.to_owned(), observer: observer.clone() }),
+        None => conn,
     }
 }
 

@@ -262,3 +262,70 @@ impl TopoServer {
         self.global().delete(&paths::shard_path(keyspace, shard), None).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn blacklists_grow_and_shrink_by_cell() {
+        let topo = TopoServer::memory(&["first"]);
+        for keyspace in ["ks", "other"] {
+            topo.create_keyspace(keyspace, &Keyspace::default()).await.expect("new");
+        }
+        let lock = topo.lock_keyspace("ks", "Test").await.expect("free");
+        let foreign = topo.lock_keyspace("other", "Test").await.expect("free");
+        let mut info = ShardInfo::new("ks", "0", Shard::default());
+        let mut update = |lock: &KeyspaceLock, cells: &[&str], remove, tables: &[&str]| {
+            let (cells, tables) = (strings(cells), strings(tables));
+            let outcome = info.update_source_blacklisted_tables(lock, TabletType::Rdonly, &cells, remove, &tables);
+            let left = info.get_tablet_control(TabletType::Rdonly).map(|control| control.cells.clone());
+            (outcome.map_err(|error| error.to_string()), left)
+        };
+        assert_eq!(
+            update(&foreign, &["first"], false, &["t1"]).0,
+            Err("keyspace ks is not locked (no lockInfo in map)".into())
+        );
+        assert_eq!(update(&lock, &["first"], true, &[]), (Ok(()), None));
+        assert_eq!(update(&lock, &["first"], false, &["t1", "t2"]), (Ok(()), Some(strings(&["first"]))));
+        assert_eq!(
+            update(&lock, &["first"], false, &["t3"]).0,
+            Err("trying to use two different sets of blacklisted tables for shard ks/0: [t1 t2] and [t3]".into())
+        );
+        let all = ["first", "second", "third"];
+        assert_eq!(update(&lock, &all, false, &["t1", "t2"]).1, Some(strings(&all)));
+        assert_eq!(update(&lock, &["second"], true, &[]).1, Some(strings(&["first", "third"])));
+        assert_eq!(update(&lock, &[], false, &["t1", "t2"]).1, Some(vec![]), "no cells are all cells");
+        assert_eq!(update(&lock, &["first"], true, &[]).1, None, "a cell less than all is the whole entry");
+        assert_eq!(update(&lock, &["first"], false, &["t1"]).1, Some(strings(&["first"])));
+        assert_eq!(update(&lock, &[], true, &[]).1, None);
+    }
+
+    #[tokio::test]
+    async fn sources_have_distinct_numbers() {
+        let topo = TopoServer::memory(&["first"]);
+        topo.create_keyspace("ks", &Keyspace::default()).await.expect("new");
+        let lock = topo.lock_keyspace("ks", "SourceShardAdd(1)").await.expect("free");
+        let mut info = ShardInfo::new("ks", "0", Shard::default());
+        let source = shard::SourceShard { uid: 1, ..Default::default() };
+        info.add_source_shard(&lock, source.clone()).expect("new");
+        assert_eq!(info.add_source_shard(&lock, source).expect_err("again").to_string(), "uid 1 is already in use");
+        assert_eq!(info.delete_source_shard(&lock, 2).expect_err("none").to_string(), "no SourceShard with uid 2");
+        info.delete_source_shard(&lock, 1).expect("there");
+        assert!(!info.is_master_frozen());
+        info.set_master_frozen(&lock, true).expect("locked");
+        assert!(info.is_master_frozen());
+    }
+
+    #[test]
+    fn a_broken_rule_of_names_is_an_invalid_argument() {
+        assert_eq!(validate_shard_name("40-80-").expect_err("two dashes").code(), Code::InvalidArgument);
+        assert_eq!(validate_shard_name("x0-").expect_err("no digits").code(), Code::Unknown);
+        assert_eq!(validate_shard_name("-").expect("a range").1, Some(topodata::KeyRange::default()));
+        assert_eq!(validate_shard_name("0"), Ok(("0".into(), None)));
+    }
+}

@@ -270,9 +270,9 @@ impl SrvTopoCache {
         let mut grown = CellMap::clone(&present);
         let count: usize = grown.values().map(HashMap::len).sum();
         if count >= MAX_ENTRIES {
-            // An entry in an attempt right now is missed by nobody but its caller, who has it.
+            // An entry in an attempt right now may get a value and a watch: it has to stay reachable.
             for entries in grown.values_mut() {
-                entries.retain(|_, entry| entry.state.load().value.is_some());
+                entries.retain(|_, entry| entry.state.load().value.is_some() || entry.attempt.try_lock().is_err());
             }
         }
         let entry = Arc::new(Entry { state: ArcSwap::default(), attempt: tokio::sync::Mutex::default() });

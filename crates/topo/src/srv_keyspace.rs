@@ -248,7 +248,9 @@ fn serving_types(srv_keyspace: &SrvKeyspace, shard: &ShardInfo) -> Vec<TabletTyp
 mod tests {
     use super::*;
 
-    fn srv(shards: &[(&str, Option<(&[u8], &[u8])>)]) -> SrvKeyspace {
+    type NamedRange<'a> = (&'a str, Option<(&'a [u8], &'a [u8])>);
+
+    fn srv(shards: &[NamedRange]) -> SrvKeyspace {
         let mut srv = SrvKeyspace::default();
         partition_mut(&mut srv, TabletType::Replica).shard_references = shards
             .iter()
@@ -260,7 +262,7 @@ mod tests {
         srv
     }
 
-    fn check(shards: &[(&str, Option<(&[u8], &[u8])>)]) -> String {
+    fn check(shards: &[NamedRange]) -> String {
         match order_and_check_partitions("zone1", &mut srv(shards)) {
             Ok(()) => "ok".into(),
             Err(error) => error.to_string(),

@@ -175,7 +175,7 @@ pub fn parse_destination(text: &str, default_type: TabletType) -> Result<Target,
     if let Some((before, range)) = rest.split_once('[') {
         let range = range
             .strip_suffix(']')
-            .ok_or_else(|| invalid(format!("invalid key range provided. Couldn't find range end ']'")))?;
+            .ok_or_else(|| invalid("invalid key range provided. Couldn't find range end ']'".to_owned()))?;
         target.destination = Some(parse_range_or_id(range)?);
         rest = before;
     }

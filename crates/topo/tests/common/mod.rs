@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::watch};
-use topo::{TopoOptions, TopoServer};
+use topo::{EtcdTls, TopoOptions, TopoServer};
 use vtproto::topodata::CellInfo;
 
 /// How long a condition may take to come true on a busy machine.
@@ -43,11 +43,17 @@ pub struct Etcd {
     client_port: u16,
     peer_port: u16,
     process: Option<Child>,
+    tls: Option<EtcdTls>,
 }
 
 impl Etcd {
     /// `None`, said loudly, when there is no etcd to start.
     pub async fn start() -> anyhow::Result<Option<Self>> {
+        Self::start_with(None).await
+    }
+
+    /// With the files of the server and of the authority that clients have to be known to.
+    pub async fn start_with(tls: Option<EtcdTls>) -> anyhow::Result<Option<Self>> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             eprintln!("SKIPPED: there is no `etcd` in the PATH, nothing of the etcd backend was tested");
             return Ok(None);
@@ -55,7 +61,7 @@ impl Etcd {
         let (client, peer) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
         let (client_port, peer_port) = (client.local_addr()?.port(), peer.local_addr()?.port());
         drop((client, peer));
-        let mut etcd = Self { dir: TempDir::new()?, client_port, peer_port, process: None };
+        let mut etcd = Self { dir: TempDir::new()?, client_port, peer_port, process: None, tls };
         etcd.restart().await?;
         Ok(Some(etcd))
     }
@@ -67,9 +73,15 @@ impl Etcd {
     /// Starts the process (again) and waits until it answers.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log"))?;
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         let (client, peer) =
-            (format!("http://127.0.0.1:{}", self.client_port), format!("http://127.0.0.1:{}", self.peer_port));
-        let process = Command::new("etcd")
+            (format!("{scheme}://127.0.0.1:{}", self.client_port), format!("http://127.0.0.1:{}", self.peer_port));
+        let mut command = Command::new("etcd");
+        if let Some(tls) = &self.tls {
+            command.arg("--cert-file").arg(&tls.cert).arg("--key-file").arg(&tls.key);
+            command.arg("--trusted-ca-file").arg(&tls.ca).arg("--client-cert-auth=true");
+        }
+        let process = command
             .arg("--data-dir")
             .arg(self.dir.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -82,13 +94,21 @@ impl Etcd {
             .context("etcd")?;
         self.process = Some(process);
         let started = Instant::now();
-        while self.raw().await.is_err() {
+        while !self.answers().await {
             if started.elapsed() > PATIENCE {
                 bail!("etcd does not answer: {}", std::fs::read_to_string(self.dir.path().join("log"))?);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    async fn answers(&self) -> bool {
+        match &self.tls {
+            None => self.raw().await.is_ok(),
+            // The test itself tries the encrypted connection; here it is enough that something listens.
+            Some(_) => TcpStream::connect(self.address()).await.is_ok(),
+        }
     }
 
     /// A client of its own, to see and do what the backend does not offer.
@@ -134,10 +154,12 @@ pub async fn topo_at(address: &str, root: &str, cells: &[&str], options: TopoOpt
     Ok(topo)
 }
 
-/// A TCP connection to etcd which can be cut.
+/// A TCP connection to etcd which can be cut, or can lose its packets.
 pub struct Proxy {
     pub address: SocketAddr,
     open: watch::Sender<bool>,
+    /// Connections made before the last change forward nothing any more.
+    generation: watch::Sender<u32>,
 }
 
 impl Proxy {
@@ -145,22 +167,34 @@ impl Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (open, opened) = watch::channel(true);
+        let (generation, generations) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let (target, mut opened) = (target.clone(), opened.clone());
+                let (target, mut opened, mut stalled) = (target.clone(), opened.clone(), generations.clone());
+                stalled.mark_unchanged();
                 tokio::spawn(async move {
                     if !*opened.borrow() {
                         return;
                     }
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = opened.wait_for(|open| !open) => {}
+                    let stalled = tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => false,
+                        _ = async { drop(opened.wait_for(|open| !open).await) } => false,
+                        changed = stalled.changed() => changed.is_ok(),
+                    };
+                    if stalled {
+                        // Both sockets stay open.
+                        std::future::pending::<()>().await;
                     }
                 });
             }
         });
-        Ok(Self { address, open })
+        Ok(Self { address, open, generation })
+    }
+
+    /// Lets the present connections stay open and silent; new ones work.
+    pub fn stall(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
     }
 
     pub fn set_open(&self, open: bool) {
