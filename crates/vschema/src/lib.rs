@@ -11,6 +11,6 @@ mod find;
 mod model;
 mod validate;
 
-pub use ddl::{Command, apply};
+pub use ddl::{Command, VindexSpec, apply};
 pub use model::{AutoIncrement, Column, ColumnVindex, Keyspace, RoutingRule, Table, TableType, VSchema, VindexDef};
 pub use validate::{parse_keyspace, parse_routing_rules, validate};

@@ -39,7 +39,7 @@ pub enum TableType {
 }
 
 /// A table of a keyspace.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Table {
     pub kind: TableType,
     pub name: String,

@@ -290,7 +290,7 @@ mod tests {
         ] {
             assert!(parse_tree(sql).is_ok(), "{sql}: {:?}", parse_tree(sql).map(|_| ()));
         }
-        assert_eq!(parse_tree("select a from t where limit").map(|_| ()).expect_err("invalid").near, "limit");
+        assert_eq!(parse_tree("select a from t where )").map(|_| ()).expect_err("invalid").near, ")");
     }
 
     #[test]
