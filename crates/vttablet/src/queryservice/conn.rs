@@ -1,0 +1,265 @@
+//! One connection to mysqld with what the query service knows of it.
+//!
+//! Owns: running a statement under a deadline, and the session settings a connection carries.
+//! Invariants: a connection whose state is not known (a dropped future, a protocol fault) says so with
+//! [`DbConn::is_broken`] and is used by nobody again. Settings of one caller never reach a statement of
+//! another: [`DbConn::prepare`] runs before every use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mysql::{ConnectParams, Connection};
+use vterrors::{Code, MysqlError};
+use vtproto::query::QueryResult;
+
+use super::error::ExecError;
+use super::live::{KillReason, LiveQueries, LiveSlot, Running};
+
+/// Bound on putting a connection into the state a caller wants.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a statement is run under.
+#[derive(Debug, Clone)]
+pub struct RunAs {
+    /// The statement as it is shown while it runs.
+    pub sql: Arc<str>,
+    pub caller: String,
+    /// Longest run; `None` is unlimited.
+    pub timeout: Option<Duration>,
+    /// Most rows of the answer.
+    pub max_rows: usize,
+}
+
+impl RunAs {
+    /// For statements of the tablet's own.
+    pub fn internal(sql: &str, timeout: Duration) -> Self {
+        Self { sql: sql.into(), caller: String::new(), timeout: Some(timeout), max_rows: usize::MAX }
+    }
+
+    pub(crate) fn running(&self, streaming: bool) -> Running {
+        let started = Instant::now();
+        Running {
+            sql: self.sql.clone(),
+            caller: self.caller.clone(),
+            started,
+            deadline: self.timeout.map(|timeout| started + timeout),
+            streaming,
+        }
+    }
+}
+
+/// A connection of a pool.
+#[derive(Debug)]
+pub struct DbConn {
+    pub(crate) conn: Connection,
+    pub(crate) slot: Arc<LiveSlot>,
+    live: Arc<LiveQueries>,
+    /// Character set of the login, which a reset does not bring back.
+    charset: String,
+    /// Settings in force, as they were asked for.
+    settings: Vec<String>,
+    /// A statement changed session state in a way that is not tracked.
+    dirty: bool,
+    broken: bool,
+    pub(crate) last_used: Instant,
+}
+
+impl DbConn {
+    /// Connects and registers.
+    pub async fn connect(params: &ConnectParams, live: &Arc<LiveQueries>, pool: Arc<str>) -> Result<Self, ExecError> {
+        let conn = Connection::connect(params).await?;
+        let slot = live.register(conn.thread_id(), pool);
+        Ok(Self {
+            conn,
+            slot,
+            live: live.clone(),
+            charset: params.charset.clone(),
+            settings: Vec::new(),
+            dirty: false,
+            broken: false,
+            last_used: Instant::now(),
+        })
+    }
+
+    /// Whether nobody must use the connection again.
+    pub fn is_broken(&self) -> bool {
+        self.broken || self.conn.is_broken()
+    }
+
+    /// Whether the next user needs [`DbConn::prepare`] to change something.
+    pub fn matches(&self, settings: &[String]) -> bool {
+        !self.dirty && self.settings == settings
+    }
+
+    /// Says that the statement just run left state behind (SET, LOCK TABLES, a user variable …).
+    pub fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Says that nobody may use the connection again.
+    pub fn mark_broken(&mut self) {
+        self.broken = true;
+    }
+
+    /// Brings the session to exactly these settings. Nothing is sent when it is there already.
+    ///
+    /// Errors: mysqld's, when a setting is not one; the connection then counts as dirty.
+    pub async fn prepare(&mut self, settings: &[String]) -> Result<(), ExecError> {
+        if self.matches(settings) {
+            return Ok(());
+        }
+        match tokio::time::timeout(PREPARE_TIMEOUT, self.change_settings(settings)).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.broken = true;
+                Err(ExecError::new(Code::DeadlineExceeded, "session settings: mysqld did not answer"))
+            }
+        }
+    }
+
+    async fn change_settings(&mut self, settings: &[String]) -> Result<(), ExecError> {
+        if self.dirty {
+            self.conn.reset().await?;
+            self.settings.clear();
+            self.dirty = false;
+            // A reset returns to the server's character set, not to the one of the login.
+            if !self.charset.is_empty() && !self.charset.bytes().all(|b| b.is_ascii_digit()) {
+                self.conn.execute(&format!("set names {}", self.charset)).await?;
+            }
+        }
+        if let Some(statement) = settings_statement(&self.settings, settings, &self.charset) {
+            self.dirty = true;
+            self.conn.query(statement.as_bytes(), 0).await?;
+            self.dirty = false;
+            self.settings = settings.to_vec();
+        }
+        Ok(())
+    }
+
+    /// The same inside a transaction, which a reset would end: only settings change.
+    pub async fn prepare_in_transaction(&mut self, settings: &[String]) -> Result<(), ExecError> {
+        if let Some(statement) = settings_statement(&self.settings, settings, &self.charset) {
+            self.run(&statement, PREPARE_TIMEOUT).await?;
+            self.settings = settings.to_vec();
+        }
+        Ok(())
+    }
+
+    /// Runs one statement and reads its whole result. The bytes are sent as they are.
+    pub async fn exec(&mut self, sql: &[u8], run: &RunAs) -> Result<QueryResult, ExecError> {
+        let slot = self.slot.clone();
+        slot.begin(run.running(false));
+        let outcome = slot.abortable(self.conn.query(sql, run.max_rows)).await;
+        let kill = slot.end();
+        self.last_used = Instant::now();
+        let outcome = match outcome {
+            Some(outcome) => outcome.map_err(ExecError::from),
+            None => {
+                self.broken = true;
+                Err(ExecError::mysql(MysqlError::new(2013, "HY000", "Lost connection to MySQL server"), Code::Unknown))
+            }
+        };
+        match kill {
+            None => outcome,
+            Some(reason) => {
+                let killed = self.after_kill(reason).await;
+                // A write that was done before the kill came is done. A read may have swallowed the kill
+                // (`select sleep(9)` answers 1) and is over its time all the same.
+                match outcome {
+                    Ok(result) if result.fields.is_empty() => Ok(result),
+                    _ => killed,
+                }
+            }
+        }
+    }
+
+    /// The statement was aimed at by a `KILL`: wait for it, so that it hits nothing later.
+    pub(crate) async fn after_kill<T>(&mut self, reason: KillReason) -> Result<T, ExecError> {
+        if !self.is_broken() {
+            // A kill that came late sticks to the session until its next command: let that be a ping.
+            let settled =
+                self.slot.kill_settled().await && tokio::time::timeout(PREPARE_TIMEOUT, self.conn.ping()).await.is_ok();
+            self.broken |= !settled;
+        }
+        Err(killed_error(&reason))
+    }
+
+    /// A statement of the tablet's own.
+    pub async fn run(&mut self, sql: &str, timeout: Duration) -> Result<QueryResult, ExecError> {
+        self.exec(sql.as_bytes(), &RunAs::internal(sql, timeout)).await
+    }
+}
+
+/// What the caller of a killed statement is told.
+pub fn killed_error(reason: &KillReason) -> ExecError {
+    let text = format!("Query execution was interrupted: {}", reason.text());
+    ExecError::mysql(MysqlError::new(1317, "70100", text), reason.code())
+}
+
+impl Drop for DbConn {
+    fn drop(&mut self) {
+        if self.slot.is_running() {
+            // The caller is gone in the middle of a statement; closing the socket would not stop mysqld.
+            self.slot.end();
+            self.live.kill_connection(self.slot.thread_id);
+        }
+        self.live.unregister(&self.slot);
+    }
+}
+
+/// The one SET that leads from some settings to others; `None` when they are the same. A setting that
+/// is not wanted any more goes back to what the server gives a new session.
+fn settings_statement(now: &[String], wanted: &[String], charset: &str) -> Option<String> {
+    let name = |setting: &String| {
+        let end = setting.find(|c: char| c == '=' || c == ':' || c.is_whitespace()).unwrap_or(setting.len());
+        setting[..end].to_ascii_lowercase()
+    };
+    let wanted_names: Vec<String> = wanted.iter().map(name).collect();
+    let mut parts = Vec::new();
+    for old in now.iter().map(name).filter(|old| !wanted_names.contains(old)) {
+        let back = match old.as_str() {
+            "names" | "charset" | "character" => format!("names {}", if charset.is_empty() { "utf8" } else { charset }),
+            user if user.starts_with('@') && !user.starts_with("@@") => format!("{old} = null"),
+            _ => format!("{old} = default"),
+        };
+        parts.push(back);
+    }
+    parts.extend(wanted.iter().filter(|setting| !now.contains(setting)).cloned());
+    (!parts.is_empty()).then(|| format!("set {}", parts.join(", ")))
+}
+
+/// Counts of one pool's connections, shared with its pages.
+#[derive(Debug, Default)]
+pub struct ConnCounts {
+    pub opened: AtomicU64,
+    pub open_errors: AtomicU64,
+}
+
+impl ConnCounts {
+    pub(crate) fn count(&self, ok: bool) {
+        let counter = if ok { &self.opened } else { &self.open_errors };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(settings: &[&str]) -> Vec<String> {
+        settings.iter().map(|s| s.to_string()).collect()
+    }
+
+    #[test]
+    fn settings_change_with_one_statement() {
+        let change = |now: &[&str], wanted: &[&str]| settings_statement(&list(now), &list(wanted), "utf8");
+        assert_eq!(change(&[], &[]), None);
+        assert_eq!(change(&["sql_mode = ''"], &["sql_mode = ''"]), None);
+        assert_eq!(change(&[], &["a = 1", "b = 2"]).as_deref(), Some("set a = 1, b = 2"));
+        assert_eq!(change(&["a = 1"], &["a = 2"]).as_deref(), Some("set a = 2"));
+        assert_eq!(change(&["a = 1", "b = 2"], &["b = 2"]).as_deref(), Some("set a = default"));
+        assert_eq!(change(&["names latin1"], &[]).as_deref(), Some("set names utf8"));
+        assert_eq!(change(&["@x = 1"], &["c = 3"]).as_deref(), Some("set @x = null, c = 3"));
+    }
+}

@@ -1,0 +1,693 @@
+//! One statement from text to result.
+//!
+//! Owns: finding its plan, the checks (rules, table ACL), the choice of a connection, the limits it
+//! runs under, and what is counted and logged about it. Does not own: who may call at all (`gate`),
+//! nor streaming (`stream`).
+//! Invariants: outside a transaction a write is one round trip in autocommit. A statement is run a
+//! second time only if it is a read, or if it is known not to have left the first time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::Utc;
+use vterrors::{Code, MysqlError, VtError};
+use vtproto::query::execute_options::{IncludedFields, TransactionIsolation, Workload};
+use vtproto::query::{BindVariable, ExecuteOptions, Field, QueryResult, Type, VtGateCallerId};
+use vtproto::vtrpc::CallerId;
+use vtsql::{BindVars, NextCount};
+
+use super::acl::Members;
+use super::conn::{DbConn, RunAs};
+use super::consolidator::{Part, follow};
+use super::error::{ER_ROW_LIMIT, ExecError, describe};
+use super::live::KILL_GRACE;
+use super::logs::QueryRecord;
+use super::plan::{MAX_LIMIT, PlanKind, Shape};
+use super::plan_cache::Plan;
+use super::rules::Subject;
+use super::schema::{TableKind, cells};
+use super::sequence::next_value_result;
+use super::server::{TabletServer, TxMode};
+use super::tx::{BeginOptions, Transaction};
+
+/// Bound on the two statements that move a sequence.
+const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who calls, and what for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    /// Name of the RPC, for logs.
+    pub method: &'static str,
+    pub effective: Option<&'a CallerId>,
+    pub immediate: Option<&'a VtGateCallerId>,
+}
+
+impl Caller<'_> {
+    pub fn user(&self) -> &str {
+        self.immediate.map_or("", |caller| caller.username.as_str())
+    }
+}
+
+/// What happened on the way, for counters, log and error text.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub mysql_time: Duration,
+    pub wait_time: Duration,
+    pub sent: Bytes,
+    pub statements: u32,
+    pub source: &'static str,
+    /// Row limit that counts as a bind variable in error texts.
+    pub max_limit: Option<u64>,
+}
+
+/// Limits of one statement.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Rows asked for in the text, if the text takes a limit.
+    ask: Option<u64>,
+    /// Rows accepted.
+    accept: usize,
+    timeout: Option<Duration>,
+}
+
+impl TabletServer {
+    /// Executes a statement, inside a transaction if `transaction_id` is not 0. Counts and logs it.
+    pub(crate) async fn execute_query(
+        &self,
+        caller: Caller<'_>,
+        sql: &str,
+        vars: &mut BindVars,
+        transaction_id: i64,
+        options: &ExecuteOptions,
+    ) -> Result<QueryResult, VtError> {
+        let started = Instant::now();
+        let mut trace = Trace::default();
+        let (plan, outcome) = match self.plan(sql, options.skip_query_plan_cache, transaction_id != 0).await {
+            Ok(plan) => {
+                let outcome = self.run_plan(caller, &plan, vars, transaction_id, options, &mut trace).await;
+                (Some(plan), outcome)
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let elapsed = started.elapsed();
+        if let Some(plan) = &plan {
+            let rows = outcome.as_ref().ok().map(|result| result.rows_affected);
+            plan.count(elapsed, trace.mysql_time, rows);
+            plan.timing.record(elapsed);
+            self.stats.mysql_exec.record(trace.mysql_time);
+            if !plan.shape.table.is_empty() {
+                self.stats.user(&plan.counts, caller.user()).add(elapsed);
+            }
+            if let Ok(result) = &outcome {
+                self.stats.results.add(i64::try_from(result.rows.len()).unwrap_or(i64::MAX));
+            }
+        }
+        if self.query_log.is_active() || self.config.log_queries {
+            self.log_query(caller, plan.as_deref(), sql, vars, started, &trace, &outcome);
+        }
+        match outcome {
+            Ok(result) => Ok(result),
+            Err(error) => {
+                if let Some(limit) = trace.max_limit {
+                    vars.insert(MAX_LIMIT.to_owned(), int64(limit));
+                }
+                Err(self.tell(error, sql, vars, caller.immediate))
+            }
+        }
+    }
+
+    /// Turns a failure into what the caller is told; counts and logs it.
+    pub(crate) fn tell(
+        &self,
+        error: ExecError,
+        sql: &str,
+        vars: &BindVars,
+        immediate: Option<&VtGateCallerId>,
+    ) -> VtError {
+        if error.is_connection_error() {
+            self.note_mysql_lost();
+        }
+        let told = describe(error, self.error_style(), sql, vars, immediate);
+        self.stats.errors.inc(&[told.code().as_str_name()]);
+        match told.code() {
+            // Everyday: the caller handles them.
+            Code::FailedPrecondition | Code::AlreadyExists | Code::InvalidArgument | Code::NotFound => {
+                tracing::debug!("{told}");
+            }
+            Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded | Code::Canceled => {
+                tracing::info!("{told}");
+            }
+            _ => tracing::warn!("{told}"),
+        }
+        told
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn log_query(
+        &self,
+        caller: Caller<'_>,
+        plan: Option<&Plan>,
+        sql: &str,
+        vars: &BindVars,
+        started: Instant,
+        trace: &Trace,
+        outcome: &Result<QueryResult, ExecError>,
+    ) {
+        let tag = &self.config.querylog_filter_tag;
+        if !tag.is_empty() && !sql.contains(tag.as_str()) {
+            return;
+        }
+        let error = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let total = started.elapsed();
+        let line = QueryRecord {
+            method: caller.method,
+            plan: plan.map_or("", |plan| plan.shape.kind.name()),
+            immediate: caller.immediate,
+            effective: caller.effective,
+            start: Utc::now() - chrono::Duration::from_std(total).unwrap_or_default(),
+            total,
+            sql,
+            bind_vars: vars,
+            sent: &String::from_utf8_lossy(&trace.sent),
+            queries: trace.statements,
+            mysql_time: trace.mysql_time,
+            wait_time: trace.wait_time,
+            source: trace.source,
+            rows_affected: outcome.as_ref().map_or(0, |result| result.rows_affected),
+            response_bytes: outcome.as_ref().map_or(0, |r| r.rows.iter().map(|row| row.values.len()).sum()),
+            error: &error,
+        }
+        .line(self.config.querylog_format, self.config.redact_debug_ui_queries);
+        if self.config.log_queries {
+            tracing::info!("{}", line.trim_end());
+        }
+        if self.query_log.is_active() {
+            self.query_log.send(line);
+        }
+    }
+
+    /// The plan of a text, from the cache or new.
+    async fn plan(&self, sql: &str, skip_cache: bool, in_transaction: bool) -> Result<Arc<Plan>, ExecError> {
+        if !skip_cache && let Some(plan) = self.plans.get(sql) {
+            return Ok(plan);
+        }
+        let generation = self.plans.generation();
+        let shape = Shape::new(sql)?;
+        let mut plan = self.complete(shape);
+        if let Some(missing) = plan.missing_table.clone() {
+            // It may have been made a moment ago, by somebody else.
+            let known = {
+                let mut place = self.reads.get(&[]).await?;
+                self.schema.find(place.get_mut()?, &missing).await?
+            };
+            if known {
+                plan = self.complete(Shape::new(sql)?);
+            } else if !in_transaction {
+                return Err(table_not_found(&missing));
+            }
+        }
+        let plan = Arc::new(plan);
+        if !skip_cache && plan.missing_table.is_none() {
+            self.plans.insert(plan.clone(), generation);
+        }
+        Ok(plan)
+    }
+
+    /// Holds a statement against schema, rules and ACL.
+    pub(crate) fn complete(&self, shape: Shape) -> Plan {
+        let checked = match shape.kind {
+            PlanKind::PassSelect | PlanKind::SelectLock | PlanKind::NextVal => true,
+            PlanKind::Insert | PlanKind::Update | PlanKind::Delete => !self.config.passthrough_dmls,
+            _ => false,
+        };
+        let table = if shape.table.is_empty() { None } else { self.schema.table(&shape.table) };
+        let dual = shape.table.eq_ignore_ascii_case("dual");
+        let missing = checked && !shape.table.is_empty() && !dual && table.is_none();
+        let missing_table = missing.then(|| shape.table.clone());
+        let subject = Subject { sql: &shape.sql, kind: shape.kind, tables: &shape.tables };
+        let rules = self.with_rules(|sources| sources.filter(&subject));
+        let acl = self.acl();
+        let authorized: Vec<Members> = shape.permissions.iter().map(|p| acl.members(&p.table, p.role)).collect();
+        let counts = self.stats.table(&shape.table, shape.kind);
+        let timing = self.stats.queries.handle(&[shape.kind.name()]);
+        Plan::new(shape, table, missing_table, rules, authorized, counts, timing)
+    }
+
+    /// Rules and table ACL.
+    pub(crate) fn check_permissions(&self, caller: Caller<'_>, plan: &Plan, vars: &BindVars) -> Result<(), ExecError> {
+        // The caller's address is not known behind the transport; rules with a RequestIP match the empty one.
+        plan.rules.check("", caller.user(), vars)?;
+        if plan.shape.table == "dual" {
+            return Ok(());
+        }
+        let Some(immediate) = caller.immediate else {
+            if self.config.strict_table_acl {
+                return Err(ExecError::new(Code::Unauthenticated, "missing caller id"));
+            }
+            return Ok(());
+        };
+        let exempt = &self.config.acl_exempt;
+        if !exempt.is_empty()
+            && (exempt.contains(&immediate.username) || immediate.groups.iter().any(|group| exempt.contains(group)))
+        {
+            self.stats.acl_exempt.inc();
+            return Ok(());
+        }
+        for (permission, members) in plan.shape.permissions.iter().zip(&plan.authorized) {
+            let name = plan.shape.kind.name();
+            let labels = [permission.table.as_str(), members.group.as_str(), name, immediate.username.as_str()];
+            if members.contains(immediate) {
+                self.stats.acl_allowed.inc(&labels);
+            } else if self.config.table_acl_dry_run {
+                self.stats.acl_pseudo_denied.inc(&labels);
+            } else if self.config.strict_table_acl && permission.table != "dual" {
+                self.stats.acl_denied.inc(&labels);
+                let text = format!(
+                    "table acl error: {:?} [{}] cannot run {name} on table {:?}",
+                    immediate.username,
+                    immediate.groups.join(" "),
+                    permission.table
+                );
+                return Err(ExecError::new(Code::PermissionDenied, text));
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_plan(
+        &self,
+        caller: Caller<'_>,
+        plan: &Plan,
+        vars: &BindVars,
+        transaction_id: i64,
+        options: &ExecuteOptions,
+        trace: &mut Trace,
+    ) -> Result<QueryResult, ExecError> {
+        self.check_permissions(caller, plan, vars)?;
+        let shape = &plan.shape;
+        if shape.kind == PlanKind::NextVal {
+            return self.next_value(plan, vars).await;
+        }
+        let limits = self.limits(shape, options);
+        if matches!(shape.kind, PlanKind::Insert | PlanKind::Update | PlanKind::Delete | PlanKind::Replace) {
+            trace.max_limit = Some(self.config.max_result_size as u64 + 1);
+        }
+        let sql = Bytes::from(shape.render(vars, limits.ask)?);
+        trace.sent = sql.clone();
+        let run = RunAs {
+            sql: shape.sql.clone(),
+            caller: caller.user().to_owned(),
+            timeout: limits.timeout,
+            max_rows: limits.accept,
+        };
+        let outcome = if transaction_id != 0 {
+            self.run_in_transaction(plan, &sql, &run, transaction_id, options, trace).await
+        } else {
+            match shape.kind {
+                PlanKind::SelectLock => {
+                    let text = format!("{} disallowed outside transaction", shape.kind.name());
+                    return Err(ExecError::new(Code::FailedPrecondition, text));
+                }
+                PlanKind::PassSelect
+                    if self.config.enable_consolidator && shape.shareable && options.session_settings.is_empty() =>
+                {
+                    self.read_shared(caller, plan, &sql, &run, options, trace).await
+                }
+                kind if kind.is_write() => self.write(plan, &sql, &run, options, trace).await,
+                _ => self.read(caller, plan, &sql, &run, options, trace).await,
+            }
+        };
+        let mut result = match outcome {
+            Ok(result) => result,
+            Err(error) => {
+                if shape.is_limited() && self.is_run_time_error(plan, &error).await {
+                    trace.max_limit = limits.ask;
+                }
+                return Err(error);
+            }
+        };
+        if !plan.resolved.load(Ordering::Relaxed) {
+            plan.resolved.store(true, Ordering::Relaxed);
+        }
+        self.check_row_count(caller, &result, limits)?;
+        trim_fields(&mut result.fields, options.included_fields());
+        Ok(result)
+    }
+
+    fn limits(&self, shape: &Shape, options: &ExecuteOptions) -> Limits {
+        if options.workload() == Workload::Dba {
+            return Limits { ask: None, accept: usize::MAX, timeout: None };
+        }
+        let timeout = (!self.config.query_timeout.is_zero()).then_some(self.config.query_timeout);
+        let most = self.config.max_result_size;
+        let ask = shape.is_limited().then(|| match u64::try_from(options.sql_select_limit) {
+            // The client asked for no more, so that fewer rows are no error.
+            Ok(wanted) if wanted > 0 && wanted <= most as u64 => wanted,
+            _ => most as u64 + 1,
+        });
+        Limits { ask, accept: most, timeout }
+    }
+
+    fn check_row_count(&self, caller: Caller<'_>, result: &QueryResult, limits: Limits) -> Result<(), ExecError> {
+        let rows = result.rows.len();
+        if rows > limits.accept {
+            let error = MysqlError::new(ER_ROW_LIMIT, "HY000", format!("Row count exceeded {}", limits.accept));
+            return Err(ExecError::mysql(error, Code::ResourceExhausted));
+        }
+        let warn = self.config.warn_result_size;
+        if warn > 0 && rows > warn {
+            self.stats.warnings.inc(&["ResultsExceeded"]);
+            tracing::warn!("caller id: {}: row count {rows} exceeds warning threshold {warn}", caller.user());
+        }
+        Ok(())
+    }
+
+    /// Whether a failed SELECT resolved its names: Vitess finds out by a query of its own before it
+    /// fills in the row limit, and its error text shows which of the two failed. Only asked after a
+    /// failure that could be either.
+    async fn is_run_time_error(&self, plan: &Plan, error: &ExecError) -> bool {
+        // Syntax, unknown column, table, function, ambiguous or repeated names, grouping.
+        const NAMES: [u16; 12] = [1052, 1054, 1055, 1056, 1064, 1066, 1109, 1111, 1140, 1146, 1305, 1630];
+        if plan.resolved.load(Ordering::Relaxed) || !error.errno().is_some_and(|errno| NAMES.contains(&errno)) {
+            return true;
+        }
+        let Some(query) = plan.shape.field_query() else { return true };
+        let Ok(mut place) = self.reads.get(&[]).await else { return true };
+        match place.get_mut() {
+            Ok(conn) => conn.run(&query, SEQUENCE_TIMEOUT).await.is_ok(),
+            Err(_) => true,
+        }
+    }
+
+    /// A read that joins the same read running already.
+    async fn read_shared(
+        &self,
+        caller: Caller<'_>,
+        plan: &Plan,
+        sql: &Bytes,
+        run: &RunAs,
+        options: &ExecuteOptions,
+        trace: &mut Trace,
+    ) -> Result<QueryResult, ExecError> {
+        match self.consolidator.join(sql, &plan.shape.sql) {
+            Part::Leader(leader) => {
+                let outcome = self.read(caller, plan, sql, run, options, trace).await;
+                leader.finish(outcome)
+            }
+            Part::Follower(outcome) => {
+                let waited = Instant::now();
+                let longest = run.timeout.map_or(Duration::MAX, |timeout| timeout + KILL_GRACE);
+                let shared = tokio::time::timeout(longest, follow(outcome)).await.unwrap_or(None);
+                self.stats.waits.record(&["Consolidations"], waited.elapsed());
+                match shared {
+                    Some(shared) => {
+                        trace.source = "consolidator";
+                        shared.map(|result| result.as_ref().clone())
+                    }
+                    None => self.read(caller, plan, sql, run, options, trace).await,
+                }
+            }
+            Part::Alone => self.read(caller, plan, sql, run, options, trace).await,
+        }
+    }
+
+    async fn read(
+        &self,
+        caller: Caller<'_>,
+        plan: &Plan,
+        sql: &Bytes,
+        run: &RunAs,
+        options: &ExecuteOptions,
+        trace: &mut Trace,
+    ) -> Result<QueryResult, ExecError> {
+        if let Some(params) = &self.config.appdebug
+            && params.user == caller.user()
+        {
+            let mut conn = DbConn::connect(params, &self.live, "AppDebug".into()).await?;
+            conn.prepare(&options.session_settings).await?;
+            return timed(&mut conn, sql, run, trace).await;
+        }
+        let waiting = Instant::now();
+        let mut place = self.reads.get(&options.session_settings).await?;
+        trace.wait_time = waiting.elapsed();
+        let conn = place.get_mut()?;
+        if plan.shape.dirties {
+            conn.mark_dirty();
+        }
+        match timed(conn, sql, run, trace).await {
+            // A read can be repeated: nothing of the first run is left.
+            Err(error) if error.is_connection_error() => {
+                self.note_mysql_lost();
+                place.reconnect().await?;
+                let conn = place.get_mut()?;
+                conn.prepare(&options.session_settings).await?;
+                if plan.shape.dirties {
+                    conn.mark_dirty();
+                }
+                timed(conn, sql, run, trace).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether a write or a transaction may begin now.
+    pub(crate) fn check_tx_mode(&self, read_only: bool) -> Result<(), ExecError> {
+        match self.tx_mode() {
+            TxMode::Closed => {
+                Err(ExecError::new(Code::Unavailable, "tx engine can't accept new transactions in state NotServing"))
+            }
+            TxMode::ReadOnly if !read_only => Err(ExecError::new(
+                Code::Unavailable,
+                "tx engine can only accept read-only transactions in current state",
+            )),
+            TxMode::ReadOnly | TxMode::ReadWrite => Ok(()),
+        }
+    }
+
+    /// One write on its own, in autocommit.
+    async fn write(
+        &self,
+        plan: &Plan,
+        sql: &Bytes,
+        run: &RunAs,
+        options: &ExecuteOptions,
+        trace: &mut Trace,
+    ) -> Result<QueryResult, ExecError> {
+        self.check_tx_mode(false)?;
+        let waiting = Instant::now();
+        let mut place = self.tx.connection(options.client_found_rows, &options.session_settings).await?;
+        trace.wait_time = waiting.elapsed();
+        let conn = place.get_mut()?;
+        if plan.shape.dirties {
+            conn.mark_dirty();
+        }
+        let outcome = match timed(conn, sql, run, trace).await {
+            Err(error) if error.is_not_sent() => {
+                self.note_mysql_lost();
+                place.reconnect().await?;
+                let conn = place.get_mut()?;
+                conn.prepare(&options.session_settings).await?;
+                if plan.shape.dirties {
+                    conn.mark_dirty();
+                }
+                timed(conn, sql, run, trace).await
+            }
+            outcome => outcome,
+        };
+        self.consolidator.written();
+        drop(place);
+        if plan.shape.kind == PlanKind::Ddl && outcome.is_ok() {
+            self.reload_after_ddl(plan).await;
+        }
+        outcome
+    }
+
+    async fn reload_after_ddl(&self, plan: &Plan) {
+        if plan.shape.temporary {
+            return;
+        }
+        if let Err(error) = self.reload(&plan.shape.tables, false).await {
+            tracing::warn!("after a schema change: {error}");
+        }
+    }
+
+    async fn run_in_transaction(
+        &self,
+        plan: &Plan,
+        sql: &Bytes,
+        run: &RunAs,
+        transaction_id: i64,
+        options: &ExecuteOptions,
+        trace: &mut Trace,
+    ) -> Result<QueryResult, ExecError> {
+        let shape = &plan.shape;
+        let mut guard = self.tx.take(transaction_id, "for query")?;
+        let tx = guard.get()?;
+        if let Some(missing) = &plan.missing_table
+            && !tx.temporary_tables
+        {
+            return Err(table_not_found(missing));
+        }
+        let outcome = self.run_on(tx, plan, sql, run, options, trace).await;
+        tx.temporary_tables |= shape.temporary && outcome.is_ok();
+        if shape.kind.is_write() && tx.autocommit {
+            self.consolidator.written();
+        }
+        // Mysqld commits before a schema change; the caller's transaction goes on with a new one.
+        if shape.kind == PlanKind::Ddl && !shape.temporary {
+            if !tx.autocommit && !tx.is_broken() {
+                tx.conn()?.run("begin", SEQUENCE_TIMEOUT).await?;
+            }
+            drop(guard);
+            self.consolidator.written();
+            if outcome.is_ok() {
+                self.reload_after_ddl(plan).await;
+            }
+        }
+        outcome
+    }
+
+    async fn run_on(
+        &self,
+        tx: &mut Transaction,
+        plan: &Plan,
+        sql: &Bytes,
+        run: &RunAs,
+        options: &ExecuteOptions,
+        trace: &mut Trace,
+    ) -> Result<QueryResult, ExecError> {
+        let shape = &plan.shape;
+        let conn = tx.conn()?;
+        conn.prepare_in_transaction(&options.session_settings).await?;
+        if shape.dirties {
+            conn.mark_dirty();
+        }
+        let outcome = timed(conn, sql, run, trace).await;
+        if shape.kind.is_write() && outcome.is_ok() {
+            tx.wrote = true;
+            if self.config.twopc_enable {
+                tx.queries.push(String::from_utf8_lossy(sql).into_owned());
+            }
+        }
+        if self.tx_log.stream.is_active() {
+            tx.shown.push(shape.sql.clone());
+        }
+        outcome
+    }
+
+    /// The next ids of a sequence.
+    async fn next_value(&self, plan: &Plan, vars: &BindVars) -> Result<QueryResult, ExecError> {
+        let name = &plan.shape.table;
+        let Some(table) = &plan.table else { return Err(table_not_found(name)) };
+        if table.kind != TableKind::Sequence {
+            return Err(ExecError::new(Code::InvalidArgument, format!("{name} is not a sequence")));
+        }
+        let count = match &plan.shape.next {
+            Some(NextCount::Number(count)) => i64::try_from(*count).unwrap_or(i64::MAX),
+            Some(NextCount::BindVar(var)) => number_var(vars, var)?,
+            None => 1,
+        };
+        if count < 1 {
+            let text = format!("invalid increment for sequence {name}: {count}");
+            return Err(ExecError::new(Code::InvalidArgument, text));
+        }
+        let sequence = &table.sequence;
+        if let Some(first) = sequence.take(count) {
+            return Ok(next_value_result(first));
+        }
+        let _one = sequence.reserving.lock().await;
+        // The one before may have reserved enough for this one too.
+        if let Some(first) = sequence.take(count) {
+            return Ok(next_value_result(first));
+        }
+        self.check_tx_mode(false)?;
+        let options = BeginOptions { isolation: TransactionIsolation::Default, ..BeginOptions::default() };
+        let mut guard = self.tx.begin(options).await?;
+        let reserved = async {
+            let tx = guard.get()?;
+            let quoted = vtsql::quote_identifier(name);
+            let select = format!("select next_id, cache from {quoted} where id = 0 for update");
+            let stored = tx.conn()?.run(&select, SEQUENCE_TIMEOUT).await?;
+            if stored.rows.len() != 1 {
+                let text =
+                    format!("unexpected rows from reading sequence {name} (possible mis-route): {}", stored.rows.len());
+                return Err(ExecError::new(Code::Unknown, text));
+            }
+            let cells = cells(&stored.rows[0]);
+            let number = |cell: &str| {
+                cell.parse::<i64>().map_err(|error| {
+                    ExecError::new(Code::Unknown, format!("error loading sequence {name}: {cell:?}: {error}"))
+                })
+            };
+            let (next_id, cache) = (number(&cells[0])?, number(&cells[1])?);
+            if cache < 1 {
+                let text = format!("invalid cache value for sequence {name}: {cache}");
+                return Err(ExecError::new(Code::Unknown, text));
+            }
+            let Some(reservation) = sequence.reserve(next_id, cache, count) else {
+                return Err(ExecError::new(Code::OutOfRange, format!("sequence {name} is used up")));
+            };
+            let update = format!("update {quoted} set next_id = {} where id = 0", reservation.stored);
+            tx.conn()?.run(&update, SEQUENCE_TIMEOUT).await?;
+            Ok(reservation)
+        };
+        match reserved.await {
+            Ok(reservation) => {
+                guard.commit().await?;
+                sequence.commit(reservation);
+            }
+            Err(error) => {
+                guard.rollback(super::tx::Conclusion::Rollback, "transaction rolled back").await;
+                return Err(error);
+            }
+        }
+        self.consolidator.written();
+        match sequence.take(count) {
+            Some(first) => Ok(next_value_result(first)),
+            // Reset meanwhile: this tablet stopped being the one that hands out ids.
+            None => Err(ExecError::new(Code::Unavailable, format!("sequence {name} was reset"))),
+        }
+    }
+}
+
+/// Runs a statement and adds up what it took.
+async fn timed(conn: &mut DbConn, sql: &Bytes, run: &RunAs, trace: &mut Trace) -> Result<QueryResult, ExecError> {
+    let started = Instant::now();
+    let outcome = conn.exec(sql, run).await;
+    trace.mysql_time += started.elapsed();
+    trace.statements += 1;
+    trace.source = "mysql";
+    outcome
+}
+
+fn table_not_found(name: &str) -> ExecError {
+    ExecError::new(Code::InvalidArgument, format!("table {name} not found in schema"))
+}
+
+/// A whole number as a bind variable.
+pub(crate) fn int64(n: u64) -> BindVariable {
+    BindVariable { r#type: Type::Int64.into(), value: n.to_string().into(), values: vec![] }
+}
+
+fn number_var(vars: &BindVars, name: &str) -> Result<i64, ExecError> {
+    let Some(var) = vars.get(name) else {
+        return Err(ExecError::new(Code::InvalidArgument, format!("missing bind var {name}")));
+    };
+    let text = String::from_utf8_lossy(&var.value);
+    text.parse().map_err(|_| ExecError::new(Code::InvalidArgument, format!("could not parse value: '{text}'")))
+}
+
+/// Leaves of each field what the caller asked for.
+pub(crate) fn trim_fields(fields: &mut [Field], included: IncludedFields) {
+    let with_name = match included {
+        IncludedFields::All => return,
+        IncludedFields::TypeAndName => true,
+        IncludedFields::TypeOnly => false,
+    };
+    for field in fields {
+        let name = if with_name { std::mem::take(&mut field.name) } else { String::new() };
+        *field = Field { name, r#type: field.r#type, ..Field::default() };
+    }
+}

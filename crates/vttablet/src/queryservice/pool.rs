@@ -1,0 +1,312 @@
+//! A pool of connections to mysqld.
+//!
+//! Owns: how many connections there are, who gets the next one, and when an idle one is closed.
+//! Invariants: connections out plus idle never exceed the capacity. A connection that comes back goes
+//! straight to the caller who has waited longest, so that nobody overtakes and nobody is woken in
+//! vain. A broken connection gives its place to the next waiter, who connects anew. No lock is held
+//! while anything is awaited.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mysql::ConnectParams;
+use tokio::sync::oneshot;
+use vterrors::Code;
+
+use super::conn::{ConnCounts, DbConn};
+use super::error::ExecError;
+use super::live::{LiveQueries, lock};
+
+/// How many idle connections are looked at for one whose settings fit.
+const MATCH_WINDOW: usize = 16;
+
+/// How a pool answers when it cannot serve.
+#[derive(Debug, Clone)]
+pub struct PoolTexts {
+    /// RESOURCE_EXHAUSTED: too many wait already.
+    pub waiters: &'static str,
+    /// RESOURCE_EXHAUSTED: waited too long.
+    pub timeout: &'static str,
+}
+
+/// Settings of a pool.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Prefix of its metrics: `ConnPool`, `TransactionPool` …
+    pub name: String,
+    pub capacity: usize,
+    pub idle_timeout: Duration,
+    /// Callers that may wait at once.
+    pub waiter_cap: usize,
+    /// Longest wait.
+    pub wait_timeout: Duration,
+    pub texts: PoolTexts,
+}
+
+/// Counters of a pool.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    pub wait_count: AtomicU64,
+    pub wait_nanos: AtomicU64,
+    /// Times that the last connection was taken.
+    pub exhausted: AtomicU64,
+    pub idle_closed: AtomicU64,
+    pub conns: ConnCounts,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<DbConn>,
+    waiters: VecDeque<oneshot::Sender<PooledConn>>,
+    /// Places taken: connections out, and those being made.
+    out: usize,
+    open: bool,
+    capacity: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pool {
+    config: PoolConfig,
+    label: Arc<str>,
+    params: ConnectParams,
+    live: Arc<LiveQueries>,
+    state: Mutex<State>,
+    pub stats: PoolStats,
+}
+
+/// A place in a pool, nearly always with a connection. Dropping it gives both back.
+#[derive(Debug)]
+pub struct PooledConn {
+    /// `None` once the place has been passed on.
+    pool: Option<Arc<Pool>>,
+    conn: Option<DbConn>,
+}
+
+impl Pool {
+    pub fn new(config: PoolConfig, params: ConnectParams, live: Arc<LiveQueries>) -> Arc<Self> {
+        let state = State { capacity: config.capacity, ..State::default() };
+        Arc::new(Self {
+            label: config.name.as_str().into(),
+            config,
+            params,
+            live,
+            state: Mutex::new(state),
+            stats: PoolStats::default(),
+        })
+    }
+
+    pub fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    /// Starts giving out connections; they are made when asked for.
+    pub fn open(&self) {
+        lock(&self.state).open = true;
+    }
+
+    /// Stops: idle connections close now, others when they come back; waiters are told.
+    pub fn close(&self) {
+        let (idle, waiters) = {
+            let mut state = lock(&self.state);
+            state.open = false;
+            (std::mem::take(&mut state.idle), std::mem::take(&mut state.waiters))
+        };
+        drop(idle);
+        drop(waiters);
+    }
+
+    /// Closes idle connections: after one was found dead, the others are not worth trying.
+    pub fn drop_idle(&self) {
+        let idle = std::mem::take(&mut lock(&self.state).idle);
+        drop(idle);
+    }
+
+    /// A connection that has these settings.
+    ///
+    /// Errors: RESOURCE_EXHAUSTED with the pool's texts; mysqld's when connecting or setting fails;
+    /// UNAVAILABLE when the pool is closed.
+    pub async fn get(self: &Arc<Self>, settings: &[String]) -> Result<PooledConn, ExecError> {
+        let mut place = self.place(settings).await?;
+        if place.conn.is_none() {
+            place.connect().await?;
+        }
+        let conn = place.get_mut()?;
+        match conn.prepare(settings).await {
+            Ok(()) => Ok(place),
+            // The connection died while it was idle: nothing of the caller's has run yet.
+            Err(error) if error.is_connection_error() => {
+                self.drop_idle();
+                place.reconnect().await?;
+                place.get_mut()?.prepare(settings).await?;
+                Ok(place)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn place(self: &Arc<Self>, settings: &[String]) -> Result<PooledConn, ExecError> {
+        let receiver = {
+            let mut state = lock(&self.state);
+            if !state.open {
+                return Err(closed());
+            }
+            if let Some(conn) = state.take_idle(settings) {
+                state.out += 1;
+                if state.out == state.capacity {
+                    self.stats.exhausted.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(PooledConn { pool: Some(self.clone()), conn: Some(conn) });
+            }
+            if state.out < state.capacity {
+                state.out += 1;
+                if state.out == state.capacity {
+                    self.stats.exhausted.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(PooledConn { pool: Some(self.clone()), conn: None });
+            }
+            if state.waiters.len() >= self.config.waiter_cap {
+                // Those who gave up still stand in the queue until someone looks.
+                state.waiters.retain(|waiter| !waiter.is_closed());
+            }
+            if state.waiters.len() >= self.config.waiter_cap {
+                return Err(ExecError::new(Code::ResourceExhausted, self.config.texts.waiters));
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.waiters.push_back(sender);
+            receiver
+        };
+        let started = Instant::now();
+        let outcome = tokio::time::timeout(self.config.wait_timeout, receiver).await;
+        self.stats.wait_count.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.stats.wait_nanos.fetch_add(nanos, Ordering::Relaxed);
+        match outcome {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => Err(ExecError::new(Code::ResourceExhausted, self.config.texts.timeout)),
+        }
+    }
+
+    /// Gives a place back: to the next waiter, or to the idle ones.
+    fn put(self: &Arc<Self>, conn: Option<DbConn>) {
+        let mut conn = conn.filter(|conn| !conn.is_broken() && !conn.slot.is_running());
+        loop {
+            let waiter = {
+                let mut state = lock(&self.state);
+                let shrunk = state.out > state.capacity;
+                match state.waiters.pop_front() {
+                    Some(waiter) if state.open && !shrunk => waiter,
+                    _ => {
+                        state.out -= 1;
+                        if state.open
+                            && !shrunk
+                            && let Some(conn) = conn.take()
+                        {
+                            state.idle.push(conn);
+                        }
+                        break;
+                    }
+                }
+            };
+            // Handed over as it is: the place stays taken. A waiter that gave up sends it back.
+            match waiter.send(PooledConn { pool: Some(self.clone()), conn: conn.take() }) {
+                Ok(()) => return,
+                Err(mut returned) => {
+                    conn = returned.conn.take();
+                    returned.pool = None;
+                }
+            }
+        }
+        drop(conn);
+    }
+
+    /// Closes connections that have been idle too long.
+    pub fn close_idle(&self) {
+        if self.config.idle_timeout.is_zero() {
+            return;
+        }
+        let old: Vec<DbConn> = {
+            let mut state = lock(&self.state);
+            let limit = self.config.idle_timeout;
+            let idle = std::mem::take(&mut state.idle);
+            let (old, young) = idle.into_iter().partition(|conn| conn.last_used.elapsed() > limit);
+            state.idle = young;
+            old
+        };
+        self.stats.idle_closed.fetch_add(old.len() as u64, Ordering::Relaxed);
+    }
+
+    pub fn capacity(&self) -> usize {
+        lock(&self.state).capacity
+    }
+
+    /// Connections that exist: out and idle.
+    pub fn active(&self) -> usize {
+        let state = lock(&self.state);
+        state.out + state.idle.len()
+    }
+
+    pub fn in_use(&self) -> usize {
+        lock(&self.state).out
+    }
+
+    pub fn available(&self) -> usize {
+        let state = lock(&self.state);
+        state.capacity.saturating_sub(state.out)
+    }
+
+    pub fn waiters(&self) -> usize {
+        lock(&self.state).waiters.iter().filter(|waiter| !waiter.is_closed()).count()
+    }
+}
+
+impl State {
+    /// The idle connection used last whose settings fit; else the one used last.
+    fn take_idle(&mut self, settings: &[String]) -> Option<DbConn> {
+        let newest = self.idle.len().checked_sub(1)?;
+        let oldest = newest.saturating_sub(MATCH_WINDOW - 1);
+        let fits = (oldest..=newest).rev().find(|&at| self.idle[at].matches(settings));
+        Some(self.idle.remove(fits.unwrap_or(newest)))
+    }
+}
+
+fn closed() -> ExecError {
+    ExecError::new(Code::Unavailable, "connection pool is closed")
+}
+
+impl PooledConn {
+    async fn connect(&mut self) -> Result<(), ExecError> {
+        let Some(pool) = &self.pool else { return Err(closed()) };
+        let made = DbConn::connect(&pool.params, &pool.live, pool.label.clone()).await;
+        pool.stats.conns.count(made.is_ok());
+        self.conn = Some(made?);
+        Ok(())
+    }
+
+    /// A new connection in the same place.
+    pub async fn reconnect(&mut self) -> Result<(), ExecError> {
+        self.conn = None;
+        self.connect().await
+    }
+
+    /// The connection; an error only after a failed [`PooledConn::reconnect`].
+    pub fn get_mut(&mut self) -> Result<&mut DbConn, ExecError> {
+        self.conn.as_mut().ok_or_else(|| ExecError::new(Code::Unavailable, "not connected to mysqld"))
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.conn.as_ref().is_none_or(|conn| conn.is_broken() || conn.slot.is_running())
+    }
+}
+
+impl Drop for PooledConn {
+    fn drop(&mut self) {
+        let conn = self.conn.take();
+        if let Some(pool) = self.pool.take() {
+            pool.put(conn);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The calls of `queryservice.Query`, over a [`TabletServer`].
+//!
+//! Owns: which checks a call passes first and what its failure looks like. Calls that end a
+//! transaction are let in while serving stops.
+
+use std::time::Instant;
+
+use futures::StreamExt;
+use tabletclient::{BeginOutcome, HealthStream, QueryService, ResultStream};
+use vterrors::{Code, Result, VtError};
+use vtproto::query::execute_options::TransactionIsolation;
+use vtproto::query::{self, ExecuteOptions, QueryResult, VtGateCallerId};
+use vtproto::vtrpc::CallerId;
+use vtsql::BindVars;
+
+use super::error::ExecError;
+use super::executor::Caller;
+use super::server::TabletServer;
+use super::tx::{BeginOptions, Conclusion};
+
+impl TabletServer {
+    async fn begin_checked(
+        &self,
+        effective: Option<CallerId>,
+        immediate: Option<VtGateCallerId>,
+        options: &ExecuteOptions,
+    ) -> Result<i64> {
+        let started = Instant::now();
+        let isolation = options.transaction_isolation();
+        let begun = async {
+            self.check_tx_mode(isolation == TransactionIsolation::ConsistentSnapshotReadOnly)?;
+            let options = BeginOptions {
+                found_rows: options.client_found_rows,
+                isolation,
+                settings: &options.session_settings,
+                effective,
+                immediate: immediate.clone(),
+            };
+            // Given back at once: the next call takes it.
+            self.tx.begin(options).await.map(|guard| guard.id())
+        };
+        let outcome = begun.await;
+        self.stats.queries.record(&["BEGIN"], started.elapsed());
+        outcome.map_err(|error| self.tell(error, "begin", &BindVars::new(), immediate.as_ref()))
+    }
+
+    async fn end(
+        &self,
+        name: &'static str,
+        sql: &str,
+        immediate: Option<&VtGateCallerId>,
+        work: impl Future<Output = Result<(), ExecError>>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let outcome = work.await;
+        self.stats.queries.record(&[name], started.elapsed());
+        outcome.map_err(|error| self.tell(error, sql, &BindVars::new(), immediate))
+    }
+
+    async fn batch(
+        &self,
+        caller: Caller<'_>,
+        queries: Vec<query::BoundQuery>,
+        transaction_id: i64,
+        options: &ExecuteOptions,
+    ) -> Result<Vec<QueryResult>> {
+        let mut results = Vec::with_capacity(queries.len());
+        for mut bound in queries {
+            let vars = &mut bound.bind_variables;
+            results.push(self.execute_query(caller, &bound.sql, vars, transaction_id, options).await?);
+        }
+        Ok(results)
+    }
+
+    async fn commit_id(&self, id: i64, immediate: Option<&VtGateCallerId>) -> Result<()> {
+        let work = async {
+            let mut guard = self.tx.take(id, "for commit")?;
+            let wrote = guard.get()?.wrote;
+            let outcome = guard.commit().await;
+            if wrote {
+                self.consolidator.written();
+            }
+            outcome
+        };
+        self.end("COMMIT", "commit", immediate, work).await
+    }
+
+    async fn rollback_id(&self, id: i64, immediate: Option<&VtGateCallerId>) -> Result<()> {
+        let work = async {
+            self.tx.take(id, "for rollback")?.rollback(Conclusion::Rollback, "transaction rolled back").await;
+            Ok(())
+        };
+        self.end("ROLLBACK", "rollback", immediate, work).await
+    }
+
+    /// Counts a call of the second kind (2PC) and names its caller in errors.
+    async fn twopc_call(
+        &self,
+        name: &'static str,
+        immediate: Option<&VtGateCallerId>,
+        work: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        self.end(name, name, immediate, async { work.await.map_err(ExecError::from) }).await
+    }
+}
+
+#[async_trait::async_trait]
+impl QueryService for TabletServer {
+    async fn execute(&self, request: query::ExecuteRequest) -> Result<QueryResult> {
+        let _inside = self.gate.enter(request.target.as_ref(), request.transaction_id != 0)?;
+        let mut bound = request.query.unwrap_or_default();
+        let options = request.options.unwrap_or_default();
+        let caller = Caller {
+            method: "Execute",
+            effective: request.effective_caller_id.as_ref(),
+            immediate: request.immediate_caller_id.as_ref(),
+        };
+        self.execute_query(caller, &bound.sql, &mut bound.bind_variables, request.transaction_id, &options).await
+    }
+
+    async fn execute_batch(&self, request: query::ExecuteBatchRequest) -> Result<Vec<QueryResult>> {
+        let _inside = self.gate.enter(request.target.as_ref(), request.transaction_id != 0)?;
+        let refuse = |text: &str| Err(VtError::new(Code::InvalidArgument, text));
+        if request.queries.is_empty() {
+            return refuse("Empty query list");
+        }
+        if request.as_transaction && request.transaction_id != 0 {
+            return refuse("cannot start a new transaction in the scope of an existing one");
+        }
+        let options = request.options.unwrap_or_default();
+        let (effective, immediate) = (request.effective_caller_id, request.immediate_caller_id);
+        let caller = Caller { method: "ExecuteBatch", effective: effective.as_ref(), immediate: immediate.as_ref() };
+        if !request.as_transaction {
+            return self.batch(caller, request.queries, request.transaction_id, &options).await;
+        }
+        let id = self.begin_checked(effective.clone(), immediate.clone(), &options).await?;
+        match self.batch(caller, request.queries, id, &options).await {
+            Ok(results) => {
+                self.commit_id(id, immediate.as_ref()).await?;
+                Ok(results)
+            }
+            Err(error) => {
+                // A transaction that ended with its connection is over already.
+                let _ = self.rollback_id(id, immediate.as_ref()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn stream_execute(&self, request: query::StreamExecuteRequest) -> Result<ResultStream> {
+        self.start_stream(request).await
+    }
+
+    async fn begin(&self, request: query::BeginRequest) -> Result<i64> {
+        let _inside = self.gate.enter(request.target.as_ref(), false)?;
+        let options = request.options.unwrap_or_default();
+        self.begin_checked(request.effective_caller_id, request.immediate_caller_id, &options).await
+    }
+
+    async fn commit(&self, request: query::CommitRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        self.commit_id(request.transaction_id, request.immediate_caller_id.as_ref()).await
+    }
+
+    async fn rollback(&self, request: query::RollbackRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        self.rollback_id(request.transaction_id, request.immediate_caller_id.as_ref()).await
+    }
+
+    async fn begin_execute(&self, request: query::BeginExecuteRequest) -> BeginOutcome<QueryResult> {
+        let failed = |error| BeginOutcome { transaction_id: 0, result: Err(error) };
+        let _inside = match self.gate.enter(request.target.as_ref(), false) {
+            Ok(inside) => inside,
+            Err(error) => return failed(error),
+        };
+        let mut bound = request.query.unwrap_or_default();
+        let options = request.options.unwrap_or_default();
+        let (effective, immediate) = (request.effective_caller_id, request.immediate_caller_id);
+        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options).await {
+            Ok(id) => id,
+            Err(error) => return failed(error),
+        };
+        let caller = Caller { method: "BeginExecute", effective: effective.as_ref(), immediate: immediate.as_ref() };
+        let result = self.execute_query(caller, &bound.sql, &mut bound.bind_variables, transaction_id, &options).await;
+        BeginOutcome { transaction_id, result }
+    }
+
+    async fn begin_execute_batch(&self, request: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>> {
+        let failed = |error| BeginOutcome { transaction_id: 0, result: Err(error) };
+        let _inside = match self.gate.enter(request.target.as_ref(), false) {
+            Ok(inside) => inside,
+            Err(error) => return failed(error),
+        };
+        let options = request.options.unwrap_or_default();
+        let (effective, immediate) = (request.effective_caller_id, request.immediate_caller_id);
+        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options).await {
+            Ok(id) => id,
+            Err(error) => return failed(error),
+        };
+        let caller =
+            Caller { method: "BeginExecuteBatch", effective: effective.as_ref(), immediate: immediate.as_ref() };
+        let result = if request.as_transaction {
+            let text = "cannot start a new transaction in the scope of an existing one";
+            Err(VtError::new(Code::InvalidArgument, text))
+        } else {
+            self.batch(caller, request.queries, transaction_id, &options).await
+        };
+        BeginOutcome { transaction_id, result }
+    }
+
+    async fn prepare(&self, request: query::PrepareRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let work = self.twopc_prepare(request.transaction_id, &request.dtid);
+        self.twopc_call("PREPARE", request.immediate_caller_id.as_ref(), work).await
+    }
+
+    async fn commit_prepared(&self, request: query::CommitPreparedRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let work = self.twopc_commit(&request.dtid);
+        self.twopc_call("COMMIT_PREPARED", request.immediate_caller_id.as_ref(), work).await
+    }
+
+    async fn rollback_prepared(&self, request: query::RollbackPreparedRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let work = self.twopc_rollback(&request.dtid, request.transaction_id);
+        self.twopc_call("ROLLBACK_PREPARED", request.immediate_caller_id.as_ref(), work).await
+    }
+
+    async fn create_transaction(&self, request: query::CreateTransactionRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let work = self.twopc_create(&request.dtid, &request.participants);
+        self.twopc_call("CREATE_TRANSACTION", request.immediate_caller_id.as_ref(), work).await
+    }
+
+    async fn start_commit(&self, request: query::StartCommitRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let work = self.twopc_start_commit(request.transaction_id, &request.dtid);
+        self.twopc_call("START_COMMIT", request.immediate_caller_id.as_ref(), work).await
+    }
+
+    async fn set_rollback(&self, request: query::SetRollbackRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let work = self.twopc_set_rollback(&request.dtid, request.transaction_id);
+        self.twopc_call("SET_ROLLBACK", request.immediate_caller_id.as_ref(), work).await
+    }
+
+    async fn conclude_transaction(&self, request: query::ConcludeTransactionRequest) -> Result<()> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let work = self.twopc_conclude(&request.dtid);
+        self.twopc_call("CONCLUDE_TRANSACTION", request.immediate_caller_id.as_ref(), work).await
+    }
+
+    async fn read_transaction(&self, request: query::ReadTransactionRequest) -> Result<query::TransactionMetadata> {
+        let _inside = self.gate.enter(request.target.as_ref(), true)?;
+        let started = Instant::now();
+        let outcome = self.twopc_read(&request.dtid).await;
+        self.stats.queries.record(&["READ_TRANSACTION"], started.elapsed());
+        outcome.map_err(|error| {
+            let immediate = request.immediate_caller_id.as_ref();
+            self.tell(error.into(), "READ_TRANSACTION", &BindVars::new(), immediate)
+        })
+    }
+
+    async fn stream_health(&self) -> Result<HealthStream> {
+        Ok(self.health.subscribe().map(Ok).boxed())
+    }
+}

@@ -1,0 +1,180 @@
+//! Streaming reads.
+//!
+//! Invariants: at most [`QUEUE`] messages wait for a consumer; while it is not asked for more, mysqld
+//! is not read from. A consumer that goes away ends the statement on mysqld: the connection is closed
+//! and killed. The first message holds the fields, later ones rows of about `stream_buffer_size` bytes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt;
+use tabletclient::ResultStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use vterrors::{Code, MysqlError, VtError};
+use vtproto::query::{ExecuteOptions, QueryResult, StreamExecuteRequest};
+use vtsql::BindVars;
+
+use super::conn::{DbConn, RunAs};
+use super::error::ExecError;
+use super::executor::{Caller, trim_fields};
+use super::gate::Request;
+use super::plan::Shape;
+use super::plan_cache::Plan;
+use super::server::TabletServer;
+
+/// Messages between the reader of mysqld and the consumer.
+const QUEUE: usize = 2;
+
+type Sender = mpsc::Sender<Result<QueryResult, VtError>>;
+
+impl TabletServer {
+    /// Starts a stream. What is wrong before the first byte of mysqld is answered here.
+    pub(crate) async fn start_stream(&self, request: StreamExecuteRequest) -> Result<ResultStream, VtError> {
+        let inside = self.gate.enter(request.target.as_ref(), request.transaction_id != 0)?;
+        let bound = request.query.clone().unwrap_or_default();
+        let caller = caller(&request);
+        let planned = Shape::for_streaming(&bound.sql).map_err(ExecError::from).and_then(|shape| {
+            let plan = self.complete(shape);
+            self.check_permissions(caller, &plan, &bound.bind_variables)?;
+            Ok(plan)
+        });
+        let plan = match planned {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => return Err(self.tell(error, &bound.sql, &bound.bind_variables, caller.immediate)),
+        };
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(self.clone().run_stream(inside, request, plan, sender));
+        Ok(ReceiverStream::new(receiver).boxed())
+    }
+
+    async fn run_stream(self, inside: Request, request: StreamExecuteRequest, plan: Arc<Plan>, sender: Sender) {
+        let started = Instant::now();
+        let bound = request.query.clone().unwrap_or_default();
+        let options = request.options.clone().unwrap_or_default();
+        let mut rows = 0;
+        let work = self.stream_rows(&request, &plan, &bound.bind_variables, &options, &sender, &mut rows);
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            // Nobody reads any more; dropping the work closes and kills.
+            () = sender.closed() => Err(ExecError::new(Code::Canceled, "the consumer of the stream is gone")),
+        };
+        let elapsed = started.elapsed();
+        plan.count(elapsed, elapsed, outcome.is_ok().then_some(rows));
+        plan.timing.record(elapsed);
+        self.stats.mysql_stream.record(elapsed);
+        if let Err(error) = outcome
+            && !sender.is_closed()
+        {
+            let told = self.tell(error, &bound.sql, &bound.bind_variables, request.immediate_caller_id.as_ref());
+            // A consumer that stopped reading may leave now; the error is for nobody then.
+            let _ = sender.send(Err(told)).await;
+        }
+        drop(inside);
+    }
+
+    async fn stream_rows(
+        &self,
+        request: &StreamExecuteRequest,
+        plan: &Plan,
+        vars: &BindVars,
+        options: &ExecuteOptions,
+        sender: &Sender,
+        rows: &mut u64,
+    ) -> Result<(), ExecError> {
+        let sql = plan.shape.render(vars, None)?;
+        let user = request.immediate_caller_id.as_ref().map_or("", |c| c.username.as_str());
+        let run = RunAs { sql: plan.shape.sql.clone(), caller: user.to_owned(), timeout: None, max_rows: usize::MAX };
+        if request.transaction_id != 0 {
+            let mut guard = self.tx.take(request.transaction_id, "for streaming query")?;
+            let conn = guard.get()?.conn()?;
+            conn.prepare_in_transaction(&options.session_settings).await?;
+            return self.stream_on(conn, plan, &sql, &run, options, sender, rows).await;
+        }
+        let mut place = self.streams.get(&options.session_settings).await?;
+        let conn = place.get_mut()?;
+        match self.stream_on(conn, plan, &sql, &run, options, sender, rows).await {
+            Err(error) if error.is_connection_error() && *rows == 0 && error.is_not_sent() => {
+                self.note_mysql_lost();
+                place.reconnect().await?;
+                let conn = place.get_mut()?;
+                conn.prepare(&options.session_settings).await?;
+                self.stream_on(conn, plan, &sql, &run, options, sender, rows).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    async fn stream_on(
+        &self,
+        conn: &mut DbConn,
+        plan: &Plan,
+        sql: &[u8],
+        run: &RunAs,
+        options: &ExecuteOptions,
+        sender: &Sender,
+        rows: &mut u64,
+    ) -> Result<(), ExecError> {
+        if plan.shape.dirties {
+            conn.mark_dirty();
+        }
+        let slot = conn.slot.clone();
+        slot.begin(run.running(true));
+        let buffer = self.config.stream_buffer_size.max(1);
+        let connection = &mut conn.conn;
+        let work = async {
+            let mut stream = connection.query_stream(sql).await?;
+            let mut fields = stream.take_fields();
+            trim_fields(&mut fields, options.included_fields());
+            send(sender, QueryResult { fields, ..QueryResult::default() }).await?;
+            loop {
+                let mut batch = Vec::new();
+                let mut bytes = 0;
+                let mut ended = false;
+                while bytes < buffer {
+                    let Some(more) = stream.next_batch(buffer - bytes).await? else {
+                        ended = true;
+                        break;
+                    };
+                    bytes += more.iter().map(|row| row.values.len() + row.lengths.len()).sum::<usize>();
+                    batch.extend(more);
+                }
+                if !batch.is_empty() {
+                    *rows += batch.len() as u64;
+                    send(sender, QueryResult { rows: batch, ..QueryResult::default() }).await?;
+                }
+                if ended {
+                    return Ok(());
+                }
+            }
+        };
+        let outcome = slot.abortable(work).await;
+        let kill = slot.end();
+        conn.last_used = Instant::now();
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => {
+                conn.mark_broken();
+                let error = MysqlError::new(2013, "HY000", "Lost connection to MySQL server");
+                Err(ExecError::mysql(error, Code::Unknown))
+            }
+        };
+        match kill {
+            None => outcome,
+            Some(reason) => conn.after_kill(reason).await,
+        }
+    }
+}
+
+fn caller(request: &StreamExecuteRequest) -> Caller<'_> {
+    Caller {
+        method: "StreamExecute",
+        effective: request.effective_caller_id.as_ref(),
+        immediate: request.immediate_caller_id.as_ref(),
+    }
+}
+
+async fn send(sender: &Sender, result: QueryResult) -> Result<(), ExecError> {
+    sender.send(Ok(result)).await.map_err(|_| ExecError::new(Code::Canceled, "the consumer of the stream is gone"))
+}

@@ -1,0 +1,466 @@
+//! Open transactions: by id, each with its connection.
+//!
+//! Owns: ids, who may use a transaction right now, its end and the memory of how it ended, the killer
+//! of those that stay open too long. Does not own: which transactions are allowed (`server`), nor
+//! prepared ones (`twopc`).
+//! Invariants: a transaction is used by one caller at a time; whoever finds it in use is told so. A
+//! transaction whose connection broke is over. Every transaction that was ended is remembered for a
+//! while, so that a late caller learns why.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Local, Utc};
+use tokio::sync::Notify;
+use vterrors::Code;
+use vtproto::query::VtGateCallerId;
+use vtproto::query::execute_options::TransactionIsolation;
+use vtproto::vtrpc::CallerId;
+
+use super::conn::DbConn;
+use super::error::ExecError;
+use super::live::lock;
+use super::logs::TxLog;
+use super::pool::{Pool, PooledConn};
+use super::stats::{Stats, nanos};
+
+/// Ended transactions that are remembered.
+const REMEMBERED: usize = 1000;
+/// Bound on ROLLBACK and COMMIT: mysqld may have to write a large transaction.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    Commit,
+    Rollback,
+    Prepare,
+    Kill,
+    Close,
+}
+
+impl Conclusion {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+            Self::Prepare => "prepare",
+            Self::Kill => "kill",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// An open transaction.
+#[derive(Debug)]
+pub struct Transaction {
+    pub id: i64,
+    conn: PooledConn,
+    pub started: Instant,
+    pub started_at: DateTime<Utc>,
+    pub effective: Option<CallerId>,
+    pub immediate: Option<VtGateCallerId>,
+    /// Statements that changed something, with values: what a prepared transaction is remembered by.
+    pub queries: Vec<String>,
+    /// Statements for the transaction log, with placeholders; only filled when it has readers.
+    pub shown: Vec<Arc<str>>,
+    /// Opened for one statement each: nothing to commit.
+    pub autocommit: bool,
+    /// Something was written.
+    pub wrote: bool,
+    /// It has temporary tables, which the schema does not know.
+    pub temporary_tables: bool,
+}
+
+impl Transaction {
+    pub fn conn(&mut self) -> Result<&mut DbConn, ExecError> {
+        self.conn.get_mut()
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.conn.is_broken()
+    }
+
+    fn user(&self) -> &str {
+        self.immediate.as_ref().map_or("", |caller| caller.username.as_str())
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    Free(Box<Transaction>),
+    InUse { purpose: &'static str },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: HashMap<i64, Entry>,
+    ended: HashMap<i64, (DateTime<Local>, String)>,
+    order: VecDeque<i64>,
+    /// `Free` ones are rolled back as they come back: serving stops.
+    draining: bool,
+}
+
+impl State {
+    fn remember(&mut self, id: i64, reason: String) {
+        if self.order.len() >= REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+        self.order.push_back(id);
+        self.ended.insert(id, (Local::now(), reason));
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Transactions {
+    state: Mutex<State>,
+    last_id: AtomicI64,
+    /// Longest life; zero is unlimited.
+    pub timeout: Duration,
+    /// Told whenever the last transaction has ended.
+    empty: Notify,
+    pub pool: Arc<Pool>,
+    pub found_rows_pool: Arc<Pool>,
+    stats: Arc<Stats>,
+    pub log: Arc<TxLog>,
+}
+
+/// A transaction in use; dropping it gives it back.
+#[derive(Debug)]
+pub struct TxGuard {
+    owner: Arc<Transactions>,
+    tx: Option<Box<Transaction>>,
+}
+
+/// What a new transaction is opened with.
+#[derive(Debug, Default)]
+pub struct BeginOptions<'a> {
+    pub found_rows: bool,
+    pub isolation: TransactionIsolation,
+    pub settings: &'a [String],
+    pub effective: Option<CallerId>,
+    pub immediate: Option<VtGateCallerId>,
+}
+
+impl Transactions {
+    pub fn new(
+        pool: Arc<Pool>,
+        found_rows_pool: Arc<Pool>,
+        timeout: Duration,
+        stats: Arc<Stats>,
+        log: Arc<TxLog>,
+    ) -> Arc<Self> {
+        // The clock makes ids of a restarted tablet differ from those its callers may still hold.
+        let seed = Utc::now().timestamp_nanos_opt().unwrap_or(1);
+        Arc::new(Self {
+            state: Mutex::default(),
+            last_id: AtomicI64::new(seed),
+            timeout,
+            empty: Notify::new(),
+            pool,
+            found_rows_pool,
+            stats,
+            log,
+        })
+    }
+
+    /// Ids from now on are larger: a prepared transaction of before holds this one.
+    pub fn ids_above(&self, id: i64) {
+        self.last_id.fetch_max(id, Ordering::SeqCst);
+    }
+
+    /// Opens the pools and takes transactions again.
+    pub fn open(&self) {
+        lock(&self.state).draining = false;
+        self.pool.open();
+        self.found_rows_pool.open();
+    }
+
+    pub fn close_pools(&self) {
+        self.pool.close();
+        self.found_rows_pool.close();
+    }
+
+    /// A connection of the right pool, for a transaction or a single write.
+    pub async fn connection(&self, found_rows: bool, settings: &[String]) -> Result<PooledConn, ExecError> {
+        let pool = if found_rows { &self.found_rows_pool } else { &self.pool };
+        pool.get(settings).await
+    }
+
+    /// Opens a transaction and returns it in use.
+    pub async fn begin(self: &Arc<Self>, options: BeginOptions<'_>) -> Result<TxGuard, ExecError> {
+        let mut conn = self.connection(options.found_rows, options.settings).await?;
+        let autocommit = options.isolation == TransactionIsolation::Autocommit;
+        for retry in [true, false] {
+            match open_statements(conn.get_mut()?, options.isolation).await {
+                Ok(()) => break,
+                // The connection died while it was idle; nothing has been done on it yet.
+                Err(error) if retry && error.is_connection_error() => {
+                    self.pool.drop_idle();
+                    self.found_rows_pool.drop_idle();
+                    conn.reconnect().await?;
+                    conn.get_mut()?.prepare(options.settings).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let tx = Box::new(Transaction {
+            id: self.last_id.fetch_add(1, Ordering::SeqCst) + 1,
+            conn,
+            started: Instant::now(),
+            started_at: Utc::now(),
+            effective: options.effective,
+            immediate: options.immediate,
+            queries: Vec::new(),
+            shown: Vec::new(),
+            autocommit,
+            wrote: false,
+            temporary_tables: false,
+        });
+        lock(&self.state).open.insert(tx.id, Entry::InUse { purpose: "for begin" });
+        Ok(TxGuard { owner: self.clone(), tx: Some(tx) })
+    }
+
+    /// Takes a transaction into use.
+    ///
+    /// Errors: ABORTED `transaction N: not found`, `…: in use: PURPOSE`, `…: ended at TIME (REASON)`.
+    pub fn take(self: &Arc<Self>, id: i64, purpose: &'static str) -> Result<TxGuard, ExecError> {
+        let mut state = lock(&self.state);
+        let gone = |text: String| ExecError::new(Code::Aborted, format!("transaction {id}: {text}"));
+        match state.open.get_mut(&id) {
+            None => Err(gone(match state.ended.get(&id) {
+                Some((at, reason)) => format!("ended at {} ({reason})", at.format("%Y-%m-%d %H:%M:%S%.3f %Z")),
+                None => "not found".into(),
+            })),
+            Some(Entry::InUse { purpose }) => Err(gone(format!("in use: {purpose}"))),
+            Some(entry) => match std::mem::replace(entry, Entry::InUse { purpose }) {
+                Entry::Free(tx) => Ok(TxGuard { owner: self.clone(), tx: Some(tx) }),
+                Entry::InUse { .. } => Err(gone("in use".into())),
+            },
+        }
+    }
+
+    /// Forgets an ended transaction and frees its connection.
+    fn conclude(&self, tx: Box<Transaction>, conclusion: Conclusion, reason: String) {
+        let elapsed = tx.started.elapsed();
+        let user = tx.user();
+        self.stats.user_transactions.inc(&[user, conclusion.name()]);
+        self.stats.user_transaction_nanos.add(&[user, conclusion.name()], nanos(elapsed));
+        let label = if conclusion == Conclusion::Commit { "Completed" } else { "Aborted" };
+        self.stats.transactions.record(&[label], elapsed);
+        self.log.send(&tx, conclusion);
+        let emptied = {
+            let mut state = lock(&self.state);
+            state.open.remove(&tx.id);
+            state.remember(tx.id, reason);
+            state.open.is_empty()
+        };
+        drop(tx);
+        if emptied {
+            self.empty.notify_waiters();
+        }
+    }
+
+    /// Rolls back every transaction that nobody uses at this moment; those in use follow when they
+    /// come back, until [`Transactions::open`].
+    pub async fn rollback_free(self: &Arc<Self>) {
+        let free: Vec<i64> = {
+            let mut state = lock(&self.state);
+            state.draining = true;
+            state.open.iter().filter(|(_, e)| matches!(e, Entry::Free(_))).map(|(id, _)| *id).collect()
+        };
+        for id in free {
+            if let Ok(guard) = self.take(id, "for rollback") {
+                guard.rollback(Conclusion::Kill, "transaction rolled back: serving stops").await;
+            }
+        }
+    }
+
+    /// Waits until no transaction is open.
+    pub async fn wait_empty(&self) {
+        loop {
+            let emptied = self.empty.notified();
+            if lock(&self.state).open.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        lock(&self.state).open.len()
+    }
+
+    /// Rolls back transactions that are open longer than allowed and not in use.
+    pub async fn kill_outdated(self: &Arc<Self>) {
+        if self.timeout.is_zero() {
+            return;
+        }
+        let old: Vec<i64> = {
+            let state = lock(&self.state);
+            let outdated = |entry: &Entry| matches!(entry, Entry::Free(tx) if tx.started.elapsed() >= self.timeout);
+            state.open.iter().filter(|(_, entry)| outdated(entry)).map(|(id, _)| *id).collect()
+        };
+        for id in old {
+            let Ok(guard) = self.take(id, "for tx killer rollback") else { continue };
+            tracing::warn!("killing transaction {id}: it is open longer than {:?}", self.timeout);
+            self.stats.kills.inc(&["Transactions"]);
+            guard.rollback(Conclusion::Kill, &format!("exceeded timeout: {}", go_duration(self.timeout))).await;
+        }
+    }
+}
+
+/// A duration of whole seconds or milliseconds as Go prints it.
+pub fn go_duration(duration: Duration) -> String {
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    let rest =
+        |s: u64| if millis > 0 { format!("{}s", s as f64 + f64::from(millis) / 1000.0) } else { format!("{s}s") };
+    match seconds {
+        0 if millis > 0 => format!("{}ms", duration.as_secs_f64() * 1000.0),
+        0..60 => rest(seconds),
+        60..3600 => format!("{}m{}", seconds / 60, rest(seconds % 60)),
+        _ => format!("{}h{}m{}", seconds / 3600, seconds / 60 % 60, rest(seconds % 60)),
+    }
+}
+
+async fn open_statements(conn: &mut DbConn, isolation: TransactionIsolation) -> Result<(), ExecError> {
+    let level = match isolation {
+        TransactionIsolation::Autocommit => return Ok(()),
+        TransactionIsolation::Default => None,
+        TransactionIsolation::RepeatableRead | TransactionIsolation::ConsistentSnapshotReadOnly => {
+            Some("repeatable read")
+        }
+        TransactionIsolation::ReadCommitted => Some("read committed"),
+        TransactionIsolation::ReadUncommitted => Some("read uncommitted"),
+        TransactionIsolation::Serializable => Some("serializable"),
+    };
+    if let Some(level) = level {
+        conn.run(&format!("set transaction isolation level {level}"), END_TIMEOUT).await?;
+    }
+    let begin = match isolation {
+        TransactionIsolation::ConsistentSnapshotReadOnly => "start transaction with consistent snapshot, read only",
+        _ => "begin",
+    };
+    conn.run(begin, END_TIMEOUT).await?;
+    Ok(())
+}
+
+impl TxGuard {
+    /// The transaction; an error only after it was ended.
+    pub fn get(&mut self) -> Result<&mut Transaction, ExecError> {
+        self.tx.as_deref_mut().ok_or_else(|| ExecError::new(Code::Aborted, "transaction ended"))
+    }
+
+    pub fn id(&self) -> i64 {
+        self.tx.as_ref().map_or(0, |tx| tx.id)
+    }
+
+    /// Commits and ends the transaction, whatever comes of it.
+    pub async fn commit(mut self) -> Result<(), ExecError> {
+        let Some(tx) = self.tx.as_deref_mut() else { return Ok(()) };
+        if !tx.autocommit {
+            let conn = tx.conn()?;
+            if let Err(error) = conn.run("commit", END_TIMEOUT).await {
+                // Whether it is committed is not known: closing leaves mysqld to decide, and nobody goes on with it.
+                conn.mark_broken();
+                return Err(error);
+            }
+        }
+        if let Some(tx) = self.tx.take() {
+            self.owner.conclude(tx, Conclusion::Commit, "transaction committed".into());
+        }
+        Ok(())
+    }
+
+    /// Rolls back and ends the transaction; a connection that cannot roll back is closed, which comes
+    /// to the same.
+    pub async fn rollback(mut self, conclusion: Conclusion, reason: &str) {
+        let Some(tx) = self.tx.as_deref_mut() else { return };
+        if !tx.autocommit
+            && let Ok(conn) = tx.conn()
+            && let Err(error) = conn.run("rollback", END_TIMEOUT).await
+        {
+            tracing::warn!("rollback: {error}");
+            conn.mark_broken();
+        }
+        if let Some(tx) = self.tx.take() {
+            self.owner.conclude(tx, conclusion, reason.into());
+        }
+    }
+
+    /// Takes the transaction out of the open ones: it is prepared now, and lives elsewhere.
+    pub fn into_prepared(mut self) -> Option<Box<Transaction>> {
+        let tx = self.tx.take()?;
+        let mut state = lock(&self.owner.state);
+        state.open.remove(&tx.id);
+        state.remember(tx.id, "prepared".into());
+        let emptied = state.open.is_empty();
+        drop(state);
+        if emptied {
+            self.owner.empty.notify_waiters();
+        }
+        Some(tx)
+    }
+
+    /// A prepared transaction on its way to commit or rollback.
+    pub fn from_prepared(owner: &Arc<Transactions>, tx: Box<Transaction>) -> Self {
+        lock(&owner.state).open.insert(tx.id, Entry::InUse { purpose: "for commit prepared" });
+        Self { owner: owner.clone(), tx: Some(tx) }
+    }
+}
+
+impl Drop for TxGuard {
+    fn drop(&mut self) {
+        let Some(mut tx) = self.tx.take() else { return };
+        if tx.conn.is_broken() {
+            self.owner.conclude(tx, Conclusion::Close, "closed".into());
+            return;
+        }
+        let mut state = lock(&self.owner.state);
+        if state.draining {
+            drop(state);
+            // Closing the connection rolls back without a statement that would have to be awaited.
+            if let Ok(conn) = tx.conn.get_mut() {
+                conn.mark_broken();
+            }
+            self.owner.conclude(tx, Conclusion::Kill, "transaction rolled back: serving stops".into());
+            return;
+        }
+        state.open.insert(tx.id, Entry::Free(tx));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_go_prints_them() {
+        for (millis, text) in [
+            (30_000, "30s"),
+            (500, "500ms"),
+            (1500, "1.5s"),
+            (60_000, "1m0s"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn ended_transactions_are_forgotten_in_order() {
+        let mut state = State::default();
+        for id in 0..=REMEMBERED as i64 {
+            state.remember(id, "transaction committed".into());
+        }
+        assert!(!state.ended.contains_key(&0));
+        assert!(state.ended.contains_key(&1));
+        assert_eq!(state.ended.len(), REMEMBERED);
+    }
+}
