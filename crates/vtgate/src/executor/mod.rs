@@ -1,0 +1,872 @@
+//! Runs a client's statement: plan, primitives, session.
+//!
+//! Owns: the way from a text to a result, and what a statement leaves behind in the session. Does
+//! not own: sending to shards (`scatter.rs`), ending transactions (`transaction.rs`), the protocols.
+//! Invariants: a statement seen before is neither parsed nor planned; nothing on the way waits for
+//! the topology; an error leaves the session as MySQL would leave it.
+
+mod direct;
+mod prepared;
+mod set;
+mod show;
+mod vschema_ddl;
+
+pub use direct::Direct;
+pub use show::like;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use futures::{StreamExt, TryStreamExt};
+use planner::{Destination, Opcode, Plan, Primitive, Route, SavepointAction, Target};
+use tabletclient::{ResultStream, health_check::type_text};
+use tokio::time::Instant;
+use topo::TopoServer;
+use vterrors::{Code, MysqlError, Result, VtError};
+use vtproto::{
+    query::{self, BindVariable, QueryResult, Type, execute_options::TransactionIsolation},
+    topodata::TabletType,
+    vtgate::CommitOrder,
+};
+use vtsql::{BindVars, Needs, Normalized, StatementKind, TransactionCharacteristic};
+
+use crate::{
+    caller::Caller,
+    plan_cache::{Cached, PlanCache, PlanKey},
+    query_log::{QueryLog, Record},
+    resolver::Resolver,
+    scatter::{Effect, Scatter, ShardQuery},
+    session::{Session, TransactionSettings},
+    stats::Stats,
+    transaction::Transactions,
+    vschema_watch::VSchemaWatch,
+};
+
+/// Settings of an [`Executor`].
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// Put in front of every error: `vtgate: http://host:15001/`.
+    pub error_prefix: String,
+    /// Type of targets that name none (`-default_tablet_type`).
+    pub default_tablet_type: TabletType,
+    /// Lift literals out of statements (`-normalize_queries`).
+    pub normalize: bool,
+    /// Results with more rows are counted (`-warn_memory_rows`).
+    pub warn_memory_rows: usize,
+    /// Cut statements and values out of errors (`-vtgate-config-terse-errors`).
+    pub terse_errors: bool,
+    /// Who may change the vschema (`-vschema_ddl_authorized_users`); `%` is everybody.
+    pub vschema_ddl_users: Vec<String>,
+    /// Bound on every statement (`-mysql_server_query_timeout`).
+    pub query_timeout: Option<Duration>,
+}
+
+/// Ends a connection or its statement: `(connection id, only the statement)`; false when there is no
+/// such connection.
+pub type Killer = Box<dyn Fn(u32, bool) -> bool + Send + Sync>;
+
+/// A plan with what is worked out of it once.
+#[derive(Debug)]
+pub struct Prepared {
+    pub plan: Plan,
+    /// The route's text, when the plan is one.
+    text: Arc<str>,
+    /// The plan's name in metrics: `SelectUnsharded`.
+    pub name: String,
+    calc_found_rows: bool,
+    counters: Option<Counters>,
+}
+
+#[derive(Debug)]
+struct Counters {
+    processed: Arc<AtomicI64>,
+    routed: Arc<AtomicI64>,
+    processed_by_table: Option<Arc<AtomicI64>>,
+    routed_by_table: Option<Arc<AtomicI64>>,
+}
+
+impl Counters {
+    fn count(&self, shards: usize) {
+        let shards = i64::try_from(shards).unwrap_or(i64::MAX);
+        self.processed.fetch_add(1, Ordering::Relaxed);
+        self.routed.fetch_add(shards, Ordering::Relaxed);
+        if let (Some(processed), Some(routed)) = (&self.processed_by_table, &self.routed_by_table) {
+            processed.fetch_add(1, Ordering::Relaxed);
+            routed.fetch_add(shards, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A result that is there, or one that arrives.
+pub enum Output {
+    Whole(QueryResult),
+    Rows(ResultStream),
+}
+
+/// The parts that an [`Executor`] is put together from.
+pub struct Parts {
+    pub config: ExecutorConfig,
+    pub scatter: Scatter,
+    pub resolver: Resolver,
+    pub vschema: Arc<VSchemaWatch>,
+    pub plans: Arc<PlanCache<Prepared>>,
+    pub stats: Stats,
+    pub log: Arc<QueryLog>,
+    /// For what changes the topology: vschema changes and metadata.
+    pub topo: TopoServer,
+}
+
+/// Runs statements. Cloning shares it.
+#[derive(Clone)]
+pub struct Executor {
+    parts: Arc<Parts>,
+    transactions: Transactions,
+    killer: Arc<OnceLock<Killer>>,
+}
+
+/// One statement under way, and what the log will say of it.
+struct Work<'a> {
+    caller: &'a Caller,
+    method: &'static str,
+    client_vars: &'a BindVars,
+    started: Instant,
+    plan_time: Duration,
+    statement: &'static str,
+    keyspace: String,
+    tablet_type: TabletType,
+    shard_queries: u64,
+    entry: Option<Arc<Cached<Prepared>>>,
+    vars: Option<Arc<BindVars>>,
+}
+
+impl Executor {
+    pub fn new(parts: Parts) -> Self {
+        let transactions = Transactions::new(parts.scatter.clone());
+        Self { parts: Arc::new(parts), transactions, killer: Arc::default() }
+    }
+
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    pub fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
+    /// Lets KILL work. Only the first call has an effect.
+    pub fn set_killer(&self, killer: Killer) {
+        if self.killer.set(killer).is_err() {
+            tracing::debug!("KILL is wired already");
+        }
+    }
+
+    /// Runs one statement and returns its whole result. `method` names the API in metrics.
+    ///
+    /// # Errors
+    /// Everything a statement can fail with, prefixed as Vitess prefixes it. The session is as the
+    /// statement left it.
+    pub async fn execute(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        method: &'static str,
+        sql: &[u8],
+        bind_variables: &BindVars,
+    ) -> Result<QueryResult> {
+        let mut work = Work::new(caller, method, bind_variables);
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.run(&mut work, session, sql, false) => outcome,
+            () = caller.cancelled.cancelled() => Err(interrupted()),
+        };
+        let outcome = match outcome {
+            Ok(Output::Whole(result)) => Ok(result),
+            Ok(Output::Rows(_)) => Err(VtError::new(Code::Internal, "a stream where none was asked for")),
+            Err(error) => Err(error),
+        };
+        self.ended(work, session, sql, outcome).await
+    }
+
+    /// Runs one statement, whose rows may arrive later. Memory does not grow with their number.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`]; later ones come from the stream.
+    pub async fn stream(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        method: &'static str,
+        sql: &[u8],
+        bind_variables: &BindVars,
+    ) -> Result<Output> {
+        let mut work = Work::new(caller, method, bind_variables);
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.run(&mut work, session, sql, true) => outcome,
+            () = caller.cancelled.cancelled() => Err(interrupted()),
+        };
+        match outcome {
+            Ok(Output::Rows(stream)) => {
+                self.ended(work, session, sql, Ok(QueryResult::default())).await?;
+                let (executor, cancelled) = (self.clone(), caller.cancelled.clone());
+                let end = async move {
+                    cancelled.cancelled_owned().await;
+                };
+                let stream = stream.take_until(end).map_err(move |error| executor.prefixed(error)).boxed();
+                Ok(Output::Rows(stream))
+            }
+            Ok(Output::Whole(result)) => self.ended(work, session, sql, Ok(result)).await.map(Output::Whole),
+            Err(error) => self.ended(work, session, sql, Err(error)).await.map(Output::Whole),
+        }
+    }
+
+    /// Metrics, log and the session's state after a statement.
+    async fn ended(
+        &self,
+        work: Work<'_>,
+        session: &mut Session,
+        sql: &[u8],
+        outcome: Result<QueryResult>,
+    ) -> Result<QueryResult> {
+        if session.must_rollback {
+            self.transactions.rollback(work.caller, session).await;
+        }
+        let outcome = outcome.map_err(|error| self.prefixed(error));
+        let elapsed = work.started.elapsed();
+        let parts = &self.parts;
+        let labels = [work.method, work.keyspace.as_str(), type_text(work.tablet_type)];
+        parts.stats.api.record(&labels, elapsed);
+        let rows = outcome.as_ref().map_or(0, |result| result.rows.len());
+        if let Err(error) = &outcome {
+            let code = error.code().as_str_name();
+            parts.stats.api_errors.inc(&[labels[0], labels[1], labels[2], code]);
+        } else {
+            parts.stats.rows_returned.add(&labels, i64::try_from(rows).unwrap_or(i64::MAX));
+        }
+        if let Some(entry) = &work.entry {
+            let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+            entry.executions.fetch_add(1, Ordering::Relaxed);
+            entry.nanos.fetch_add(nanos, Ordering::Relaxed);
+            entry.rows.fetch_add(rows as u64, Ordering::Relaxed);
+            entry.shard_queries.fetch_add(work.shard_queries, Ordering::Relaxed);
+            entry.errors.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
+        }
+        if rows > parts.config.warn_memory_rows {
+            parts.stats.warnings.inc(&["ResultsExceeded"]);
+        }
+        if parts.log.wanted() {
+            parts.log.send(&Record {
+                method: work.method,
+                remote: work.caller.remote.clone(),
+                username: work.caller.principal().to_string(),
+                immediate: work.caller.username().to_string(),
+                effective: work.caller.principal().to_string(),
+                started: SystemTime::now() - elapsed,
+                total: elapsed,
+                plan: work.plan_time,
+                statement: work.statement,
+                sql: String::from_utf8_lossy(sql).into_owned(),
+                bind_variables: work.vars.as_deref().unwrap_or(work.client_vars).clone(),
+                shard_queries: work.shard_queries,
+                rows_affected: outcome.as_ref().map_or(0, |result| result.rows_affected),
+                error: outcome.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+            });
+        }
+        outcome
+    }
+
+    /// `vtgate: http://host:15001/: …`
+    pub fn prefixed(&self, error: VtError) -> VtError {
+        let error = if self.parts.config.terse_errors { terse(error) } else { error };
+        error.wrap(&self.parts.config.error_prefix)
+    }
+
+    /// The session's target with the keyspace that is meant when none is named.
+    ///
+    /// # Errors
+    /// A target string that cannot be read.
+    pub fn target(&self, session: &mut Session) -> Result<Target> {
+        let mut target = session.target(self.parts.config.default_tablet_type)?;
+        if target.keyspace.is_empty()
+            && let Some(only) = self.parts.vschema.current().vschema.only_keyspace()
+        {
+            target.keyspace.push_str(&only.name);
+        }
+        Ok(target)
+    }
+
+    async fn run(&self, work: &mut Work<'_>, session: &mut Session, sql: &[u8], stream: bool) -> Result<Output> {
+        let normalized = self.normalized(sql, work.client_vars)?;
+        work.statement = normalized.kind.name();
+        let target = self.target(session)?;
+        work.keyspace.clone_from(&target.keyspace);
+        work.tablet_type = target.tablet_type;
+        match normalized.kind {
+            StatementKind::Empty => return Err(MysqlError::new(1065, "42000", "Query was empty").into()),
+            StatementKind::Unknown => {
+                let text = format!("unrecognized statement: {}", String::from_utf8_lossy(sql));
+                return Err(VtError::new(Code::InvalidArgument, text));
+            }
+            StatementKind::Comment => return Ok(Output::Whole(QueryResult::default())),
+            // SHOW WARNINGS tells of the statement before it.
+            StatementKind::Show => {}
+            _ => session.pb.warnings.clear(),
+        }
+        let entry = self.plan(session, &normalized)?;
+        work.entry = Some(entry.clone());
+        work.plan_time = work.started.elapsed();
+        let prepared = &entry.value;
+        if let Some(counters) = &prepared.counters
+            && !matches!(prepared.plan.primitive, Primitive::Route(_))
+        {
+            counters.count(0);
+        }
+        match &prepared.plan.primitive {
+            Primitive::Route(route) => {
+                let vars = self.bind_variables(session, work, &normalized, &prepared.plan.needs)?;
+                let limit = match route.timeout_ms {
+                    0 => self.parts.config.query_timeout,
+                    milliseconds => Some(Duration::from_millis(milliseconds)),
+                };
+                let running = self.route(work, session, &target, prepared, route, &normalized, vars, stream);
+                match limit {
+                    None => running.await,
+                    Some(limit) => tokio::time::timeout(limit, running)
+                        .await
+                        .map_err(|_| VtError::new(Code::DeadlineExceeded, "context deadline exceeded"))?,
+                }
+            }
+            other => {
+                let result = self.local(work, session, &target, other, &normalized).await;
+                result.map(Output::Whole)
+            }
+        }
+    }
+
+    /// The statement without literals, or as it is when that is not wanted.
+    fn normalized(&self, sql: &[u8], client_vars: &BindVars) -> Result<Normalized> {
+        let normalized = vtsql::normalize(sql)?;
+        // Names that we give must not meet names that the client has given.
+        let clash = |(name, _): &(String, BindVariable)| client_vars.contains_key(name);
+        if self.parts.config.normalize && (client_vars.is_empty() || !normalized.bind_vars.iter().any(clash)) {
+            return Ok(normalized);
+        }
+        // `?` became `:v1` …, which only a normalised text has.
+        if normalized.bind_vars.is_empty() || normalized.placeholders > 0 {
+            return Ok(normalized);
+        }
+        let (_, middle, _) = vtsql::split_margin_comments(sql);
+        let text = String::from_utf8(middle.to_vec())
+            .map_err(|_| VtError::new(Code::InvalidArgument, "the statement is not valid UTF-8"))?;
+        let fingerprint = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Ok(Normalized { sql: text, bind_vars: Vec::new(), fingerprint, ..normalized })
+    }
+
+    /// The plan of a statement: a cached one, or a new one.
+    fn plan(&self, session: &mut Session, normalized: &Normalized) -> Result<Arc<Cached<Prepared>>> {
+        let current = self.parts.vschema.current();
+        let target_string = session.pb.target_string.clone();
+        let key = PlanKey {
+            target: &target_string,
+            sql: &normalized.sql,
+            fingerprint: normalized.fingerprint,
+            vschema: current.number,
+        };
+        if let Some(cached) = self.parts.plans.get(&key) {
+            return Ok(cached);
+        }
+        let target = session.target(self.parts.config.default_tablet_type)?;
+        let statement = vtsql::parse(&normalized.sql)?;
+        let context =
+            planner::Context { vschema: &current.vschema, target: &target, in_transaction: session.in_transaction() };
+        let plan = planner::plan(&statement, &context)?;
+        let skip = !plan.cacheable || session.pb.options.as_ref().is_some_and(|o| o.skip_query_plan_cache);
+        let prepared = self.prepare(plan, &statement);
+        Ok(if skip { PlanCache::uncached(&key, prepared) } else { self.parts.plans.insert(&key, prepared) })
+    }
+
+    fn prepare(&self, plan: Plan, statement: &vtsql::Statement) -> Prepared {
+        let stats = &self.parts.stats;
+        let (text, name, counters) = match &plan.primitive {
+            Primitive::Route(route) => {
+                let name = plan_name(plan.kind, route.opcode);
+                let by_table = |counter: &servenv::stats::MultiCounter| {
+                    let table = route.table.as_deref()?;
+                    Some(counter.handle(&[&name, &route.keyspace, table]))
+                };
+                let counters = Counters {
+                    processed: stats.processed.handle(&[&name]),
+                    routed: stats.routed.handle(&[&name]),
+                    processed_by_table: by_table(&stats.processed_by_table),
+                    routed_by_table: by_table(&stats.routed_by_table),
+                };
+                (Arc::from(route.query.sql()), name, Some(counters))
+            }
+            _ => (Arc::from(""), plan.kind.name().to_string(), None),
+        };
+        let calc_found_rows = statement.facts.calc_found_rows;
+        Prepared { plan, text, name, calc_found_rows, counters }
+    }
+
+    /// All values that a statement's text refers to.
+    fn bind_variables(
+        &self,
+        session: &mut Session,
+        work: &mut Work<'_>,
+        normalized: &Normalized,
+        needs: &Needs,
+    ) -> Result<Arc<BindVars>> {
+        let mut vars = work.client_vars.clone();
+        vars.extend(normalized.bind_vars.iter().cloned());
+        if *needs != Needs::default() {
+            self.session_values(session, needs, &mut vars)?;
+        }
+        let vars = Arc::new(vars);
+        work.vars = Some(vars.clone());
+        Ok(vars)
+    }
+
+    /// Adds the values of session functions and variables.
+    fn session_values(&self, session: &mut Session, needs: &Needs, vars: &mut BindVars) -> Result<()> {
+        let mut add = |name: &str, of: Type, value: String| {
+            let value = BindVariable { r#type: of.into(), value: value.into(), values: Vec::new() };
+            vars.insert(name.to_string(), value);
+        };
+        if needs.last_insert_id {
+            add("__lastInsertId", Type::Uint64, session.pb.last_insert_id.to_string());
+        }
+        if needs.found_rows {
+            add("__vtfrows", Type::Uint64, session.pb.found_rows.to_string());
+        }
+        if needs.row_count {
+            add("__vtrcount", Type::Int64, session.pb.row_count.to_string());
+        }
+        if needs.database {
+            let keyspace = self.target(session)?.keyspace;
+            if keyspace.is_empty() {
+                vars.insert("__vtdbname".into(), BindVariable { r#type: Type::NullType.into(), ..Default::default() });
+            } else {
+                let value = BindVariable { r#type: Type::Varchar.into(), value: keyspace.into(), values: Vec::new() };
+                vars.insert("__vtdbname".into(), value);
+            }
+        }
+        for name in &needs.user_vars {
+            let known = session.pb.user_defined_variables.get(name).cloned();
+            let value = known.unwrap_or(BindVariable { r#type: Type::NullType.into(), ..Default::default() });
+            vars.insert(format!("__vtudv{name}"), value);
+        }
+        for name in &needs.system_vars {
+            vars.insert(format!("__vt{name}"), set::own_variable(self, session, name));
+        }
+        Ok(())
+    }
+
+    /// Runs a route.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
+    async fn route(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        prepared: &Prepared,
+        route: &Route,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+        stream: bool,
+    ) -> Result<Output> {
+        let caller = work.caller;
+        let tablet_type = target.tablet_type;
+        if route.needs_connection && !session.in_transaction() {
+            return Err(VtError::new(
+                Code::Unimplemented,
+                "locks that belong to a connection are only supported inside a transaction",
+            ));
+        }
+        let targets = self.parts.resolver.resolve(&route.keyspace, tablet_type, &route.destination).await?;
+        check_shards(route, &normalized.sql, &targets)?;
+        let text = self.text(prepared, route, normalized);
+        let queries: Vec<ShardQuery> = targets
+            .into_iter()
+            .map(|target| ShardQuery { target, sql: text.clone(), bind_variables: vars.clone() })
+            .collect();
+        work.shard_queries += queries.len() as u64;
+        if let Some(counters) = &prepared.counters {
+            counters.count(queries.len());
+        }
+        let effect = match normalized.kind {
+            _ if route.is_write => Effect::Write,
+            _ if route.is_ddl => Effect::Other,
+            StatementKind::Select if route.opcode == Opcode::NextSequence => Effect::Other,
+            StatementKind::Select | StatementKind::Show | StatementKind::Explain | StatementKind::Describe => {
+                Effect::Read
+            }
+            _ => Effect::Other,
+        };
+        if route.is_ddl && session.in_transaction() {
+            // As in MySQL: it ends the transaction.
+            self.transactions.commit(caller, session).await?;
+        } else if !session.pb.autocommit
+            && !session.in_transaction()
+            && tablet_type == TabletType::Master
+            && (effect == Effect::Write || normalized.kind == StatementKind::Select)
+        {
+            self.transactions.begin(caller, session).await?;
+        }
+        if effect == Effect::Write && session.in_transaction() && session.is_read_only() {
+            let text = "Cannot execute statement in a READ ONLY transaction.";
+            return Err(MysqlError::new(1792, "25006", text).into());
+        }
+        let wrap = |error: VtError| match route.error_context {
+            Some(context) => error.wrap(context),
+            None => error,
+        };
+        if stream && effect == Effect::Read && !prepared.calc_found_rows {
+            let rows = self.parts.scatter.stream_many(caller, session, &queries).await.map_err(wrap)?;
+            let context = route.error_context;
+            let rows = rows.map_err(move |error| match context {
+                Some(context) => error.wrap(context),
+                None => error,
+            });
+            return Ok(Output::Rows(rows.boxed()));
+        }
+        let found_rows = prepared.calc_found_rows.then(|| queries.first().cloned()).flatten();
+        let outcome = match found_rows {
+            Some(query) => self.with_found_rows(caller, session, query).await,
+            None if effect == Effect::Write && queries.len() > 1 && !session.in_transaction() => {
+                self.in_own_transaction(caller, session, &queries).await
+            }
+            None => self
+                .parts
+                .scatter
+                .execute_many(caller, session, &queries, effect, CommitOrder::Normal)
+                .await
+                .inspect(|result| session.pb.found_rows = result.rows.len() as u64),
+        };
+        let result = outcome.map_err(wrap)?;
+        if result.insert_id != 0 {
+            session.pb.last_insert_id = result.insert_id;
+        }
+        session.pb.row_count =
+            if result.fields.is_empty() { i64::try_from(result.rows_affected).unwrap_or(i64::MAX) } else { -1 };
+        if !matches!(effect, Effect::Read) {
+            session.pb.found_rows = 0;
+        }
+        Ok(Output::Whole(result))
+    }
+
+    /// A write to several shards in autocommit mode: all of it or nothing, as far as the
+    /// transaction mode promises.
+    async fn in_own_transaction(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+    ) -> Result<QueryResult> {
+        self.transactions.begin(caller, session).await?;
+        let outcome =
+            self.parts.scatter.execute_many(caller, session, queries, Effect::Write, CommitOrder::Normal).await;
+        match outcome {
+            Ok(result) => {
+                self.transactions.commit(caller, session).await?;
+                Ok(result)
+            }
+            Err(error) => {
+                self.transactions.rollback(caller, session).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// `select sql_calc_found_rows …`: the number has to come from the same connection.
+    async fn with_found_rows(&self, caller: &Caller, session: &mut Session, query: ShardQuery) -> Result<QueryResult> {
+        let own = !session.in_transaction() && query.target.tablet_type() == TabletType::Master;
+        if own {
+            self.transactions.begin(caller, session).await?;
+        }
+        let scatter = &self.parts.scatter;
+        let outcome = async {
+            let order = CommitOrder::Normal;
+            let result = scatter.execute_one(caller, session, &query, Effect::Read, order).await?;
+            let count =
+                ShardQuery { sql: "select found_rows()".into(), bind_variables: Arc::default(), ..query.clone() };
+            let count = scatter.execute_one(caller, session, &count, Effect::Read, order).await?;
+            session.pb.found_rows = first_value(&count).and_then(|v| v.parse().ok()).unwrap_or_default();
+            Ok(result)
+        }
+        .await;
+        if own {
+            self.transactions.rollback(caller, session).await;
+        }
+        outcome
+    }
+
+    /// The text for tablets, with the comments that the client put around it.
+    fn text(&self, prepared: &Prepared, route: &Route, normalized: &Normalized) -> Arc<str> {
+        if normalized.leading.is_empty() && normalized.trailing.is_empty() && !route.unfriendly {
+            return prepared.text.clone();
+        }
+        let mut text = String::with_capacity(prepared.text.len() + 64);
+        text.push_str(&normalized.leading);
+        if !text.is_empty() && !text.ends_with(char::is_whitespace) {
+            text.push(' ');
+        }
+        text.push_str(&prepared.text);
+        if route.unfriendly {
+            self.parts.stats.unfriendly.inc();
+            text.push_str(" /* vtgate:: filtered_replication_unfriendly */");
+        }
+        if !normalized.trailing.is_empty() && !normalized.trailing.starts_with(char::is_whitespace) {
+            text.push(' ');
+        }
+        text.push_str(&normalized.trailing);
+        text.into()
+    }
+
+    /// Runs what needs no shard, or finds its shards itself.
+    async fn local(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        primitive: &Primitive,
+        normalized: &Normalized,
+    ) -> Result<QueryResult> {
+        let caller = work.caller;
+        let nothing = QueryResult::default();
+        match primitive {
+            Primitive::Route(_) => Err(VtError::new(Code::Internal, "a route where none belongs")),
+            Primitive::Rows(rows) => {
+                session.pb.found_rows = rows.rows.len() as u64;
+                session.pb.row_count = -1;
+                Ok(rows.clone())
+            }
+            Primitive::Show(action) => {
+                let result = self.show(session, action, target.tablet_type).await?;
+                session.pb.found_rows = result.rows.len() as u64;
+                session.pb.row_count = -1;
+                Ok(result)
+            }
+            Primitive::Set(actions) => {
+                self.set(work, session, actions, normalized).await?;
+                session.pb.row_count = 0;
+                Ok(nothing)
+            }
+            Primitive::Use(new) => {
+                let refused = |code: Code, text: String| Err(VtError::new(code, text));
+                if session.in_transaction() && new.tablet_type != TabletType::Master {
+                    let of = new.tablet_type.as_str_name();
+                    return refused(
+                        Code::InvalidArgument,
+                        format!("cannot change to a non-master type in the middle of a transaction: {of}"),
+                    );
+                }
+                session.pb.target_string = new.to_string();
+                Ok(nothing)
+            }
+            Primitive::Begin(characteristics) => {
+                if target.tablet_type != TabletType::Master {
+                    let of = target.tablet_type.as_str_name();
+                    return Err(VtError::new(
+                        Code::InvalidArgument,
+                        format!("transactions are supported only for master tablet types, current type: {of}"),
+                    ));
+                }
+                let next = session.transaction;
+                self.transactions.begin(caller, session).await?;
+                session.transaction = begin_settings(next, characteristics);
+                Ok(nothing)
+            }
+            Primitive::Commit => {
+                self.transactions.commit(caller, session).await?;
+                Ok(nothing)
+            }
+            Primitive::Rollback => {
+                self.transactions.rollback(caller, session).await;
+                Ok(nothing)
+            }
+            Primitive::Savepoint { action, name } => {
+                match action {
+                    SavepointAction::Create => self.transactions.savepoint(caller, session, name).await?,
+                    SavepointAction::Release => self.transactions.release(caller, session, name).await?,
+                    SavepointAction::RollbackTo => self.transactions.rollback_to(caller, session, name).await?,
+                }
+                Ok(nothing)
+            }
+            Primitive::Kill(kill) => {
+                let known = u32::try_from(kill.id).ok().zip(self.killer.get());
+                if known.is_some_and(|(id, killer)| killer(id, kill.query)) {
+                    return Ok(nothing);
+                }
+                Err(MysqlError::new(1094, "HY000", format!("Unknown thread id: {}", kill.id)).into())
+            }
+            Primitive::VschemaDdl { keyspace, command } => {
+                self.vschema_ddl(caller, keyspace, command).await?;
+                Ok(nothing)
+            }
+            Primitive::Prepare(statement) => {
+                self.prepare_text(session, statement)?;
+                Ok(nothing)
+            }
+            Primitive::Execute(statement) => self.execute_text(work, session, statement).await,
+            Primitive::Deallocate(name) => {
+                self.deallocate_text(session, name)?;
+                Ok(nothing)
+            }
+            Primitive::Nothing => Ok(nothing),
+        }
+    }
+
+    /// Runs a text of our own on some shard of a keyspace, in the session's transaction if there is
+    /// one there.
+    async fn on_any_shard(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        keyspace: &str,
+        sql: &str,
+        vars: BindVars,
+    ) -> Result<QueryResult> {
+        let tablet_type = self.target(session)?.tablet_type;
+        let targets = self.parts.resolver.resolve(keyspace, tablet_type, &Destination::AnyShard).await?;
+        let [target] = <[query::Target; 1]>::try_from(targets)
+            .map_err(|_| VtError::new(Code::Internal, "any shard is not one shard"))?;
+        let query = ShardQuery { target, sql: sql.into(), bind_variables: Arc::new(vars) };
+        self.parts.scatter.execute_one(caller, session, &query, Effect::Read, CommitOrder::Normal).await
+    }
+}
+
+impl<'a> Work<'a> {
+    fn new(caller: &'a Caller, method: &'static str, client_vars: &'a BindVars) -> Self {
+        Self {
+            caller,
+            method,
+            client_vars,
+            started: Instant::now(),
+            plan_time: Duration::ZERO,
+            statement: "",
+            keyspace: String::new(),
+            tablet_type: TabletType::Master,
+            shard_queries: 0,
+            entry: None,
+            vars: None,
+        }
+    }
+}
+
+/// What `start transaction …` asks for, on top of an earlier `set transaction …`.
+fn begin_settings(next: TransactionSettings, characteristics: &[TransactionCharacteristic]) -> TransactionSettings {
+    let mut settings = next;
+    for characteristic in characteristics {
+        set::characteristic(&mut settings, *characteristic);
+    }
+    let snapshot = characteristics.contains(&TransactionCharacteristic::ConsistentSnapshot);
+    if snapshot && settings.read_only == Some(true) {
+        settings.isolation = Some(TransactionIsolation::ConsistentSnapshotReadOnly.into());
+    }
+    settings
+}
+
+/// Refuses more shards than the statement can have.
+fn check_shards(route: &Route, sql: &str, targets: &[query::Target]) -> Result<()> {
+    if targets.len() == 1 {
+        return Ok(());
+    }
+    if route.opcode == Opcode::Unsharded {
+        let text = format!("Keyspace does not have exactly one shard: {} has {}", route.keyspace, targets.len());
+        return Err(VtError::new(Code::FailedPrecondition, text));
+    }
+    if route.single_shard {
+        let to = match &route.destination {
+            Destination::AnyShard => "DestinationAnyShard()".to_string(),
+            Destination::AllShards => "DestinationAllShards()".to_string(),
+            Destination::Explicit(keyrange::Destination::Shard(name)) => format!("DestinationShard({name})"),
+            Destination::Explicit(keyrange::Destination::KeyspaceId(id)) => format!("DestinationKeyspaceID({id})"),
+            Destination::Explicit(keyrange::Destination::ExactKeyRange(range)) => {
+                format!("DestinationExactKeyRange({range})")
+            }
+            Destination::KeyspaceIds(ids) => {
+                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                format!("DestinationKeyspaceIDs({})", ids.join(","))
+            }
+        };
+        let text = format!("Destination can only be a single shard for statement: {sql}, got: {to}");
+        return Err(VtError::new(Code::InvalidArgument, text));
+    }
+    Ok(())
+}
+
+/// The plan's name as metrics of Vitess spell it.
+fn plan_name(kind: StatementKind, opcode: Opcode) -> String {
+    let verb = match kind {
+        StatementKind::Insert | StatementKind::Replace => "Insert",
+        StatementKind::Update => "Update",
+        StatementKind::Delete => "Delete",
+        StatementKind::Select => "Select",
+        other => return capitalised(other.name()),
+    };
+    let way = match opcode {
+        Opcode::Unsharded => "Unsharded",
+        Opcode::EqualUnique => "EqualUnique",
+        Opcode::Equal => "Equal",
+        Opcode::In => "IN",
+        Opcode::Scatter => "Scatter",
+        Opcode::NextSequence => "Next",
+        Opcode::Reference => "Reference",
+        Opcode::Dba => "DBA",
+        Opcode::ByDestination => "ByDestination",
+    };
+    format!("{verb}{way}")
+}
+
+fn capitalised(name: &str) -> String {
+    let mut lower = name.to_ascii_lowercase();
+    if let Some(first) = lower.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    lower
+}
+
+/// What a client gets whose statement was killed, or who has gone.
+pub fn interrupted() -> VtError {
+    let error = MysqlError::new(1317, "70100", "Query execution was interrupted");
+    VtError::new(Code::Canceled, error.to_string())
+}
+
+/// The error without the statement and its values.
+fn terse(error: VtError) -> VtError {
+    match error.message().split_once(": Sql: \"") {
+        Some((short, _)) => VtError::new(error.code(), short),
+        None => error,
+    }
+}
+
+/// The first column of the first row, as text.
+fn first_value(result: &QueryResult) -> Option<String> {
+    let row = result.rows.first()?;
+    let length = usize::try_from(*row.lengths.first()?).ok()?;
+    Some(String::from_utf8_lossy(row.values.get(..length)?).into_owned())
+}
+
+/// The type and value of the first column of the first row; NULL when there is none.
+fn first_bind_variable(result: &QueryResult) -> BindVariable {
+    let null = BindVariable { r#type: Type::NullType.into(), ..Default::default() };
+    let (Some(row), Some(field)) = (result.rows.first(), result.fields.first()) else { return null };
+    let Some(length) = row.lengths.first().and_then(|length| usize::try_from(*length).ok()) else { return null };
+    if row.values.len() < length {
+        return null;
+    }
+    BindVariable { r#type: field.r#type, value: row.values.slice(..length), values: Vec::new() }
+}
+
+/// No variables.
+pub fn no_variables() -> BindVars {
+    BTreeMap::new()
+}

@@ -1,0 +1,333 @@
+//! A vtgate put together: discovery, executor, servers; and how it stops.
+//!
+//! Owns: the order of a start (the topology, tablets, then clients) and of a stop (no new clients,
+//! running statements end, then the rest).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result};
+use mysql::server::{AuthServer, Server as MysqlServer, ServerConfig, bind_unix};
+use servenv::{Env, Registry, Server};
+use tabletclient::{Gateway, GatewayOptions, HealthCheck, TopologyWatcher, buffer::Buffer, health_check::target_text};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use topo::{TopoServer, srv_cache::SrvTopoCache};
+use vtproto::{query::Target, topodata::TabletType};
+
+use crate::{
+    config::{Config, MysqlConfig},
+    executor::{Executor, ExecutorConfig, Parts},
+    grpc::VitessService,
+    http::{self, Pages},
+    mysql_server::MysqlHandler,
+    plan_cache::PlanCache,
+    query_log::QueryLog,
+    resolver::Resolver,
+    scatter::Scatter,
+    stats::{self, Stats},
+    vschema_watch::VSchemaWatch,
+};
+
+/// A running vtgate without its HTTP and gRPC servers, which the program (or a test) adds. Dropping
+/// it stops everything without grace.
+pub struct Gate {
+    pub executor: Executor,
+    config: Config,
+    mysql: Option<MysqlFront>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _watchers: Arc<Vec<TopologyWatcher>>,
+}
+
+struct MysqlFront {
+    server: Arc<MysqlServer<MysqlHandler>>,
+    address: Option<SocketAddr>,
+    /// Ends the listeners, not the connections.
+    stop_accepting: CancellationToken,
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(mysql) = &self.mysql {
+            mysql.stop_accepting.cancel();
+        }
+    }
+}
+
+impl Gate {
+    /// Starts discovery, waits for tablets as configured, and only then lets MySQL clients in.
+    ///
+    /// # Errors
+    /// A listener cannot be bound, a file cannot be read, the settings of MySQL logins are wrong.
+    pub async fn start(config: Config, topo: TopoServer, registry: &Registry) -> Result<Self> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let stats = Stats::new(registry);
+        let dial = config.dial.clone();
+        let health = HealthCheck::new(config.health.clone(), move |tablet| tabletclient::grpc::dial(tablet, &dial));
+        let options = GatewayOptions { cell: config.cell.clone(), retry_count: config.retry_count };
+        let buffer = Buffer::new(config.buffer.clone());
+        let gateway = Gateway::start(options, health.clone(), buffer, Arc::new(stats.clone()));
+        stats::register_gateway(registry, &gateway);
+        let watch = |cell: &String| TopologyWatcher::start(topo.clone(), cell, config.watcher.clone(), health.clone());
+        let watchers: Arc<Vec<TopologyWatcher>> = Arc::new(config.cells_to_watch.iter().map(watch).collect());
+        stats::register_watchers(registry, &watchers);
+
+        let cache = SrvTopoCache::new(topo.clone(), config.srv_cache);
+        let vschema = VSchemaWatch::new();
+        let plans = Arc::new(PlanCache::new(config.plan_cache_entries));
+        stats::register_plans(registry, &plans, &vschema);
+        let states = cache.watch_srv_vschema(&config.cell);
+        let (follower, to_clear, stopped) = (vschema.clone(), plans.clone(), stop.clone());
+        tasks.spawn(async move {
+            stopped.run_until_cancelled(follower.follow(states, move || to_clear.clear())).await;
+        });
+        let log = QueryLog::new(registry, config.query_log.clone(), config.query_log_file.as_deref())
+            .with_context(|| format!("-log_queries_to_file {:?}", config.query_log_file))?;
+        let executor = Executor::new(Parts {
+            config: executor_config(&config),
+            scatter: Scatter::new(gateway, config.transaction_mode, config.max_memory_rows),
+            resolver: Resolver::new(cache, &config.cell),
+            vschema,
+            plans,
+            stats,
+            log,
+            topo,
+        });
+        let mut gate = Self { executor, config, mysql: None, tasks, stop, _watchers: watchers };
+        gate.wait_for_tablets().await;
+        if gate.config.mysql.is_wanted() {
+            gate.mysql = Some(gate.start_mysql(registry).await?);
+        }
+        Ok(gate)
+    }
+
+    /// Waits until every shard that our cell serves has a tablet of the types of
+    /// `-tablet_types_to_wait`, or until the time for that is over.
+    async fn wait_for_tablets(&self) {
+        let limit = self.config.initial_tablet_timeout;
+        let deadline = tokio::time::Instant::now() + limit;
+        let resolver = &self.executor.parts().resolver;
+        let mut targets: Vec<Target> = Vec::new();
+        if !self.config.tablet_types_to_wait.is_empty() {
+            let find = async {
+                let keyspaces = resolver.keyspaces().await?;
+                for keyspace in keyspaces.iter() {
+                    for tablet_type in &self.config.tablet_types_to_wait {
+                        targets.extend(self.served(keyspace, *tablet_type).await);
+                    }
+                }
+                Ok::<_, vterrors::VtError>(())
+            };
+            match tokio::time::timeout_at(deadline, find).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("cannot list keyspaces: {error}"),
+                Err(_) => tracing::warn!("listing keyspaces took longer than {limit:?}"),
+            }
+        }
+        targets.sort_by_cached_key(target_text);
+        targets.dedup();
+        tracing::info!("waiting for tablets of {} targets for up to {limit:?}", targets.len());
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let health = self.executor.parts().scatter.gateway().health();
+        if let Err(error) = health.wait_for_tablets(&targets, left).await {
+            tracing::warn!("serving in degraded mode: {error}");
+        }
+    }
+
+    async fn served(&self, keyspace: &str, tablet_type: TabletType) -> Vec<Target> {
+        match self.executor.parts().resolver.shards(keyspace, tablet_type).await {
+            Ok((keyspace, shards)) => shards
+                .into_iter()
+                .map(|shard| Target {
+                    keyspace: keyspace.clone(),
+                    shard: shard.name,
+                    tablet_type: tablet_type.into(),
+                    cell: String::new(),
+                })
+                .collect(),
+            Err(error) => {
+                tracing::debug!(keyspace, "not waited for: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn start_mysql(&self, registry: &Registry) -> Result<MysqlFront> {
+        let settings = &self.config.mysql;
+        let auth = AuthServer::from_flags(&settings.auth_implementation, &settings.auth_file, &settings.auth_string)?;
+        self.reload_users(&auth);
+        let server_config = ServerConfig {
+            server_version: settings.server_version.clone(),
+            tls: mysql_tls(settings)?,
+            require_secure_transport: settings.require_tls,
+            read_timeout: settings.read_timeout,
+            write_timeout: settings.write_timeout,
+            slow_connect_warn: settings.slow_connect_warn,
+            ..ServerConfig::new(auth)
+        };
+        let handler = Arc::new(MysqlHandler::new(self.executor.clone(), registry));
+        let server = MysqlServer::new(server_config, handler);
+        let killer = Arc::downgrade(&server);
+        self.executor.set_killer(Box::new(move |id, query_only| {
+            killer.upgrade().is_some_and(|server| server.kill(id, query_only))
+        }));
+        let stop_accepting = CancellationToken::new();
+        let mut address = None;
+        if let Some(port) = settings.port {
+            let listener = bind_tcp(&settings.bind_address, port).await?;
+            address = listener.local_addr().ok();
+            tracing::info!("MySQL on {address:?}");
+            self.tasks.spawn(server.clone().serve_tcp(listener, stop_accepting.clone()));
+        }
+        if let Some(path) = &settings.socket {
+            let listener = bind_unix(path).with_context(|| format!("-mysql_server_socket_path {}", path.display()))?;
+            tracing::info!("MySQL on {}", path.display());
+            self.tasks.spawn(server.clone().serve_unix(listener, stop_accepting.clone()));
+        }
+        Ok(MysqlFront { server, address, stop_accepting })
+    }
+
+    /// Reads the file of users again at SIGHUP and, if asked for, now and then.
+    fn reload_users(&self, auth: &AuthServer) {
+        if self.config.mysql.auth_file.is_empty() || self.config.mysql.auth_implementation != "static" {
+            return;
+        }
+        let (auth, every, stop) = (auth.clone(), self.config.mysql.auth_reload, self.stop.clone());
+        self.tasks.spawn(async move {
+            let mut hangups = match servenv::hangups() {
+                Ok(hangups) => hangups,
+                Err(error) => {
+                    tracing::error!("SIGHUP will not reload users: {error}");
+                    return;
+                }
+            };
+            loop {
+                let tick = async {
+                    match every {
+                        Some(every) => tokio::time::sleep(every).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    Some(()) = hangups.recv() => {}
+                    () = tick => {}
+                }
+                if let Err(error) = auth.reload() {
+                    tracing::error!("users are unchanged: {error}");
+                }
+            }
+        });
+    }
+
+    /// Where MySQL clients connect over TCP, if they can.
+    pub fn mysql_address(&self) -> Option<SocketAddr> {
+        self.mysql.as_ref()?.address
+    }
+
+    /// The gRPC service for clients.
+    pub fn grpc_service(&self) -> VitessService {
+        VitessService::new(self.executor.clone(), self.config.use_effective_caller_id, self.config.stream_buffer_size)
+    }
+
+    /// What the HTTP pages need.
+    pub fn pages(&self) -> Pages {
+        Pages {
+            executor: self.executor.clone(),
+            sql_max_length: self.config.sql_max_length_ui,
+            redact: self.config.query_log.redact,
+        }
+    }
+
+    /// Lets no new MySQL clients in and waits for running statements and open transactions, up to
+    /// `-onterm_timeout`.
+    pub async fn drain(&self) {
+        if let Some(mysql) = &self.mysql {
+            mysql.stop_accepting.cancel();
+            if let Some(path) = &self.config.mysql.socket {
+                // The next vtgate would find it and ask itself who it belongs to.
+                let _ = std::fs::remove_file(path);
+            }
+            mysql.server.drain(self.config.onterm_timeout).await;
+        }
+    }
+}
+
+fn executor_config(config: &Config) -> ExecutorConfig {
+    ExecutorConfig {
+        error_prefix: format!("vtgate: http://{}:{}/", own_host(), config.http_port),
+        default_tablet_type: config.default_tablet_type,
+        normalize: config.normalize,
+        warn_memory_rows: config.warn_memory_rows,
+        terse_errors: config.terse_errors,
+        vschema_ddl_users: config.vschema_ddl_users.clone(),
+        query_timeout: config.query_timeout,
+    }
+}
+
+/// The name of this machine, as users can open it in a browser.
+fn own_host() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|_| "localhost".into())
+}
+
+async fn bind_tcp(address: &str, port: u16) -> Result<TcpListener> {
+    let bound = match TcpListener::bind(format!("{address}:{port}")).await {
+        // A machine without IPv6.
+        Err(_) if address == "[::]" => TcpListener::bind(("0.0.0.0", port)).await,
+        bound => bound,
+    };
+    bound.with_context(|| format!("-mysql_server_port {port}: cannot listen on {address}"))
+}
+
+fn mysql_tls(settings: &MysqlConfig) -> Result<Option<Arc<rustls::ServerConfig>>> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let (cert, key, ca) = (&settings.tls_cert, &settings.tls_key, &settings.tls_ca);
+    if cert.as_os_str().is_empty() || key.as_os_str().is_empty() {
+        if settings.require_tls {
+            anyhow::bail!(
+                "-mysql_server_require_secure_transport needs -mysql_server_ssl_cert and -mysql_server_ssl_key"
+            );
+        }
+        return Ok(None);
+    }
+    let certificates = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>> {
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        read.with_context(|| path.display().to_string())
+    };
+    let chain = certificates(cert)?;
+    let key = PrivateKeyDer::from_pem_file(key).with_context(|| key.display().to_string())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = if ca.as_os_str().is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        let mut roots = rustls::RootCertStore::empty();
+        for authority in certificates(ca)? {
+            roots.add(authority).with_context(|| ca.display().to_string())?;
+        }
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        builder.with_client_cert_verifier(verifier)
+    };
+    Ok(Some(Arc::new(builder.with_single_cert(chain, key)?)))
+}
+
+/// Runs vtgate until `shutdown` resolves.
+///
+/// # Errors
+/// What keeps it from starting: bad flags, no topology, ports that are taken.
+pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let config = Config::from_env(&env)?;
+    let topo = crate::config::open_topo(&env).await?;
+    let gate = Arc::new(Gate::start(config, topo, env.stats()).await?);
+    let mut server: Server = env.server();
+    server.grpc("grpc-vtgateservice", gate.grpc_service().into_service(env.grpc_max_message_size()));
+    http::register(&mut server, gate.pages());
+    server.health(|| async { Ok(()) });
+    let draining = gate.clone();
+    server.on_term_sync(move || async move { draining.drain().await });
+    server.run(shutdown).await?;
+    Ok(())
+}

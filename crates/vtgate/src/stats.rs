@@ -1,0 +1,300 @@
+//! The numbers of vtgate, under the names that dashboards and tests of Vitess read.
+//!
+//! Owns: registration and the handles that hot paths count on. The health check, the buffer and the
+//! plan cache keep their own numbers, which are read when somebody asks.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use servenv::{
+    Registry,
+    stats::{Counter, MultiCounter, MultiTimings},
+};
+use tabletclient::{CallObserver, Gateway, TopologyWatcher, health_check::type_text};
+use vterrors::Code;
+use vtproto::query::Target;
+
+use crate::{plan_cache::PlanCache, vschema_watch::VSchemaWatch};
+
+/// What is counted as statements run. Clones share the numbers.
+#[derive(Clone)]
+pub struct Stats {
+    pub api: MultiTimings,
+    pub api_errors: MultiCounter,
+    pub rows_returned: MultiCounter,
+    pub processed: MultiCounter,
+    pub routed: MultiCounter,
+    pub processed_by_table: MultiCounter,
+    pub routed_by_table: MultiCounter,
+    pub warnings: MultiCounter,
+    pub unfriendly: Counter,
+    pub partial_scatter: Counter,
+    tablet_calls: MultiTimings,
+    tablet_call_errors: MultiCounter,
+}
+
+impl Stats {
+    pub fn new(registry: &Registry) -> Self {
+        let api_labels = ["Operation", "Keyspace", "DbType"];
+        let api = registry.multi_timings("VtgateApi", "VtgateApi timings", &api_labels);
+        let api_errors = registry.multi_counter(
+            "VtgateApiErrorCounts",
+            "Vtgate API error counts per error type",
+            &["Operation", "Keyspace", "DbType", "Code"],
+        );
+        let stats = Self {
+            rows_returned: registry.multi_counter(
+                "VtgateApiRowsReturned",
+                "Rows returned through the VTgate API",
+                &api_labels,
+            ),
+            processed: registry.multi_counter(
+                "QueriesProcessed",
+                "Queries processed at vtgate by plan type",
+                &["Plan"],
+            ),
+            routed: registry.multi_counter(
+                "QueriesRouted",
+                "Queries routed from vtgate to vttablet by plan type",
+                &["Plan"],
+            ),
+            processed_by_table: registry.multi_counter(
+                "QueriesProcessedByTable",
+                "Queries processed at vtgate by plan type and table",
+                &["Plan", "Keyspace", "Table"],
+            ),
+            routed_by_table: registry.multi_counter(
+                "QueriesRoutedByTable",
+                "Queries routed from vtgate to vttablet by plan type and table",
+                &["Plan", "Keyspace", "Table"],
+            ),
+            warnings: registry
+                .multi_counter("VtGateWarnings", "Vtgate warnings", &["type"])
+                .with_zeros(&["IgnoredSet", "ResultsExceeded"]),
+            unfriendly: registry.counter(
+                "FilteredReplicationUnfriendlyStatementsCount",
+                "Count of filtered replication unfriendly statements",
+            ),
+            partial_scatter: registry
+                .counter("PartialSuccessScatterQueries", "Count of partially successful scatter queries"),
+            tablet_calls: registry.multi_timings(
+                "VttabletCall",
+                "Scatter connection timings",
+                &["Operation", "Keyspace", "ShardName", "DbType"],
+            ),
+            tablet_call_errors: registry.multi_counter(
+                "VttabletCallErrorCount",
+                "Error count from tablet calls in scatter conns",
+                &["Operation", "Keyspace", "ShardName", "DbType"],
+            ),
+            api: api.clone(),
+            api_errors: api_errors.clone(),
+        };
+        // 15 minutes in samples of 5 seconds, as in Vitess.
+        let rate = |name: &str, counts: Box<dyn Fn() -> BTreeMap<String, i64> + Send + Sync>| {
+            registry.rates(name, 180, Duration::from_secs(5), counts);
+        };
+        for (name, label) in [("QPSByOperation", "Operation"), ("QPSByKeyspace", "Keyspace"), ("QPSByDbType", "DbType")]
+        {
+            let api = api.clone();
+            rate(name, Box::new(move || api.counts_by(label)));
+        }
+        for (name, position) in
+            [("ErrorsByOperation", 0), ("ErrorsByKeyspace", 1), ("ErrorsByDbType", 2), ("ErrorsByCode", 3)]
+        {
+            let errors = api_errors.clone();
+            rate(name, Box::new(move || sum_by(&errors.counts(), position)));
+        }
+        stats
+    }
+}
+
+/// Counts of labels joined by dots, added up by one of the labels.
+fn sum_by(counts: &BTreeMap<String, i64>, position: usize) -> BTreeMap<String, i64> {
+    let mut sums = BTreeMap::new();
+    for (key, count) in counts {
+        if let Some(label) = key.split('.').nth(position) {
+            *sums.entry(label.to_string()).or_default() += count;
+        }
+    }
+    sums
+}
+
+impl CallObserver for Stats {
+    fn call_ended(&self, operation: &'static str, target: &Target, elapsed: Duration, error: Option<Code>) {
+        let labels = [operation, &target.keyspace, &target.shard, type_text(target.tablet_type())];
+        self.tablet_calls.record(&labels, elapsed);
+        // What the client did wrong is no error of a tablet.
+        if error.is_some_and(|code| !matches!(code, Code::AlreadyExists | Code::InvalidArgument)) {
+            self.tablet_call_errors.inc(&labels);
+        }
+    }
+}
+
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Splits keys such as `ks.0.master` into label values; a keyspace or shard name has no dot.
+fn split_keys<N: Copy>(map: &BTreeMap<String, N>, to: impl Fn(N) -> i64) -> Vec<(Vec<String>, i64)> {
+    map.iter().map(|(key, number)| (key.split('.').map(str::to_string).collect(), to(*number))).collect()
+}
+
+/// Registers what the gateway and its parts count themselves.
+pub fn register_gateway(registry: &Registry, gateway: &Gateway) {
+    let health = gateway.health().clone();
+    let labels = ["Keyspace", "ShardName", "TabletType"];
+    let source = health.clone();
+    registry.multi_gauge_func(
+        "HealthcheckConnections",
+        "the number of healthy tablet connections",
+        &labels,
+        move || split_keys(&source.connections(), count),
+    );
+    let source = health.clone();
+    registry.multi_counter_func("HealthcheckErrors", "Healthcheck errors", &labels, move || {
+        split_keys(&source.counters().errors, count)
+    });
+    let source = health.clone();
+    registry.multi_counter_func(
+        "HealthcheckMasterPromoted",
+        "Master promoted in keyspace/shard name because of health check errors",
+        &["Keyspace", "ShardName"],
+        move || split_keys(&source.counters().master_promoted, count),
+    );
+    let source = health;
+    registry.gauge_func("HealthcheckChecksum", "crc32 checksum of the current healthcheck state", move || {
+        let sum = source.tablets().iter().fold(0u32, |sum, health| {
+            let line = format!("{}{}{}", health.alias(), health.tablet.hostname, health.target.tablet_type);
+            sum.wrapping_add(line.bytes().fold(0x811c_9dc5, |h: u32, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)))
+        });
+        i64::from(sum)
+    });
+    // Nothing is ever dropped here: the gateway counts in place. Shown because dashboards ask for it.
+    registry.counter("GatewayStatsChanFullCount", "Count of tablet stats updates that were dropped");
+    register_buffer(registry, gateway);
+}
+
+fn register_buffer(registry: &Registry, gateway: &Gateway) {
+    let buffer = gateway.buffer().clone();
+    let shard = &["Keyspace", "ShardName"][..];
+    let reason = &["Keyspace", "ShardName", "Reason"][..];
+    type Pick = fn(&tabletclient::buffer::BufferMetrics) -> &BTreeMap<String, i64>;
+    let counters: [(&str, &str, &[&str], Pick); 10] = [
+        ("BufferStarts", "How many times buffering started", shard, |m| &m.starts),
+        ("BufferStops", "How many times buffering stopped", reason, |m| &m.stops),
+        ("BufferFailoverDurationSumMs", "Sum of all failover durations, in milliseconds", shard, |m| {
+            &m.failover_duration_sum_ms
+        }),
+        ("BufferRequestsBuffered", "How many requests were buffered", shard, |m| &m.requests_buffered),
+        ("BufferRequestsBufferedDryRun", "How many requests would have been buffered", shard, |m| {
+            &m.requests_buffered_dry_run
+        }),
+        ("BufferRequestsDrained", "How many requests were sent after a failover", shard, |m| &m.requests_drained),
+        ("BufferRequestsEvicted", "How many requests left the buffer early", reason, |m| &m.requests_evicted),
+        ("BufferRequestsSkipped", "How many requests were not buffered", reason, |m| &m.requests_skipped),
+        ("BufferUtilizationDryRunSum", "Sum of the buffer's utilization, in percent", shard, |m| {
+            &m.utilization_dry_run_sum
+        }),
+        ("BufferUtilizationSum", "Sum of the buffer's utilization, in percent", shard, |m| &m.utilization_sum),
+    ];
+    for (name, help, labels, pick) in counters {
+        let buffer = buffer.clone();
+        registry.multi_counter_func(name, help, labels, move || split_keys(pick(&buffer.metrics()), |n| n));
+    }
+    let gauges: [(&str, &str, Pick); 3] = [
+        ("BufferLastFailoverDurationMs", "Duration of the last failover, in milliseconds", |m| {
+            &m.last_failover_duration_ms
+        }),
+        ("BufferLastRequestsInFlightMax", "Most requests buffered at once in the last failover", |m| {
+            &m.last_requests_in_flight_max
+        }),
+        ("BufferLastRequestsDryRunMax", "Most requests that would have been buffered", |m| {
+            &m.last_requests_dry_run_max
+        }),
+    ];
+    for (name, help, pick) in gauges {
+        let buffer = buffer.clone();
+        registry.multi_gauge_func(name, help, shard, move || split_keys(pick(&buffer.metrics()), |n| n));
+    }
+    let size = i64::try_from(buffer.size()).unwrap_or(i64::MAX);
+    registry.gauge_func("BufferSize", "The maximum number of buffered requests", move || size);
+}
+
+/// Registers what the topology watchers count.
+pub fn register_watchers(registry: &Registry, watchers: &Arc<Vec<TopologyWatcher>>) {
+    let sum = |watchers: &[TopologyWatcher],
+               pick: fn(&tabletclient::topology_watcher::WatcherCounters) -> &BTreeMap<String, u64>| {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for watcher in watchers {
+            for (operation, number) in pick(&watcher.counters()) {
+                *sums.entry(operation.clone()).or_default() += number;
+            }
+        }
+        sums.into_iter().map(|(operation, number)| (vec![operation], count(number))).collect::<Vec<_>>()
+    };
+    let all = watchers.clone();
+    registry.multi_counter_func(
+        "TopologyWatcherOperations",
+        "Topology watcher operations",
+        &["Operation"],
+        move || sum(&all, |counters| &counters.operations),
+    );
+    let all = watchers.clone();
+    registry.multi_counter_func("TopologyWatcherErrors", "Topology watcher errors", &["Operation"], move || {
+        sum(&all, |counters| &counters.errors)
+    });
+    let all = watchers.clone();
+    registry.gauge_func("TopologyWatcherChecksum", "crc32 checksum of the topology watcher state", move || {
+        all.iter().map(|watcher| i64::from(watcher.counters().checksum)).sum()
+    });
+    let all = watchers.clone();
+    registry.multi_gauge_func(
+        "TopologyWatcherMaxRefreshLag",
+        "Seconds since the tablets of a cell were last read completely",
+        &["cell"],
+        move || {
+            let lag = |watcher: &TopologyWatcher| {
+                let last = watcher.counters().last_refresh.into_iter().next()?;
+                let seconds = last.1.elapsed().unwrap_or_default().as_secs();
+                Some((vec![last.0], count(seconds)))
+            };
+            all.iter().filter_map(lag).collect()
+        },
+    );
+}
+
+/// Registers what the plan cache and the vschema watch count.
+pub fn register_plans<V: Send + Sync + 'static>(
+    registry: &Registry,
+    plans: &Arc<PlanCache<V>>,
+    vschema: &Arc<VSchemaWatch>,
+) {
+    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let source = plans.clone();
+    registry.gauge_func("QueryPlanCacheLength", "Query plan cache length", move || number(source.len()));
+    let source = plans.clone();
+    registry.gauge_func("QueryPlanCacheSize", "Query plan cache size", move || number(source.bytes()));
+    let source = plans.clone();
+    registry.gauge_func("QueryPlanCacheCapacity", "Query plan cache capacity", move || number(source.capacity()));
+    let source = plans.clone();
+    registry.counter_func("QueryPlanCacheEvictions", "Query plan cache evictions", move || source.evictions());
+    let source = plans.clone();
+    registry.string_func("QueryPlanCacheOldest", move || {
+        let oldest = source.oldest().map(chrono::DateTime::<chrono::Utc>::from);
+        oldest.map_or_else(
+            || "0001-01-01 00:00:00 +0000 UTC".into(),
+            |t| t.format("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string(),
+        )
+    });
+    let source = vschema.clone();
+    registry.multi_counter_func("VtgateVSchemaCounts", "Vtgate vschema counts", &["changes"], move || {
+        use std::sync::atomic::Ordering::Relaxed;
+        let counts = &source.counts;
+        // Reload is always there; the others only once they have happened.
+        [("Reload", &counts.reload), ("WatchError", &counts.watch_error), ("Parsing", &counts.parsing)]
+            .into_iter()
+            .map(|(name, counter)| (vec![name.to_string()], counter.load(Relaxed)))
+            .filter(|(name, number)| *number > 0 || name[0] == "Reload")
+            .collect()
+    });
+}
