@@ -20,6 +20,7 @@ use chrono::{DateTime, Local};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::stats::{Counter, Gauge};
@@ -192,6 +193,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages, stop: Cancellatio
     let stats = pages.env.stats();
     let listener = Counting {
         listener,
+        room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         open: stats.gauge("ConnCount", "Active connections accepted by counting listener"),
         accepted: stats.counter("ConnAccepted", "Count of connections accepted by counting listener"),
     };
@@ -201,9 +203,14 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages, stop: Cancellatio
         .map_err(|error| Error::Http(error.to_string()))
 }
 
-/// Counts connections for `ConnCount` and `ConnAccepted`.
+/// Most HTTP connections at a time; further ones wait in the system's queue. Pages are for people and
+/// monitoring, and must not take the file descriptors that queries need.
+const MAX_CONNECTIONS: usize = 1000;
+
+/// Bounds connections and counts them for `ConnCount` and `ConnAccepted`.
 struct Counting {
     listener: TcpListener,
+    room: Arc<Semaphore>,
     open: Gauge,
     accepted: Counter,
 }
@@ -213,10 +220,12 @@ impl Listener for Counting {
     type Addr = std::net::SocketAddr;
 
     async fn accept(&mut self) -> (Counted, Self::Addr) {
+        // Never closed, so a permit always comes.
+        let permit = self.room.clone().acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         self.accepted.inc();
         self.open.add(1);
-        (Counted { stream, open: self.open.clone() }, address)
+        (Counted { stream, open: self.open.clone(), _permit: permit }, address)
     }
 
     fn local_addr(&self) -> std::io::Result<Self::Addr> {
@@ -228,6 +237,7 @@ impl Listener for Counting {
 struct Counted {
     stream: TcpStream,
     open: Gauge,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Counted {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::future::BoxFuture;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -141,6 +141,7 @@ impl Server {
         let grpc_settings = grpc::ServerSettings::from_flags(flags)?;
         let http_listener = listen("port", flags).await?;
         let grpc_listener = listen("grpc_port", flags).await?;
+        let socket = listen_socket(flags.str("socket_file")).await?;
         let pid_file = PidFile::write(flags.str("pid_file"))?;
         let mut running = Running {
             http: address(&http_listener),
@@ -149,6 +150,7 @@ impl Server {
             onterm_timeout: flags.duration("onterm_timeout"),
             http_task: None,
             grpc_task: None,
+            socket_task: None,
             ticker: tokio::spawn(tick(self.env.clone())),
             stop_http: stop_http.clone(),
             stop_grpc: stop_grpc.clone(),
@@ -161,13 +163,22 @@ impl Server {
             tracing::info!("HTTP on {:?}", running.http);
             running.http_task = Some(tokio::spawn(http::serve(listener, self.pages, stop_http)));
         }
+        let routes = self.services.routes();
+        if let Some((listener, file)) = socket {
+            tracing::info!("gRPC on socket {}", file.path.display());
+            let serve = grpc::serve_socket(listener, routes.clone(), grpc_settings.clone(), stop_grpc.clone());
+            running.socket_task = Some(tokio::spawn(async move {
+                // The file goes when serving ends.
+                let _file = file;
+                serve.await
+            }));
+        }
         if let Some(listener) = grpc_listener {
             if self.service_names.is_empty() {
                 tracing::warn!("-grpc_port is set but -service_map names no service of this program");
             }
             tracing::info!("gRPC on {:?}: {}", running.grpc, self.service_names.join(", "));
-            running.grpc_task =
-                Some(tokio::spawn(grpc::serve(listener, self.services.routes(), grpc_settings, stop_grpc)));
+            running.grpc_task = Some(tokio::spawn(grpc::serve(listener, routes, grpc_settings, stop_grpc)));
         }
         // By now every part has read what it uses.
         self.env.flags().warn_without_effect();
@@ -193,6 +204,7 @@ pub struct Running {
     onterm_timeout: Duration,
     http_task: Option<JoinHandle<Result<(), Error>>>,
     grpc_task: Option<JoinHandle<Result<(), Error>>>,
+    socket_task: Option<JoinHandle<Result<(), Error>>>,
     ticker: JoinHandle<()>,
     stop_http: CancellationToken,
     stop_grpc: CancellationToken,
@@ -205,7 +217,7 @@ pub struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.ticker.abort();
-        for task in [&self.http_task, &self.grpc_task].into_iter().flatten() {
+        for task in [&self.http_task, &self.grpc_task, &self.socket_task].into_iter().flatten() {
             task.abort();
         }
     }
@@ -221,6 +233,7 @@ impl Running {
             () = shutdown => Ok(()),
             outcome = ended(&mut self.http_task) => outcome,
             outcome = ended(&mut self.grpc_task) => outcome,
+            outcome = ended(&mut self.socket_task) => outcome,
         };
         let begin = Instant::now();
         let deadline = begin + self.onterm_timeout;
@@ -232,7 +245,8 @@ impl Running {
         run_hooks(&mut self.on_term_sync, deadline, "-onterm_timeout is over, some OnTermSync hooks did not end").await;
         tokio::time::sleep_until(begin + self.lameduck).await;
         self.stop_grpc.cancel();
-        finish(&mut self.grpc_task, deadline.max(Instant::now() + MIN_GRACE)).await;
+        let deadline = deadline.max(Instant::now() + MIN_GRACE);
+        tokio::join!(finish(&mut self.grpc_task, deadline), finish(&mut self.socket_task, deadline));
         self.stop_http.cancel();
         finish(&mut self.http_task, Instant::now() + MIN_GRACE).await;
         let deadline = Instant::now() + self.onterm_timeout;
@@ -314,4 +328,31 @@ async fn listen(flag: &'static str, flags: &crate::Parsed) -> Result<Option<TcpL
         return TcpListener::bind(v4).await.map(Some).map_err(wrap(v4.to_string()));
     }
     TcpListener::bind((host, port)).await.map(Some).map_err(wrap(format!("{host}:{port}")))
+}
+
+/// Removes the file of a socket when serving on it ends.
+struct SocketFile {
+    path: std::path::PathBuf,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Binds `-socket_file`; `None` when it is empty. A file that nobody serves any more is replaced.
+async fn listen_socket(path: &str) -> Result<Option<(UnixListener, SocketFile)>, Error> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    if std::fs::exists(path).unwrap_or(false) && UnixStream::connect(path).await.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    let listener = UnixListener::bind(path).map_err(|source| Error::Listen {
+        flag: "socket_file",
+        address: path.to_owned(),
+        source,
+    })?;
+    Ok(Some((listener, SocketFile { path: path.into() })))
 }

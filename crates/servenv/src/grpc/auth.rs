@@ -1,14 +1,16 @@
-//! User and password of gRPC calls, in the metadata `username` and `password`.
+//! Who may call: user and password in the metadata `username` and `password`, or the subject of the
+//! client's certificate.
 //!
 //! Error texts and codes are Vitess's: clients and scripts read them.
 
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
+use axum::http::{Extensions, HeaderMap};
 use serde::Deserialize;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Status};
 
+use super::subject;
 use crate::Error;
 
 /// One entry of `-grpc_auth_static_password_file`.
@@ -60,6 +62,36 @@ impl StaticAuth {
 /// Compares in a time that depends on the lengths only.
 fn same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+/// Which certificates may call a server in mode `mtls`.
+#[derive(Clone)]
+pub(super) struct MtlsAuth(Arc<[String]>);
+
+impl MtlsAuth {
+    /// Texts separated by colons, one of which has to occur in the subject.
+    pub(super) fn new(substrings: &str) -> Result<Self, Error> {
+        let substrings: Arc<[String]> =
+            substrings.split(':').filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        if substrings.is_empty() {
+            let problem = "required by -grpc_auth_mode mtls".into();
+            return Err(Error::Flag { flag: "grpc_auth_mtls_allowed_substrings".into(), problem });
+        }
+        Ok(Self(substrings))
+    }
+
+    // The status is the answer; it is made once per refused call.
+    #[allow(clippy::result_large_err)]
+    pub(super) fn check(&self, extensions: &Extensions) -> Result<(), Status> {
+        let Some(subjects) = subject::peer_subjects(extensions) else {
+            return Err(Status::unauthenticated("not connected via TLS"));
+        };
+        if subjects.iter().any(|subject| self.0.iter().any(|text| subject.contains(text))) {
+            Ok(())
+        } else {
+            Err(Status::unauthenticated("client certificate not authorized"))
+        }
+    }
 }
 
 /// What a client sends to say who it is; nothing unless `-grpc_auth_static_client_creds` is set.

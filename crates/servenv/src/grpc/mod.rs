@@ -1,15 +1,17 @@
 //! gRPC both ways: the server of `-grpc_port` and channels to other servers, from flags.
 //!
-//! Owns: TLS, user and password (`-grpc_auth_mode static`), message sizes, keepalive, windows, and
+//! Owns: TLS, proof of identity (`-grpc_auth_mode` static or mtls), message sizes, keepalive, windows, and
 //! which services `-service_map` opens. Services themselves belong to the programs.
 
 mod auth;
 mod client;
 mod server;
+mod subject;
 
 pub use auth::ClientAuth;
 pub use client::{ClientOptions, Tls};
-pub(crate) use server::{ServerSettings, serve};
+pub(crate) use server::{ServerSettings, serve, serve_socket};
+pub use subject::peer_common_name;
 
 /// HTTP/2 stream window when no flag says otherwise. The default of 64 KiB stalls streams of rows.
 const STREAM_WINDOW: u32 = 1 << 20;

@@ -1,38 +1,47 @@
-//! The server of `-grpc_port`.
+//! The server of `-grpc_port` and `-socket_file`.
 
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-use super::auth::StaticAuth;
+use super::auth::{MtlsAuth, StaticAuth};
 use super::{CONNECTION_WINDOW, STREAM_WINDOW, read, window};
 use crate::{Error, Parsed};
 
 /// What the flags say about the server; files are read before a port is bound.
+#[derive(Clone)]
 pub(crate) struct ServerSettings {
     tls: Option<ServerTlsConfig>,
-    auth: Option<StaticAuth>,
+    auth: Option<Auth>,
     max_connection_age: Option<Duration>,
     max_connection_age_grace: Option<Duration>,
     stream_window: u32,
     connection_window: u32,
 }
 
+/// How callers prove who they are.
+#[derive(Clone)]
+enum Auth {
+    Static(StaticAuth),
+    Mtls(MtlsAuth),
+}
+
 impl ServerSettings {
     pub(crate) fn from_flags(flags: &Parsed) -> Result<Self, Error> {
         let auth = match flags.str("grpc_auth_mode") {
             "" => None,
-            "static" => Some(StaticAuth::read(flags.str("grpc_auth_static_password_file"))?),
+            "static" => Some(Auth::Static(StaticAuth::read(flags.str("grpc_auth_static_password_file"))?)),
+            "mtls" => Some(Auth::Mtls(MtlsAuth::new(flags.str("grpc_auth_mtls_allowed_substrings"))?)),
             mode => {
-                let problem =
-                    format!("{mode} is not supported here; use static, or -grpc_ca to demand client certificates");
+                let problem = format!("no AuthPlugin name {mode} registered; static and mtls are");
                 return Err(Error::Flag { flag: "grpc_auth_mode".into(), problem });
             }
         };
@@ -64,8 +73,12 @@ fn tls(flags: &Parsed) -> Result<Option<ServerTlsConfig>, Error> {
 }
 
 /// Refuses calls without valid credentials.
-async fn authenticate(State(auth): State<StaticAuth>, request: Request, next: Next) -> Response {
-    match auth.check(request.headers()) {
+async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) -> Response {
+    let outcome = match &auth {
+        Auth::Static(auth) => auth.check(request.headers()),
+        Auth::Mtls(auth) => auth.check(request.extensions()),
+    };
+    match outcome {
         Ok(()) => next.run(request).await,
         Err(status) => status.into_http::<axum::body::Body>().into_response(),
     }
@@ -79,6 +92,33 @@ pub(crate) async fn serve(
     settings: ServerSettings,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let mut builder = builder(&settings);
+    if let Some(tls) = settings.tls {
+        builder = builder.tls_config(tls).map_err(|error| Error::Tls(super::client::chain(&error)))?;
+    }
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
+    builder
+        .add_routes(guarded(routes, settings.auth))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+        .map_err(|error| Error::Grpc(super::client::chain(&error)))
+}
+
+/// The same on a local socket, without TLS: only who may open the file gets in.
+pub(crate) async fn serve_socket(
+    listener: UnixListener,
+    routes: Routes,
+    settings: ServerSettings,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    builder(&settings)
+        .add_routes(guarded(routes, settings.auth))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .await
+        .map_err(|error| Error::Grpc(super::client::chain(&error)))
+}
+
+fn builder(settings: &ServerSettings) -> tonic::transport::Server {
     let mut builder = tonic::transport::Server::builder()
         .initial_stream_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window);
@@ -88,20 +128,16 @@ pub(crate) async fn serve(
     if let Some(grace) = settings.max_connection_age_grace {
         builder = builder.max_connection_age_grace(grace);
     }
-    if let Some(tls) = settings.tls {
-        builder = builder.tls_config(tls).map_err(|error| Error::Tls(super::client::chain(&error)))?;
-    }
-    // A layer costs every call something: it is there only when it has work.
-    let routes = match settings.auth {
+    builder
+}
+
+/// A layer costs every call something: it is there only when it has work.
+fn guarded(routes: Routes, auth: Option<Auth>) -> Routes {
+    match auth {
         Some(auth) => Routes::from(routes.into_axum_router().layer(middleware::from_fn_with_state(auth, authenticate))),
         None => routes,
-    };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
-    builder
-        .add_routes(routes.prepare())
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await
-        .map_err(|error| Error::Grpc(super::client::chain(&error)))
+    }
+    .prepare()
 }
 
 /// Go's default for accepted connections.

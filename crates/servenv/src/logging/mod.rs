@@ -104,7 +104,9 @@ pub fn init(program: &str, flags: &Parsed) {
     }
     std::panic::set_hook(Box::new(|panic| {
         let (file, number) = panic.location().map_or(("?", 0), |place| (place.file(), place.line()));
-        let message = panic.payload_as_str().unwrap_or("unknown cause");
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let message = message.unwrap_or("unknown cause");
         let thread = std::thread::current();
         let text = format!("thread {:?} panicked: {message}", thread.name().unwrap_or("?"));
         write_line(Severity::Error, file, number, &text);

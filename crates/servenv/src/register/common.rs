@@ -80,7 +80,7 @@ pub(super) const GROUPS: &[Group] = &[
             ("cpu_profile", Str, "", ""),
             ("mem-profile-rate", Int, "524288", ""),
             ("mutex-profile-fraction", Int, "0", ""),
-            ("socket_file", Str, "", "path of a local socket to listen on"),
+            ("socket_file", Str, "", "local socket to serve gRPC on"),
         ],
     },
     Group {
@@ -94,8 +94,13 @@ pub(super) const GROUPS: &[Group] = &[
                 "",
                 "gRPC services to offer, separated by commas, such as grpc-vtgateservice; -name withdraws one",
             ),
-            ("grpc_auth_mode", Str, "", "how gRPC callers prove who they are: empty (not at all) or static"),
-            ("grpc_auth_mtls_allowed_substrings", Str, "", ""),
+            ("grpc_auth_mode", Str, "", "how gRPC callers prove who they are: empty (not at all), static or mtls"),
+            (
+                "grpc_auth_mtls_allowed_substrings",
+                Str,
+                "",
+                "texts separated by colons, one of which the subject of a caller's certificate has to contain, for -grpc_auth_mode mtls",
+            ),
             (
                 "grpc_auth_static_password_file",
                 Str,

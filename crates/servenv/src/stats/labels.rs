@@ -10,10 +10,13 @@ pub const MAX_SERIES: usize = 10_000;
 /// Where further label sets are counted.
 const OVERFLOW: &str = "_other";
 
+/// Label values and their cell, by key.
+type Cells<T> = HashMap<String, (Vec<String>, Arc<T>)>;
+
 /// Label values and the cell they lead to.
 pub(super) struct Series<T> {
     pub(super) labels: Vec<String>,
-    cells: RwLock<HashMap<String, (Vec<String>, Arc<T>)>>,
+    cells: RwLock<Cells<T>>,
 }
 
 /// The key of `/debug/vars`: values joined by dots, dots inside of them replaced.
