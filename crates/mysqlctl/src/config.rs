@@ -5,14 +5,13 @@
 //! Invariant: the file alone is enough for a tablet that can be master and replica, on every supported server.
 
 use std::{
-    collections::BTreeMap,
     env,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
 
-use mysql::mycnf::TabletDir;
+use mysql::mycnf::{Mycnf, MycnfError, TabletDir};
 
 use crate::{
     error::{Error, Result},
@@ -59,33 +58,27 @@ impl MyCnf {
         }
     }
 
-    /// Reads the file of an existing tablet, whoever wrote it.
+    /// Reads the file of an existing tablet, whoever wrote it. What it leaves open has its usual place.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
-        Self::parse(&text).map_err(|reason| Error::Invalid(format!("{}: {reason}", path.display())))
+        let file = Mycnf::read(path).map_err(invalid)?;
+        Self::from_file(&file)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let values = keys(text);
-        let value = |key: &str| values.get(key).cloned().ok_or_else(|| format!("no value for {key}"));
-        let path = |key: &str| value(key).map(PathBuf::from);
-        let number = |key: &str| {
-            value(key)?.parse::<u32>().map_err(|_| format!("the value of {key} is not a number: {}", values[key]))
-        };
-        let data_dir = path("datadir")?;
+    fn from_file(file: &Mycnf) -> Result<Self> {
+        let data_dir = file.data_dir().map_err(invalid)?;
         let beside = |name: &str| data_dir.parent().unwrap_or(&data_dir).join(name);
         Ok(Self {
-            server_id: number("server_id")?,
-            port: u16::try_from(number("port")?).map_err(|_| "the value of port is not a TCP port".to_owned())?,
-            socket: path("socket")?,
-            innodb_data_home_dir: path("innodb_data_home_dir").unwrap_or_else(|_| data_dir.clone()),
-            innodb_log_group_home_dir: path("innodb_log_group_home_dir").unwrap_or_else(|_| data_dir.clone()),
-            error_log: path("log_error").unwrap_or_else(|_| beside("error.log")),
-            slow_log: path("slow_query_log_file").unwrap_or_else(|_| beside("slow-query.log")),
-            relay_log: path("relay_log").unwrap_or_else(|_| beside("relay-logs/relay-bin")),
-            bin_log: path("log_bin").unwrap_or_else(|_| beside("bin-logs/bin")),
-            pid_file: path("pid_file").unwrap_or_else(|_| beside("mysql.pid")),
-            tmp_dir: path("tmpdir").unwrap_or_else(|_| beside("tmp")),
+            server_id: file.server_id().map_err(invalid)?,
+            port: file.port().map_err(invalid)?,
+            socket: file.socket().map_err(invalid)?,
+            innodb_data_home_dir: file.innodb_data_home_dir().unwrap_or_else(|_| data_dir.clone()),
+            innodb_log_group_home_dir: file.innodb_log_group_home_dir().unwrap_or_else(|_| data_dir.clone()),
+            error_log: file.error_log().unwrap_or_else(|_| beside("error.log")),
+            slow_log: file.slow_log().unwrap_or_else(|_| beside("slow-query.log")),
+            relay_log: file.relay_log().unwrap_or_else(|_| beside("relay-logs/relay-bin")),
+            bin_log: file.bin_log().unwrap_or_else(|_| beside("bin-logs/bin")),
+            pid_file: file.pid_file().unwrap_or_else(|_| beside("mysql.pid")),
+            tmp_dir: file.tmp_dir().unwrap_or_else(|_| beside("tmp")),
             data_dir,
         })
     }
@@ -162,18 +155,9 @@ pub fn random_server_id() -> u32 {
     rand::random_range(100..1 << 31)
 }
 
-/// `key = value` lines with dashes as underscores; a key without value is the empty text. Later ones win.
-fn keys(text: &str) -> BTreeMap<String, String> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with(['#', ';', '[', '!']))
-        .map(|line| {
-            let (key, value) = line.split_once('=').unwrap_or((line, ""));
-            let value = value.trim();
-            let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            (key.trim().replace('-', "_"), quoted.unwrap_or(value).to_owned())
-        })
-        .collect()
+fn invalid(error: MycnfError) -> Error {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Error::Invalid(format!("{error}{cause}"))
 }
 
 /// The files that `EXTRA_MY_CNF` lists, separated by colons, each under a line that names it.
@@ -314,7 +298,7 @@ mod tests {
     fn what_is_written_reads_back() {
         let cnf = sample();
         let written = cnf.fill(&cnf.built_in(ServerVersion::new(Vendor::MariaDb, 10, 11, 19)));
-        assert_eq!(MyCnf::parse(&written), Ok(cnf));
+        assert_eq!(MyCnf::from_file(&Mycnf::parse(Path::new("my.cnf"), &written)).unwrap(), cnf);
         assert!(!written.contains("{{"), "{written}");
     }
 
@@ -337,8 +321,9 @@ mod tests {
 
     #[test]
     fn a_file_without_a_port_is_refused() {
-        let error = MyCnf::parse("[mysqld]\ndatadir=/d\nserver-id=5\nsocket=/s\n").unwrap_err();
-        assert_eq!(error, "no value for port");
+        let text = "[mysqld]\ndatadir=/d\nserver-id=5\nsocket=/s\n";
+        let error = MyCnf::from_file(&Mycnf::parse(Path::new("/t/my.cnf"), text)).unwrap_err().to_string();
+        assert_eq!(error, "no value in /t/my.cnf for port");
     }
 
     #[test]

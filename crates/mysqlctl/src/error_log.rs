@@ -103,9 +103,9 @@ pub fn apparmor_confines_mysqld() -> bool {
     }
     // Only root may list the loaded profiles; for others the profile file has to do.
     match std::fs::read_to_string("/sys/kernel/security/apparmor/profiles") {
-        Ok(profiles) => profiles.lines().any(|line| {
-            (line.contains("mysqld") || line.contains("mariadbd")) && line.contains("(enforce)")
-        }),
+        Ok(profiles) => profiles
+            .lines()
+            .any(|line| (line.contains("mysqld") || line.contains("mariadbd")) && line.contains("(enforce)")),
         Err(_) => Path::new("/etc/apparmor.d/usr.sbin.mysqld").exists(),
     }
 }

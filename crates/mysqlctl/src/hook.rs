@@ -40,12 +40,7 @@ pub async fn run(name: &str, parameters: &[String], extra_env: &BTreeMap<String,
         Ok(path) => path,
         Err(result) => return result,
     };
-    let command = Command::new(&path)
-        .args(parameters)
-        .envs(extra_env)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let command = Command::new(&path).args(parameters).envs(extra_env).stdin(Stdio::null()).kill_on_drop(true).output();
     match tokio::time::timeout(TIME_LIMIT, command).await {
         Err(_) => HookResult::not_run(GENERIC_ERROR, format!("hook {name} ran longer than {} s", TIME_LIMIT.as_secs())),
         Ok(Err(error)) => HookResult::not_run(GENERIC_ERROR, format!("cannot run {}: {error}", path.display())),

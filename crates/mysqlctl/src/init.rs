@@ -80,8 +80,8 @@ pub async fn init(installation: &Installation, tablet: &MysqlTablet, options: &I
 }
 
 /// What an init that was cut short was asked to do; `None` when the last one finished.
-pub fn interrupted(tablet: &MysqlTablet) -> Option<Option<PathBuf>> {
-    let text = fs::read_to_string(tablet.dir.path().join(MARKER)).ok()?;
+pub fn interrupted(dir: &Path) -> Option<Option<PathBuf>> {
+    let text = fs::read_to_string(dir.join(MARKER)).ok()?;
     Some(text.lines().nth(1).filter(|path| !path.is_empty()).map(PathBuf::from))
 }
 
@@ -168,12 +168,7 @@ async fn create_data(installation: &Installation, tablet: &MysqlTablet) -> Resul
         installation.mysqld.clone()
     };
     tracing::info!("creating the data directory: {} {}", program.display(), arguments.join(" "));
-    let run = Command::new(&program)
-        .args(&arguments)
-        .stdin(Stdio::null())
-        .current_dir("/")
-        .kill_on_drop(true)
-        .output();
+    let run = Command::new(&program).args(&arguments).stdin(Stdio::null()).current_dir("/").kill_on_drop(true).output();
     let name = program.display().to_string();
     let failure = match tokio::time::timeout(INSTALL_TIME_LIMIT, run).await {
         Err(_) => Error::Program {
@@ -319,7 +314,10 @@ fn accounts(version: ServerVersion) -> Vec<String> {
         for (privileges, place) in account.grants {
             statements.push(format!("GRANT {privileges} ON {place} TO {user}"));
             // MariaDB 10.5.9 took SHOW SLAVE STATUS out of REPLICATION CLIENT.
-            if version.vendor == Vendor::MariaDb && version.at_least(10, 5, 9) && privileges.contains("REPLICATION CLIENT") {
+            if version.vendor == Vendor::MariaDb
+                && version.at_least(10, 5, 9)
+                && privileges.contains("REPLICATION CLIENT")
+            {
                 statements.push(format!("GRANT REPLICA MONITOR ON *.* TO {user}"));
             }
         }

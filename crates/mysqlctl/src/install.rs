@@ -137,7 +137,11 @@ impl Installation {
             .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)))
             .find(|candidate| is_executable(candidate))
             .ok_or_else(|| {
-                Error::Installation(format!("{} was not found under {} or in PATH", names.join(" or "), self.root.display()))
+                Error::Installation(format!(
+                    "{} was not found under {} or in PATH",
+                    names.join(" or "),
+                    self.root.display()
+                ))
             })
     }
 }
@@ -153,7 +157,9 @@ fn find_mysqld() -> Result<PathBuf> {
             .iter()
             .flat_map(|dir| NAMES.map(|name| root.join(dir).join(name)))
             .find(|candidate| is_executable(candidate))
-            .ok_or_else(|| Error::Installation(format!("VT_MYSQL_ROOT is {}, but it holds no bin/mysqld", root.display())));
+            .ok_or_else(|| {
+                Error::Installation(format!("VT_MYSQL_ROOT is {}, but it holds no bin/mysqld", root.display()))
+            });
     }
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = [PathBuf::from("/usr/sbin")].into_iter().chain(env::split_paths(&path)).collect();
@@ -163,7 +169,8 @@ fn find_mysqld() -> Result<PathBuf> {
         .find(|candidate| is_executable(candidate))
         .ok_or_else(|| {
             Error::Installation(
-                "no mysqld in PATH or /usr/sbin: install mariadb-server or mysql-server, or set VT_MYSQL_ROOT".to_owned(),
+                "no mysqld in PATH or /usr/sbin: install mariadb-server or mysql-server, or set VT_MYSQL_ROOT"
+                    .to_owned(),
             )
         })
 }
@@ -175,7 +182,8 @@ fn is_executable(path: &Path) -> bool {
 fn version_of(mysqld: &Path) -> Result<ServerVersion> {
     // A broken my.cnf of the system is not our business.
     let output = Command::new(mysqld).args(["--no-defaults", "--version"]).output();
-    let detected = output.as_ref().ok().and_then(|output| ServerVersion::parse(&String::from_utf8_lossy(&output.stdout)));
+    let detected =
+        output.as_ref().ok().and_then(|output| ServerVersion::parse(&String::from_utf8_lossy(&output.stdout)));
     let wanted = match env::var("MYSQL_FLAVOR") {
         Ok(name) if !name.is_empty() => Some(ServerVersion::parse_flavor(&name).ok_or_else(|| {
             Error::Invalid(format!(

@@ -13,6 +13,7 @@ pub mod error_log;
 pub mod hook;
 pub mod init;
 pub mod install;
+pub mod logins;
 pub mod port;
 pub mod process;
 pub mod script;

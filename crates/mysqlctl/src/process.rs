@@ -37,9 +37,13 @@ const ACCESS_DENIED: u16 = 1045;
 /// What [`start`] found or did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Started {
-    Now { pid: i32 },
+    Now {
+        pid: i32,
+    },
     /// It ran before, and answers.
-    AlreadyRunning { pid: i32 },
+    AlreadyRunning {
+        pid: i32,
+    },
 }
 
 /// What [`shutdown`] found or did.
@@ -120,14 +124,17 @@ fn spawn(installation: &Installation, tablet: &MysqlTablet, arguments: &[String]
         .append(true)
         .open(&tablet.cnf.error_log)
         .map_err(Error::file("open", &tablet.cnf.error_log))?;
-    let output = |file: &fs::File| file.try_clone().map(Stdio::from).map_err(Error::file("open", &tablet.cnf.error_log));
+    let output =
+        |file: &fs::File| file.try_clone().map(Stdio::from).map_err(Error::file("open", &tablet.cnf.error_log));
     let mut command = Command::new(&installation.mysqld);
     command.args(arguments).stdin(Stdio::null()).stdout(output(&log)?).stderr(output(&log)?).current_dir("/");
     // SAFETY: setsid is async-signal-safe and touches no memory of this process.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
     }
-    command.spawn().map_err(|error| Error::Installation(format!("cannot run {}: {error}", installation.mysqld.display())))
+    command
+        .spawn()
+        .map_err(|error| Error::Installation(format!("cannot run {}: {error}", installation.mysqld.display())))
 }
 
 /// Polls the socket; `check` says whether it makes sense to go on.
@@ -201,7 +208,9 @@ async fn ask_to_stop(pid: i32, login: &ConnectParams) -> Result<()> {
     };
     match kill(Pid::from_raw(pid), Signal::SIGTERM) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(error) => Err(Error::State(format!("mysqld (pid {pid}) takes neither SHUTDOWN ({reason}) nor SIGTERM ({error})"))),
+        Err(error) => {
+            Err(Error::State(format!("mysqld (pid {pid}) takes neither SHUTDOWN ({reason}) nor SIGTERM ({error})")))
+        }
     }
 }
 
@@ -220,7 +229,9 @@ async fn wait_until_gone(pid: i32, wait: Duration) -> Result<()> {
 pub async fn discard(tablet: &MysqlTablet) {
     while let Some(pid) = find(tablet) {
         tracing::info!("ending mysqld (pid {pid}) of an init that did not finish");
-        if kill(Pid::from_raw(pid), Signal::SIGKILL).is_err() || wait_until_gone(pid, Duration::from_secs(30)).await.is_err() {
+        if kill(Pid::from_raw(pid), Signal::SIGKILL).is_err()
+            || wait_until_gone(pid, Duration::from_secs(30)).await.is_err()
+        {
             tracing::warn!("could not end pid {pid}");
             return;
         }
@@ -241,7 +252,9 @@ pub fn find(tablet: &MysqlTablet) -> Option<i32> {
         let pid: i32 = fs::read_to_string(&tablet.cnf.pid_file).ok()?.trim().parse().ok()?;
         let arguments = command_line(pid)?;
         let same_file = |argument: &String| {
-            argument.strip_prefix("--defaults-file=").is_some_and(|path| same_file(Path::new(path), &tablet.dir.my_cnf()))
+            argument
+                .strip_prefix("--defaults-file=")
+                .is_some_and(|path| same_file(Path::new(path), &tablet.dir.my_cnf()))
         };
         (arguments.iter().any(same_file) && is_server(&arguments) && alive(pid)).then_some(pid)
     })

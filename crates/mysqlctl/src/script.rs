@@ -116,35 +116,32 @@ mod tests {
     #[test]
     fn semicolons_in_quotes_and_comments_do_not_split() {
         let script = "# first; comment\nSET a = ';';\n-- second; comment\n\nCREATE TABLE `x;y` (c int /* ; */);\n";
-        assert_eq!(
-            texts(script),
-            [(2, "SET a = ';'".to_owned()), (5, "CREATE TABLE `x;y` (c int  )".to_owned())]
-        );
+        assert_eq!(texts(script), [(2, "SET a = ';'".to_owned()), (5, "CREATE TABLE `x;y` (c int  )".to_owned())]);
     }
 
     #[test]
     fn a_last_statement_needs_no_delimiter_and_versioned_comments_stay() {
-        assert_eq!(texts("select 1;\n/*!50100 set b = 2 */"), [
-            (1, "select 1".to_owned()),
-            (2, "/*!50100 set b = 2 */".to_owned())
-        ]);
+        assert_eq!(
+            texts("select 1;\n/*!50100 set b = 2 */"),
+            [(1, "select 1".to_owned()), (2, "/*!50100 set b = 2 */".to_owned())]
+        );
         assert_eq!(texts("select 5--1"), [(1, "select 5--1".to_owned())]);
     }
 
     #[test]
     fn delimiter_changes_where_statements_end() {
         let script = "DELIMITER //\ncreate procedure p() begin select 1; end//\nDELIMITER ;\nselect 2;";
-        assert_eq!(texts(script), [
-            (2, "create procedure p() begin select 1; end".to_owned()),
-            (4, "select 2".to_owned())
-        ]);
+        assert_eq!(
+            texts(script),
+            [(2, "create procedure p() begin select 1; end".to_owned()), (4, "select 2".to_owned())]
+        );
     }
 
     #[test]
     fn an_escaped_quote_does_not_end_a_string() {
-        assert_eq!(texts(r"select 'a\';b', 'c'';d'; select 2"), [
-            (1, r"select 'a\';b', 'c'';d'".to_owned()),
-            (1, "select 2".to_owned())
-        ]);
+        assert_eq!(
+            texts(r"select 'a\';b', 'c'';d'; select 2"),
+            [(1, r"select 'a\';b', 'c'';d'".to_owned()), (1, "select 2".to_owned())]
+        );
     }
 }

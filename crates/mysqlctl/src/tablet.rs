@@ -161,8 +161,7 @@ mod tests {
     fn a_directory_can_lie_on_another_disk() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("data")).unwrap();
-        let tablet =
-            MysqlTablet::new(root.path(), tablet_dir(root.path(), "", 7), 3306, None).unwrap();
+        let tablet = MysqlTablet::new(root.path(), tablet_dir(root.path(), "", 7), 3306, None).unwrap();
         tablet.create_directories().unwrap();
         tablet.create_directories().unwrap();
         let elsewhere = root.path().join("data/vt_0000000007");

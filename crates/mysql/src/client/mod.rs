@@ -12,8 +12,10 @@ mod error;
 mod handshake;
 mod params;
 mod row_stream;
+mod tls;
 
 pub use connection::Connection;
 pub use error::ClientError;
 pub use params::{ClientTls, ConnectParams};
 pub use row_stream::RowStream;
+pub use tls::TlsError;
