@@ -60,8 +60,7 @@ pub(crate) fn put_err(out: &mut Vec<u8>, error: &MysqlError) {
     out.push(b'#');
     let state = error.sqlstate.as_bytes();
     out.extend_from_slice(if state.len() == 5 { state } else { b"HY000" });
-    // Clients have a buffer of 512 bytes for the text and some cut longer ones badly, so cut at a character. Servers
-    // do the same; Vitess does not, and its tests look for texts further back, so the bound is generous.
+    // Client libraries cut at 512 bytes themselves; a statement quoted in an error must not make a huge packet.
     let mut end = error.message.len().min(16 << 10);
     while !error.message.is_char_boundary(end) {
         end -= 1;

@@ -122,7 +122,7 @@ pub(super) async fn login(socket: Socket, params: &ConnectParams) -> Result<Logg
         wanted |= capability::CONNECT_WITH_DB;
     }
     let mut capabilities = wanted & greeting.capabilities;
-    let mut head = |capabilities: u32| -> Result<Vec<u8>, ClientError> {
+    let head = |capabilities: u32| -> Result<Vec<u8>, ClientError> {
         let mut head = Vec::with_capacity(128);
         head.extend_from_slice(&capabilities.to_le_bytes());
         head.extend_from_slice(&(MAX_FRAME as u32 + 1).to_le_bytes());

@@ -47,7 +47,7 @@ pub(crate) enum Span {
 #[derive(Debug)]
 pub(crate) struct PacketReader<R> {
     io: R,
-    buf: BytesMut,
+    pub(super) buf: BytesMut,
     /// Bytes at the front of `buf` that belong to the packet returned last.
     done: usize,
     /// Frames of a packet of several, collected so far.

@@ -72,8 +72,8 @@ fn a_wrong_sequence_id_and_an_early_end_are_errors() {
 
 #[test]
 fn an_idle_reader_holds_no_large_buffer() {
+    let wire = framed(&[&vec![1; 1 << 20]], 0);
     runtime().block_on(async {
-        let wire = framed(&[&vec![1; 1 << 20]], 0);
         let mut reader = PacketReader::new(&wire[..], 2 << 20);
         reader.next().await.expect("a packet");
         reader.release();

@@ -70,7 +70,7 @@ pub(super) async fn serve<H: Handler>(
     let id = client.info.id;
     client.registered.entry.set_user(&client.info.user);
     // The OK of the login is sent once the handler has taken the connection.
-    let session = client.handler.connected(&client.info).await;
+    let session = Box::pin(client.handler.connected(&client.info)).await;
     let mut session = match session {
         Ok(session) => Some(session),
         Err(error) => {
@@ -84,7 +84,7 @@ pub(super) async fn serve<H: Handler>(
         tracing::debug!(connection = id, %error, "connection lost");
     }
     if let Some(session) = session {
-        client.handler.closed(session).await;
+        Box::pin(client.handler.closed(session)).await;
     }
     // Dropped halves close the socket; saying so first lets TLS clients tell an end from a cut.
     let _ = tokio::time::timeout(DISCARD_TIME, client.output.packets.shutdown()).await;
@@ -118,7 +118,8 @@ impl<H: Handler> Client<H> {
         self.reader.set_seq(0);
         let entry = self.registered.entry.clone();
         entry.set_idle(self.output.status & status::IN_TRANS == 0);
-        if self.registry.draining() && self.output.status & status::IN_TRANS == 0 {
+        let drained = self.registry.draining() && self.output.status & status::IN_TRANS == 0;
+        if drained || entry.close.is_cancelled() {
             return Ok(None);
         }
         let outcome = {
@@ -247,6 +248,11 @@ impl<H: Handler> Client<H> {
         match outcome {
             Some(Ok(())) => Ok((Next::Continue, writer.close(Ok(())).await?)),
             Some(Err(HandlerError::Mysql(error))) => Ok((Next::Continue, writer.close(Err(error)).await?)),
+            // Rows that do not fit their fields: nothing of the bad one was written, so the client can be told.
+            Some(Err(HandlerError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
+                let error = mysql_error(errno::UNKNOWN, "HY000", error.to_string());
+                Ok((Next::Continue, writer.close(Err(error)).await?))
+            }
             Some(Err(HandlerError::Io(error))) => Err(error),
             None => {
                 let error = mysql_error(errno::QUERY_INTERRUPTED, "70100", "Query execution was interrupted");
@@ -258,7 +264,8 @@ impl<H: Handler> Client<H> {
 
     async fn query(&mut self, session: &mut H::Session, sql: &[u8]) -> io::Result<Next> {
         let handler = self.handler.clone();
-        let pieces = if self.output.has(capability::MULTI_STATEMENTS) { handler.split(sql) } else { vec![sql] };
+        let several = self.output.has(capability::MULTI_STATEMENTS) && sql.contains(&b';');
+        let pieces = if several { handler.split(sql) } else { vec![sql] };
         // A text of nothing but blanks still gets an answer: the handler's.
         let pieces = if pieces.is_empty() { vec![sql] } else { pieces };
         let last = pieces.len() - 1;
