@@ -26,7 +26,7 @@ pub fn tablet_alias_uid_string(alias: &TabletAlias) -> String {
 pub fn parse_tablet_alias(text: &str) -> Result<TabletAlias, VtError> {
     let invalid = || invalid(format!("invalid tablet alias: '{text}', expecting format: '<cell>-<uid>'"));
     let (cell, uid) = text.split_once('-').ok_or_else(invalid)?;
-    if uid.is_empty() || !uid.bytes().all(|byte| byte.is_ascii_digit()) {
+    if cell.is_empty() || uid.is_empty() || !uid.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(invalid());
     }
     let uid = uid.parse().map_err(|_| invalid())?;
@@ -309,7 +309,7 @@ mod tests {
             assert_eq!(parsed, alias("zone1", 100));
             assert_eq!(tablet_alias_string(Some(&parsed)), "zone1-0000000100");
         }
-        for text in ["", "zone1", "zone1-", "zone1-x", "zone-1-100", "zone1-+1", "zone1-99999999999"] {
+        for text in ["", "zone1", "zone1-", "-100", "zone1-x", "zone-1-100", "zone1-+1", "zone1-99999999999"] {
             let error = parse_tablet_alias(text).expect_err(text);
             assert_eq!(error.message(), format!("invalid tablet alias: '{text}', expecting format: '<cell>-<uid>'"));
         }

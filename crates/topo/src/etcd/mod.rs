@@ -263,7 +263,7 @@ impl Conn for EtcdConn {
         let Some(version) = version else {
             let answer = self
                 .inner
-                .call(&key, Repeat::Safe, || {
+                .call(&key, Repeat::IfRefused, || {
                     let (mut kv, key, contents) = (self.inner.kv(), key.clone(), contents.clone());
                     async move { kv.put(key, contents, None).await }
                 })
