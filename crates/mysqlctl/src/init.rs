@@ -52,7 +52,11 @@ pub async fn init(installation: &Installation, tablet: &MysqlTablet, options: &I
         Some(path) => Some((path.clone(), fs::read_to_string(path).map_err(Error::file("read", path))?)),
         None => None,
     };
+    if interrupted(tablet.dir.path()).is_none() && !tablet.has_data() {
+        crate::port::check_free(tablet.cnf.port)?;
+    }
     let marker = Marker::take(tablet, options).await?;
+    // Once more: a mysqld of an interrupted init, which held the port, is gone now.
     crate::port::check_free(tablet.cnf.port)?;
     check_space(tablet)?;
     tablet.create_directories()?;
@@ -181,7 +185,8 @@ async fn create_data(installation: &Installation, tablet: &MysqlTablet) -> Resul
         Ok(Ok(output)) => Error::Program {
             program: name,
             status: describe(output.status),
-            output: last_lines(&[output.stdout, output.stderr].concat()),
+            // What mariadb-install-db says on standard output is general advice; the cause is in the error log.
+            output: last_lines(&output.stderr),
         },
     };
     Err(with_log(tablet, log_start)(failure))

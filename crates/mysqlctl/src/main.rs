@@ -1,9 +1,13 @@
 //! mysqlctl: one action on the mysqld of one tablet. Here: flags and the choice of the action; the rest is the library.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
-use mysql::{client::ConnectParams, replication::Position};
+use mysql::{client::ConnectParams, mycnf::TabletDir, replication::Position};
 use mysqlctl::{
     Installation, MysqlTablet, config,
     init::{self, InitOptions},
@@ -96,10 +100,23 @@ fn new_tablet(flags: &Parsed) -> Result<MysqlTablet> {
 
 fn existing_tablet(flags: &Parsed) -> Result<MysqlTablet> {
     let root = data_root();
-    Ok(MysqlTablet::open(&root, directory(flags, &root)?)?)
+    open(flags, &root, directory(flags, &root)?)
 }
 
-fn directory(flags: &Parsed, root: &std::path::Path) -> Result<mysql::mycnf::TabletDir> {
+fn open(flags: &Parsed, root: &Path, dir: TabletDir) -> Result<MysqlTablet> {
+    let tablet = MysqlTablet::open(root, dir)?;
+    for (flag, differs, value) in [
+        ("mysql_port", flags.int("mysql_port") != i64::from(tablet.cnf.port), tablet.cnf.port.to_string()),
+        ("mysql_socket", Path::new(flags.str("mysql_socket")) != tablet.cnf.socket, tablet.cnf.socket.display().to_string()),
+    ] {
+        if flags.is_set(flag) && differs {
+            tracing::warn!("-{flag} counts for init only; {} says {value}", tablet.dir.my_cnf().display());
+        }
+    }
+    Ok(tablet)
+}
+
+fn directory(flags: &Parsed, root: &Path) -> Result<TabletDir> {
     let uid = u32::try_from(flags.uint("tablet_uid"))
         .map_err(|_| anyhow::anyhow!("-tablet_uid {} is larger than 32 bits", flags.uint("tablet_uid")))?;
     Ok(tablet_dir(root, flags.str("tablet_dir"), uid))
@@ -153,7 +170,7 @@ async fn start(flags: &Parsed, args: &[String]) -> Result<()> {
         let options = InitOptions { init_db_sql_file, wait: action.duration("wait_time") };
         return Ok(init::init(&installation, &new_tablet(flags)?, &options).await?);
     }
-    let tablet = MysqlTablet::open(&root, dir)?;
+    let tablet = open(flags, &root, dir)?;
     let login = dba(flags, &tablet)?;
     process::start(&installation, &tablet, &action.list("mysqld_args"), &login, action.duration("wait_time")).await?;
     Ok(())
@@ -175,14 +192,14 @@ async fn teardown(flags: &Parsed, args: &[String]) -> Result<()> {
     let root = data_root();
     let dir = directory(flags, &root)?;
     let force = action.bool("force");
-    let tablet = match MysqlTablet::open(&root, dir.clone()) {
+    let tablet = match open(flags, &root, dir) {
         Ok(tablet) => tablet,
         // Half-made: there is a directory, but no my.cnf that tells more.
         Err(error) if force => {
             tracing::warn!("{error}");
             new_tablet(flags)?
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let login = dba(flags, &tablet)?;
     match process::shutdown(&tablet, &login, action.duration("wait_time")).await {
