@@ -158,7 +158,7 @@ pub(crate) fn page(title: &str, body: &str) -> String {
     let title = html_escape(title);
     format!(
         "<!DOCTYPE html>\n<html>\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
-         </head>\n<body>\n{body}\n</body>\n</html>\n"
+         </head>\n<body>\n{body}\n</body>\n</html>"
     )
 }
 

@@ -53,7 +53,7 @@ impl Server {
     }
 
     /// Adds HTTP routes that everybody may open. `-security_policy` guards only
-    /// [`Server::guarded_routes`].
+    /// [`Server::guarded_routes`]. A path that is there already panics: it is a mistake of the program.
     pub fn routes(&mut self, routes: Router) {
         self.pages.routes(routes);
     }

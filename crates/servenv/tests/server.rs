@@ -92,7 +92,7 @@ async fn standard_pages_answer() {
     let (code, _, page) = http(running.http, "GET", "/debug/status").await;
     assert_eq!(code, 200);
     assert!(page.contains("<h2>Tablets &lt;all&gt;</h2>\n<p>three of them</p>"), "{page}");
-    assert!(page.trim_end().ends_with("</html>"), "{page}");
+    assert!(page.ends_with("</html>"), "{page}");
     let (code, _, body) = http(running.http, "HEAD", "/debug/status").await;
     assert_eq!((code, body.as_str()), (200, ""));
     let (code, head, _) = http(running.http, "GET", "/").await;

@@ -154,9 +154,11 @@ impl Parsed {
     }
 
     /// Names of flags that exist for compatibility only and were given another value than their
-    /// default.
+    /// default. One that the program reads all the same does have an effect.
     pub fn without_effect(&self) -> Vec<&str> {
-        self.names(|entry| entry.changed && entry.flag.effect == Effect::AcceptedOnly)
+        self.names(|entry| {
+            entry.changed && entry.flag.effect == Effect::AcceptedOnly && !entry.read.load(Ordering::Relaxed)
+        })
     }
 
     /// Names of flags that were changed although the program has not read them so far.

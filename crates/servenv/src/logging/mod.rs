@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendErr
 use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
@@ -241,8 +242,13 @@ impl Glog {
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Glog {
+    // Holds for spans too: h2 makes one per frame at the level of traces.
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.is_span() || self.wants(metadata)
+        self.wants(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::from_level(self.detail))
     }
 
     fn on_new_span(&self, attributes: &tracing::span::Attributes<'_>, id: &tracing::Id, context: Context<'_, S>) {
@@ -302,5 +308,45 @@ impl Visit for Fields {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.others, " {name}={value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_and_their_spans_cost_nothing() {
+        use tracing::Level;
+        let enabled = |detail: Level| {
+            let subscriber = tracing_subscriber::registry().with(Glog { detail });
+            tracing::subscriber::with_default(subscriber, || {
+                [
+                    tracing::enabled!(target: "vtgate::executor", Level::INFO),
+                    tracing::enabled!(target: "vtgate::executor", Level::DEBUG),
+                    tracing::enabled!(target: "h2::codec", Level::DEBUG),
+                    tracing::event_enabled!(target: "h2::codec", Level::WARN),
+                    tracing::span_enabled!(target: "h2::codec", Level::TRACE),
+                ]
+            })
+        };
+        assert_eq!(enabled(Level::INFO), [true, false, false, true, false]);
+        assert_eq!(enabled(Level::TRACE), [true, true, false, true, false]);
+    }
+
+    #[test]
+    fn flags_decide_where_lines_go() {
+        let settings = |args: &[&str]| {
+            Settings::from_flags("vtgate", &crate::Program::Vtgate.flag_set().parse(args).expect("valid flags"))
+        };
+        let usual = settings(&["-log_dir=/logs"]);
+        assert_eq!((usual.dir.as_deref(), usual.stderr), (Some(std::path::Path::new("/logs")), Severity::Error));
+        assert_eq!(settings(&[]).dir, Some(std::env::temp_dir()));
+        let only = settings(&["-logtostderr"]);
+        assert_eq!((only.dir, only.stderr), (None, Severity::Info));
+        let both = settings(&["-alsologtostderr", "-keep_logs=1h"]);
+        assert_eq!((both.dir.is_some(), both.stderr), (true, Severity::Info));
+        assert_eq!(both.keep, Some(Duration::from_secs(3600)));
+        assert_eq!(settings(&["-stderrthreshold=1"]).stderr, Severity::Warning);
     }
 }

@@ -6,6 +6,7 @@ use crate::flags::Kind::{Bool, Dur, Float, Int, List, Str, Uint};
 pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "GTCLWMDcwXOSB",
+        used_by: "GTCLWMDcwXOSB",
         heading: "Logs",
         rows: &[
             ("logtostderr", Bool, "false", "log to standard error instead of files"),
@@ -29,6 +30,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GTCLWMDcwXOSB",
+        used_by: "GTCLWMDcwXOSB",
         heading: "gRPC client",
         rows: &[
             (
@@ -49,6 +51,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GTCLWMDcwXOSB",
+        used_by: "GTCLWMDcwXOSB",
         heading: "Statistics",
         rows: &[
             ("emit_stats", Bool, "false", ""),
@@ -57,12 +60,11 @@ pub(super) const GROUPS: &[Group] = &[
             ("jaeger-agent-host", Str, "", ""),
             ("tracer", Str, "noop", ""),
             ("tracing-sampling-rate", Float, "0.1", ""),
-            ("sql-max-length-errors", Int, "0", "cut queries in error texts to this many characters; 0: do not cut"),
-            ("sql-max-length-ui", Int, "512", "cut queries on debug pages to this many characters; 0: do not cut"),
         ],
     },
     Group {
         letters: "GTCLWMDXOSB",
+        used_by: "GTCLWMDXOSB",
         heading: "Server",
         rows: &[
             ("port", Int, "0", "port of the HTTP server; 0: none"),
@@ -85,6 +87,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GTCLWMDXOSB",
+        used_by: "GTCLWMDXOSB",
         heading: "gRPC server",
         rows: &[
             ("grpc_port", Int, "0", "port of the gRPC server; 0: none"),
@@ -135,6 +138,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GTCLWXO",
+        used_by: "GTXO",
         heading: "Query logs",
         rows: &[
             ("querylog-filter-tag", Str, "", "log only queries that contain this text"),
@@ -147,16 +151,27 @@ pub(super) const GROUPS: &[Group] = &[
             ),
         ],
     },
-    Group { letters: "GTCW", heading: "Statistics", rows: &[("opentsdb_uri", Str, "", "")] },
+    Group { letters: "GTCW", used_by: "GTCW", heading: "Statistics", rows: &[("opentsdb_uri", Str, "", "")] },
+    Group {
+        letters: "GTCLWMDcwXOSB",
+        used_by: "GTO",
+        heading: "Queries",
+        rows: &[
+            ("sql-max-length-errors", Int, "0", "cut queries in error texts to this many characters; 0: do not cut"),
+            ("sql-max-length-ui", Int, "512", "cut queries on debug pages to this many characters; 0: do not cut"),
+        ],
+    },
     Group {
         letters: "GTXO",
+        used_by: "GTXO",
         heading: "Query logs",
         rows: &[("log_queries_to_file", Str, "", "file that every query is logged to")],
     },
     Group {
         letters: "GTCLWMDXOSB",
-        heading: "Accepted",
-        // Authentication of MySQL clients links into every server of Vitess; vtgate has it in use.
+        used_by: "GXO",
+        heading: "MySQL server",
+        // Every server of Vitess defines these.
         rows: &[
             ("mysql_auth_server_static_file", Str, "", "JSON file of users for -mysql_auth_server_impl static"),
             ("mysql_auth_server_static_string", Str, "", "the same as JSON text"),
@@ -169,14 +184,21 @@ pub(super) const GROUPS: &[Group] = &[
             ("mysql_clientcert_auth_method", Str, "mysql_clear_password", ""),
         ],
     },
-    Group { letters: "GCWO", heading: "Cells", rows: &[("cell", Str, "test_nj", "the cell this server is in")] },
+    Group {
+        letters: "GCWO",
+        used_by: "GCWO",
+        heading: "Cells",
+        rows: &[("cell", Str, "test_nj", "the cell this server is in")],
+    },
     Group {
         letters: "GT",
+        used_by: "GT",
         heading: "Status page",
         rows: &[("vtctld_addr", Str, "", "address of a vtctld, for links on the status page")],
     },
     Group {
         letters: "GXO",
+        used_by: "GXO",
         heading: "Discovery",
         rows: &[("allowed_tablet_types", List, "", "types of tablets queries may go to; empty: all")],
     },

@@ -40,6 +40,8 @@ type Row = (&'static str, Kind, &'static str, &'static str);
 struct Group {
     /// The programs, one letter each; see [`Program::letter`].
     letters: &'static str,
+    /// Those of them in which the flags can do something; the others list them apart.
+    used_by: &'static str,
     heading: &'static str,
     rows: &'static [Row],
 }
@@ -106,7 +108,7 @@ impl Program {
         let tables = [common::GROUPS, topo::GROUPS, mysql::GROUPS, vtgate::GROUPS, vttablet::GROUPS];
         let tables = tables.into_iter().chain([vtctl::GROUPS, others::GROUPS]);
         for group in tables.flatten().filter(|group| group.letters.contains(letter)) {
-            add(&mut set, group);
+            add(&mut set, group, letter);
         }
         mysql::add_users(&mut set, letter);
         match self {
@@ -131,11 +133,12 @@ impl Program {
     }
 }
 
-fn add(set: &mut FlagSet, group: &Group) {
+fn add(set: &mut FlagSet, group: &Group, letter: char) {
     set.group(group.heading);
+    let used = group.used_by.contains(letter);
     for &(name, kind, default, help) in group.rows {
         set.row(name, kind, default, help);
-        if help.is_empty() {
+        if help.is_empty() || !used {
             set.no_effect(name);
         }
     }

@@ -7,6 +7,7 @@ use crate::flags::Kind::{Bool, Dur, Int, Str, Uint};
 pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "TCLWMDXOB",
+        used_by: "TMDOB",
         heading: "Connections to MySQL",
         rows: &[
             ("db_host", Str, "", "host of a MySQL that is managed elsewhere"),
@@ -31,6 +32,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWMDXOB",
+        used_by: "TCLWOB",
         heading: "Replication",
         rows: &[
             ("disable_active_reparents", Bool, "false", "refuse the commands that change the master"),
@@ -40,6 +42,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWMDXOB",
+        used_by: "TMDOB",
         heading: "Files of mysqld",
         rows: &[
             ("mycnf-file", Str, "", "path of my.cnf; empty: the one of the tablet directory"),
@@ -70,6 +73,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWMDXOB",
+        used_by: "TOB",
         heading: "Backups",
         rows: &[
             ("backup_engine_implementation", Str, "builtin", "how backups are taken: builtin"),
@@ -89,6 +93,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLB",
+        used_by: "TCLB",
         heading: "Backups",
         rows: &[
             ("file_backup_storage_root", Str, "", "directory of backups for -backup_storage_implementation file"),
@@ -109,15 +114,22 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "MDB",
+        used_by: "MDB",
         heading: "mysqld",
         rows: &[
             ("mysql_port", Int, "3306", "port of mysqld"),
             ("mysql_socket", Str, "", "socket of mysqld; empty: mysql.sock in the tablet directory"),
         ],
     },
-    Group { letters: "MD", heading: "mysqld", rows: &[("tablet_uid", Uint, "41983", "uid of the tablet")] },
+    Group {
+        letters: "MD",
+        used_by: "MD",
+        heading: "mysqld",
+        rows: &[("tablet_uid", Uint, "41983", "uid of the tablet")],
+    },
     Group {
         letters: "DB",
+        used_by: "DB",
         heading: "mysqld",
         rows: &[(
             "init_db_sql_file",
@@ -128,6 +140,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "D",
+        used_by: "D",
         heading: "mysqld",
         rows: &[("wait_time", Dur, "5m", "how long mysqld may take to start or stop")],
     },

@@ -6,11 +6,13 @@ use crate::flags::Kind::{Bool, Dur, Float, Int, Str};
 pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "CwO",
+        used_by: "CwO",
         heading: "Other",
         rows: &[("vtworker_client_protocol", Str, "grpc", "how vtworker is called: grpc")],
     },
     Group {
         letters: "Cw",
+        used_by: "Cw",
         heading: "TLS to vtworker",
         rows: &[
             ("vtworker_client_grpc_ca", Str, "", "PEM file of the authority of vtworker's certificate"),
@@ -21,6 +23,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "W",
+        used_by: "W",
         heading: "Worker",
         rows: &[
             ("command_display_interval", Dur, "1s", "how often the command line version shows its state"),
@@ -37,6 +40,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "OS",
+        used_by: "OS",
         heading: "Test cluster",
         rows: &[
             ("proto_topo", Str, "", "the cluster, in text form of vttest.VTTestTopology"),
@@ -45,6 +49,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "S",
+        used_by: "S",
         heading: "Test cluster",
         rows: &[
             ("cells", Str, "test", "cells of the cluster"),
@@ -68,6 +73,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "B",
+        used_by: "B",
         heading: "Backup",
         rows: &[
             ("allow_first_backup", Bool, "false", "take a backup even if there is none to start from"),
@@ -83,6 +89,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "X",
+        used_by: "X",
         heading: "Explain",
         rows: &[
             ("batch-interval", Dur, "10ms", "interval of logical time between queries"),

@@ -6,6 +6,7 @@ use crate::flags::Kind::{Bool, Dur, Int, Str};
 pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "GTCLWMDXOB",
+        used_by: "GTCLWOB",
         heading: "Topology",
         rows: &[
             ("topo_implementation", Str, "", "the topology server: etcd2"),
@@ -17,6 +18,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GTCLWOB",
+        used_by: "GTCLWOB",
         heading: "Topology",
         rows: &[
             ("topo_etcd_lease_ttl", Int, "30", "seconds after which the locks of a dead process are free"),
@@ -35,6 +37,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GTCLWXO",
+        used_by: "GCWO",
         heading: "Discovery",
         rows: &[
             (
@@ -54,6 +57,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GTCLW",
+        used_by: "GTCLW",
         heading: "TLS to tablets",
         rows: &[
             ("tablet_grpc_ca", Str, "", "PEM file of the authority of the tablets' certificates"),
@@ -64,6 +68,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWB",
+        used_by: "TCLWB",
         heading: "TLS to tablet managers",
         rows: &[
             ("tablet_manager_grpc_ca", Str, "", "PEM file of the authority of the tablets' certificates"),

@@ -6,6 +6,7 @@ use crate::flags::Kind::{Bool, Dur, Int, List, Str};
 pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "CLWO",
+        used_by: "CLWO",
         heading: "Commands",
         rows: &[
             ("wait_for_drain_sleep_rdonly", Dur, "5s", "pause after rdonly traffic was moved"),
@@ -14,6 +15,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "CLO",
+        used_by: "CLO",
         heading: "Commands",
         rows: &[
             ("enable_queries", Bool, "false", "allow the commands that send queries"),
@@ -25,11 +27,13 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "CcOS",
+        used_by: "CcOS",
         heading: "Other",
         rows: &[("vtctl_client_protocol", Str, "grpc", "how vtctld is called: grpc")],
     },
     Group {
         letters: "CLS",
+        used_by: "CLS",
         heading: "TLS to vtgate",
         rows: &[
             ("vtgate_grpc_ca", Str, "", "PEM file of the authority of vtgate's certificate"),
@@ -40,6 +44,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "CL",
+        used_by: "CL",
         heading: "TLS to throttlers",
         rows: &[
             ("throttler_client_grpc_ca", Str, "", "PEM file of the authority of the throttlers' certificates"),
@@ -50,20 +55,28 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "COS",
+        used_by: "COS",
         heading: "Workflows",
         rows: &[("workflow_manager_init", Bool, "false", "run the workflow manager")],
     },
     Group {
         letters: "CO",
+        used_by: "CO",
         heading: "Workflows",
         rows: &[
             ("workflow_manager_disable", List, "", "kinds of workflows that are not offered"),
             ("workflow_manager_use_election", Bool, "false", "run workflows only on the vtctld that is elected"),
         ],
     },
-    Group { letters: "CcO", heading: "Commands", rows: &[("action_timeout", Dur, "2m", "limit of one command")] },
+    Group {
+        letters: "CcO",
+        used_by: "CcO",
+        heading: "Commands",
+        rows: &[("action_timeout", Dur, "2m", "limit of one command")],
+    },
     Group {
         letters: "CO",
+        used_by: "CO",
         heading: "Web",
         rows: &[
             ("enable_realtime_stats", Bool, "false", "gather the health of every tablet for the web pages"),
@@ -80,6 +93,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "C",
+        used_by: "C",
         heading: "Schema changes from a directory",
         rows: &[
             ("schema_change_check_interval", Int, "60", "seconds between two looks"),
@@ -91,6 +105,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "cS",
+        used_by: "cS",
         heading: "TLS to vtctld",
         rows: &[
             ("vtctld_grpc_ca", Str, "", "PEM file of the authority of vtctld's certificate"),
@@ -101,11 +116,27 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "cw",
+        used_by: "cw",
         heading: "Server",
         rows: &[("server", Str, "", "address of the server: host:port (required)")],
     },
     // Vitess's vtworkerclient has the same limit as vtctlclient.
-    Group { letters: "w", heading: "Commands", rows: &[("action_timeout", Dur, "1h", "limit of one command")] },
-    Group { letters: "L", heading: "Commands", rows: &[("wait-time", Dur, "24h", "limit of one command")] },
-    Group { letters: "LB", heading: "Commands", rows: &[("detach", Bool, "false", "run in the background")] },
+    Group {
+        letters: "w",
+        used_by: "w",
+        heading: "Commands",
+        rows: &[("action_timeout", Dur, "1h", "limit of one command")],
+    },
+    Group {
+        letters: "L",
+        used_by: "L",
+        heading: "Commands",
+        rows: &[("wait-time", Dur, "24h", "limit of one command")],
+    },
+    Group {
+        letters: "LB",
+        used_by: "LB",
+        heading: "Commands",
+        rows: &[("detach", Bool, "false", "run in the background")],
+    },
 ];

@@ -6,6 +6,7 @@ use crate::flags::Kind::{Bool, Dur, Int, List, Str};
 pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "GXO",
+        used_by: "GXO",
         heading: "MySQL server",
         rows: &[
             ("mysql_server_port", Int, "-1", "port for MySQL clients; -1: none"),
@@ -33,6 +34,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GXO",
+        used_by: "GXO",
         heading: "Discovery",
         rows: &[
             ("gateway_implementation", Str, "discoverygateway", "how tablets are chosen: discoverygateway"),
@@ -44,11 +46,17 @@ pub(super) const GROUPS: &[Group] = &[
             ("tablet_refresh_known_tablets", Bool, "true", "read the records of known tablets again too"),
             ("topo_read_concurrency", Int, "32", "records read in parallel"),
             ("disable_local_gateway", Bool, "false", ""),
-            ("default_tablet_type", Str, "", ""),
+            (
+                "default_tablet_type",
+                Str,
+                "",
+                "type of tablets that queries go to when the client names none; empty: master",
+            ),
         ],
     },
     Group {
         letters: "GXO",
+        used_by: "GXO",
         heading: "Buffering during a change of master",
         rows: &[
             ("enable_buffer", Bool, "false", "hold queries to a master while it changes"),
@@ -63,6 +71,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GXO",
+        used_by: "GXO",
         heading: "Queries",
         rows: &[
             ("normalize_queries", Bool, "true", "replace literals by bind variables, so that plans are shared"),
@@ -76,6 +85,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GXOS",
+        used_by: "GXOS",
         heading: "Queries",
         rows: &[
             (
@@ -89,11 +99,13 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GO",
+        used_by: "GO",
         heading: "gRPC server",
         rows: &[("grpc_use_effective_callerid", Bool, "false", "trust the caller id that clients send")],
     },
     Group {
         letters: "G",
+        used_by: "G",
         heading: "Discovery",
         rows: &[
             ("healthcheck_retry_delay", Dur, "2ms", "how long to wait before asking for a tablet's health again"),
@@ -104,6 +116,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "G",
+        used_by: "G",
         heading: "MySQL server",
         rows: &[
             ("mysql_ldap_auth_config_file", Str, "", ""),

@@ -6,6 +6,7 @@ use crate::flags::Kind::{Bool, Dur, Float, Int, Str};
 pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "TCLWXOS",
+        used_by: "TXOS",
         heading: "Transactions",
         rows: &[(
             "queryserver-config-transaction-timeout",
@@ -16,6 +17,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWXO",
+        used_by: "TXO",
         heading: "Transactions",
         rows: &[
             ("queryserver-config-transaction-cap", Int, "20", "transactions open at a time"),
@@ -54,6 +56,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWXO",
+        used_by: "TXO",
         heading: "Query service",
         rows: &[
             ("queryserver-config-pool-size", Int, "16", "connections for queries outside of transactions"),
@@ -127,6 +130,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWXO",
+        used_by: "TO",
         heading: "Table ACLs",
         rows: &[
             ("queryserver-config-strict-table-acl", Bool, "false", "refuse what the table ACL does not allow"),
@@ -136,6 +140,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLWXO",
+        used_by: "TO",
         heading: "Replication streams",
         rows: &[
             ("binlog_use_v3_resharding_mode", Bool, "true", "find the keyspace id of a row by the vschema"),
@@ -152,11 +157,13 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TCLXOS",
+        used_by: "CL",
         heading: "Other",
         rows: &[("vtgate_protocol", Str, "grpc", "how vtgate is called: grpc")],
     },
     Group {
         letters: "TCLWO",
+        used_by: "TO",
         heading: "Replication streams",
         rows: &[
             ("binlog_player_protocol", Str, "grpc", "how sources of streams are called: grpc"),
@@ -174,6 +181,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TOB",
+        used_by: "TOB",
         heading: "Tablet",
         rows: &[
             ("init_keyspace", Str, "", "keyspace of the tablet"),
@@ -183,11 +191,13 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TOS",
+        used_by: "TOS",
         heading: "Tablet",
         rows: &[("tablet_hostname", Str, "", "name of this host for others; empty: its full name")],
     },
     Group {
         letters: "TO",
+        used_by: "TO",
         heading: "Tablet",
         rows: &[
             ("init_tablet_type", Str, "", "type of the tablet: replica or rdonly"),
@@ -209,6 +219,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TO",
+        used_by: "TO",
         heading: "Replication",
         rows: &[
             ("enable_replication_reporter", Bool, "false", "report the lag of replication"),
@@ -230,6 +241,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TO",
+        used_by: "TO",
         heading: "Backups",
         rows: &[
             ("restore_from_backup", Bool, "false", "restore the latest backup into an empty database at the start"),
@@ -239,6 +251,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "T",
+        used_by: "T",
         heading: "Tablet",
         rows: &[
             ("tablet-path", Str, "", "alias of the tablet: zone1-0000000100 (required)"),
@@ -252,6 +265,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "T",
+        used_by: "T",
         heading: "TLS to sources of streams",
         rows: &[
             ("binlog_player_grpc_ca", Str, "", "PEM file of the authority of the sources' certificates"),
@@ -262,7 +276,8 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "TO",
-        heading: "Accepted",
+        used_by: "TO",
+        heading: "Other",
         // Flags of v4.0.1.
         rows: &[
             ("db_name", Str, "", ""),

@@ -34,13 +34,14 @@ impl Rates {
     }
 
     fn sample(&self, now: Instant) {
-        let counts = (self.counts)();
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = || self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         // The ticker is not exact: a sample that is due within half a tick is due.
         let slack = Duration::from_millis(500).min(self.interval / 2);
-        if ring.back().is_some_and(|(last, _)| now.duration_since(*last) + slack < self.interval) {
+        if ring().back().is_some_and(|(last, _)| now.duration_since(*last) + slack < self.interval) {
             return;
         }
+        let counts = (self.counts)();
+        let mut ring = ring();
         ring.push_back((now, counts));
         while ring.len() > self.samples + 1 {
             ring.pop_front();
