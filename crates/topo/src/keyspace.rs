@@ -189,6 +189,8 @@ impl TopoServer {
                 }
             })
             .buffer_unordered(READ_CONCURRENCY)
+            // Boxed, or the compiler cannot see that the future of a caller is Send.
+            .boxed()
             .try_filter_map(|found| async move { Ok(found) })
             .try_collect()
             .await

@@ -104,6 +104,8 @@ impl TopoServer {
                 }
             })
             .buffer_unordered(READ_CONCURRENCY)
+            // Boxed, or the compiler cannot see that the future of a caller is Send.
+            .boxed()
             .try_collect()
             .await?;
         let rules = self.get_routing_rules().await.map_err(|error| error.wrap("GetRoutingRules failed"))?;

@@ -143,7 +143,9 @@ impl TopoServer {
     pub async fn get_tablet_map(&self, aliases: &[TabletAlias]) -> Partial<TabletMap> {
         let mut reads = stream::iter(aliases)
             .map(|alias| async move { (alias, self.get_tablet(alias).await) })
-            .buffer_unordered(READ_CONCURRENCY);
+            .buffer_unordered(READ_CONCURRENCY)
+            // Boxed, or the compiler cannot see that the future of a caller is Send.
+            .boxed();
         let mut tablets = TabletMap::new();
         let mut error = None;
         while let Some((alias, read)) = reads.next().await {
@@ -184,7 +186,9 @@ impl TopoServer {
             info.master_alias().filter(|alias| in_cell_list(&alias.cell, &cells)).cloned().into_iter().collect();
         let mut reads = stream::iter(&cells)
             .map(|cell| async move { (cell, self.get_shard_replication(cell, keyspace, shard).await) })
-            .buffer_unordered(READ_CONCURRENCY);
+            .buffer_unordered(READ_CONCURRENCY)
+            // Boxed, or the compiler cannot see that the future of a caller is Send.
+            .boxed();
         let mut error = None;
         while let Some((cell, read)) = reads.next().await {
             match read {
