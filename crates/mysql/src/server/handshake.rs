@@ -328,15 +328,15 @@ pub(super) async fn authenticate(
     }
     let mut reply = response.reply.clone();
     let mut salt = *salt;
-    // A reply of another length was made for another method than it says, as with a saved CHANGE_USER.
-    let native_shaped = reply.is_empty() || reply.len() == 20;
-    let known = match plugin {
-        auth_plugin::NATIVE => native_shaped,
-        auth_plugin::CACHING_SHA2 => reply.is_empty() || reply.len() == 32,
+    let complete = match plugin {
+        auth_plugin::NATIVE => matches!(reply.len(), 0 | 20),
+        // A client that prefers this method to the one in the greeting does not trust the salt there: it sends
+        // nothing yet and waits for one of its own.
+        auth_plugin::CACHING_SHA2 => reply.len() == 32,
         _ => false,
     };
-    if !known {
-        plugin = auth_plugin::NATIVE;
+    if !complete {
+        plugin = if plugin == auth_plugin::CACHING_SHA2 { plugin } else { auth_plugin::NATIVE };
         salt = new_salt();
         reply = exchange(reader, output, &switch_request(plugin, &salt)).await?;
     }
@@ -345,6 +345,10 @@ pub(super) async fn authenticate(
             Verdict::Accept(identity) => Ok(identity),
             Verdict::Deny | Verdict::NeedClear => Err(denied(user).into()),
         };
+    }
+    if reply == [0] {
+        // How this method says "no password".
+        reply.clear();
     }
     match auth.verify(user, unix_socket, Proof::Sha2 { reply: &reply, salt: &salt }) {
         Verdict::Accept(identity) => {

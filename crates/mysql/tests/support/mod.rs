@@ -23,6 +23,8 @@ use vtproto::query::{BindVariable, Field, QueryResult, Row, Type};
 #[derive(Debug, Default)]
 pub struct Demo {
     pub open: AtomicUsize,
+    /// Statements `sleep` that have begun, and those that were cancelled.
+    pub sleeping: AtomicUsize,
     pub cancelled: AtomicUsize,
     /// Rows handed to the writer.
     pub produced: AtomicUsize,
@@ -130,6 +132,7 @@ impl Handler for Demo {
                 out.ok(&OkInfo::default()).await?;
             }
             "sleep" => {
+                self.sleeping.fetch_add(1, Ordering::SeqCst);
                 out.cancelled().cancelled().await;
                 self.cancelled.fetch_add(1, Ordering::SeqCst);
                 return Err(MysqlError::new(1317, "70100", "Query execution was interrupted").into());
