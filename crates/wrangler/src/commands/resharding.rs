@@ -1,0 +1,237 @@
+//! Commands that move tables and shards. Their arguments and what the topology says against them are
+//! checked; the moves themselves are not built yet.
+
+use servenv::flags::Parsed;
+use topo::{find_overlapping_shards, overlapping_shards_for_shard, topoproto};
+
+use crate::Wrangler;
+use crate::args::{self, exactly, only};
+use crate::command::{Command, command};
+use crate::commands::not_built::not_built;
+use crate::error::{Result, bail, err};
+
+/// The default of `-filtered_replication_wait_time`.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+pub(super) const COMMANDS: &[Command] = &[
+    command!(
+        "Reshard",
+        "[-skip_schema_copy] <keyspace.workflow> <source_shards> <target_shards>",
+        "Starts copying a keyspace to other shards.",
+        |f| {
+            f.bool("skip_schema_copy", false, "the targets have the schema already");
+        },
+        reshard
+    ),
+    command!(
+        "Migrate",
+        "[-cell=<cell>] [-tablet_types=<source_tablet_types>] -workflow=<workflow> <source_keyspace> <target_keyspace> <table_specs>",
+        "Starts copying tables to another keyspace.",
+        |f| {
+            f.string("cell", "", "cell to replicate from")
+                .string("tablet_types", "", "types to replicate from")
+                .string("workflow", "", "the name of the workflow");
+        },
+        migrate
+    ),
+    command!(
+        "CreateLookupVindex",
+        "[-cell=<cell>] [-tablet_types=<source_tablet_types>] <keyspace> <json_spec>",
+        "Creates a lookup vindex and fills it.",
+        |f| {
+            f.string("cell", "", "cell to replicate from").string("tablet_types", "", "types to replicate from");
+        },
+        create_lookup_vindex
+    ),
+    command!("Materialize", "<json_spec>", "Keeps a table as the result of a query over another one.", materialize),
+    command!("SplitClone", "<keyspace> <from_shards> <to_shards>", "Starts replicating shards to others.", split_clone),
+    command!(
+        "VerticalSplitClone",
+        "<from_keyspace> <to_keyspace> <tables>",
+        "Starts replicating tables to another keyspace.",
+        vertical_split_clone
+    ),
+    command!(
+        "VDiff",
+        "[-source_cell=<cell>] [-target_cell=<cell>] [-tablet_types=replica] [-filtered_replication_wait_time=30s] <keyspace.workflow>",
+        "Compares all rows of a workflow's tables.",
+        |f| {
+            f.string("source_cell", "", "cell of the sources")
+                .string("target_cell", "", "cell of the targets")
+                .string("tablet_types", "", "types to compare")
+                .duration("filtered_replication_wait_time", WAIT, "how long to wait for replication");
+        },
+        vdiff
+    ),
+    command!(
+        "MigrateServedTypes",
+        "[-cells=c1,c2,...] [-reverse] [-skip-refresh-state] [-filtered_replication_wait_time=30s] [-reverse_replication=false] <keyspace/shard> <served tablet type>",
+        "Moves serving of a type from the source shards of a split to its destination shards.",
+        |f| {
+            f.string("cells", "", "only these cells; empty means all")
+                .bool("reverse", false, "move serving back")
+                .bool("skip-refresh-state", false, "do not refresh the source tablets")
+                .duration("filtered_replication_wait_time", WAIT, "how long to wait for replication")
+                .bool("reverse_replication", false, "replicate back to the sources afterwards");
+        },
+        migrate_served_types
+    ),
+    command!(
+        "MigrateServedFrom",
+        "[-cells=c1,c2,...] [-reverse] [-filtered_replication_wait_time=30s] <destination keyspace/shard> <served tablet type>",
+        "Moves serving of a type from the source keyspace of a vertical split to its destination.",
+        |f| {
+            f.string("cells", "", "only these cells; empty means all")
+                .bool("reverse", false, "move serving back")
+                .duration("filtered_replication_wait_time", WAIT, "how long to wait for replication");
+        },
+        migrate_served_from
+    ),
+    command!(
+        "MigrateReads",
+        "[-cells=c1,c2,...] [-reverse] -tablet_type={replica|rdonly} <keyspace.workflow>",
+        "Moves reads of a type to the target of a workflow.",
+        |f| {
+            f.string("cells", "", "only these cells; empty means all")
+                .bool("reverse", false, "move reads back")
+                .string("tablet_type", "", "the type to move");
+        },
+        migrate_reads
+    ),
+    command!(
+        "MigrateWrites",
+        "[-filtered_replication_wait_time=30s] [-cancel] [-reverse_replication=true] <keyspace.workflow>",
+        "Moves writes to the target of a workflow.",
+        |f| {
+            f.duration("filtered_replication_wait_time", WAIT, "how long to wait for replication")
+                .bool("cancel", false, "give up a move that is under way")
+                .bool("reverse_replication", true, "replicate back to the sources afterwards");
+        },
+        migrate_writes
+    ),
+    command!("CancelResharding", "<keyspace/shard>", "Gives up a split that is under way.", cancel_resharding),
+    command!("ShowResharding", "<keyspace/shard>", "Shows a split that is under way.", show_resharding),
+];
+
+async fn reshard(_wr: Wrangler, args: Parsed) -> Result {
+    let message = "three arguments are required: <keyspace.workflow>, source_shards, target_shards";
+    let [workflow, _, _] = exactly(&args, message)?;
+    keyspace_workflow(workflow)?;
+    let _ = args.bool("skip_schema_copy");
+    not_built("Reshard")
+}
+
+async fn migrate(_wr: Wrangler, args: Parsed) -> Result {
+    if args.str("workflow").is_empty() {
+        bail!("a workflow name must be specified");
+    }
+    exactly::<3>(&args, "three arguments are required: source_keyspace, target_keyspace, tableSpecs")?;
+    let _ = (args.str("cell"), args.str("tablet_types"));
+    not_built("Migrate")
+}
+
+async fn create_lookup_vindex(_wr: Wrangler, args: Parsed) -> Result {
+    exactly::<2>(&args, "two arguments are required: keyspace and json_spec")?;
+    let _ = (args.str("cell"), args.str("tablet_types"));
+    not_built("CreateLookupVindex")
+}
+
+async fn materialize(_wr: Wrangler, args: Parsed) -> Result {
+    exactly::<1>(&args, "a single argument is required: <json_spec>")?;
+    not_built("Materialize")
+}
+
+async fn split_clone(_wr: Wrangler, args: Parsed) -> Result {
+    exactly::<3>(&args, "three arguments are required: keyspace, from_shards, to_shards")?;
+    not_built("SplitClone")
+}
+
+async fn vertical_split_clone(_wr: Wrangler, args: Parsed) -> Result {
+    exactly::<3>(&args, "three arguments are required: from_keyspace, to_keyspace, tables")?;
+    not_built("VerticalSplitClone")
+}
+
+async fn vdiff(_wr: Wrangler, args: Parsed) -> Result {
+    let [workflow] = exactly(&args, "<keyspace.workflow> is required")?;
+    keyspace_workflow(workflow)?;
+    let _ = (args.str("source_cell"), args.str("target_cell"), args.str("tablet_types"));
+    let _ = args.duration("filtered_replication_wait_time");
+    not_built("VDiff")
+}
+
+async fn migrate_served_types(wr: Wrangler, args: Parsed) -> Result {
+    let message = "the <source keyspace/shard> and <served tablet type> arguments are both required for the MigrateServedTypes command";
+    let [shard, served_type] = exactly(&args, message)?;
+    let (keyspace, shard) = args::keyspace_shard(shard)?;
+    let served_type = args::served_type(served_type)?;
+    if served_type == vtproto::topodata::TabletType::Master && args.bool("skip-refresh-state") {
+        bail!("Skip refresh state is not allowed when migrating a MASTER");
+    }
+    let _ = (args.list("cells"), args.bool("reverse"), args.bool("reverse_replication"));
+    let _ = args.duration("filtered_replication_wait_time");
+    let groups = find_overlapping_shards(&wr.topo().find_all_shards_in_keyspace(&keyspace).await?)
+        .map_err(|error| err!("FindOverlappingShards failed: {error}"))?;
+    if overlapping_shards_for_shard(&groups, &shard).is_none() {
+        bail!("shard {shard} is not involved in any overlapping shards");
+    }
+    not_built("MigrateServedTypes")
+}
+
+async fn migrate_served_from(wr: Wrangler, args: Parsed) -> Result {
+    let message = "the <destination keyspace/shard> and <served tablet type> arguments are both required for the MigrateServedFrom command";
+    let [shard, served_type] = exactly(&args, message)?;
+    let (keyspace, shard) = args::keyspace_shard(shard)?;
+    let served_type = args::served_type(served_type)?;
+    let cells = args.list("cells");
+    let reverse = args.bool("reverse");
+    let _ = args.duration("filtered_replication_wait_time");
+    let info = wr.topo().get_keyspace(&keyspace).await?;
+    let Some(source) = info.record.served_froms.first().map(|entry| entry.keyspace.clone()) else {
+        bail!("destination keyspace {keyspace} is not a vertical split target");
+    };
+    wr.topo().get_shard(&keyspace, &shard).await?;
+    info.check_served_from_migration(served_type, &cells, &source, !reverse)?;
+    not_built("MigrateServedFrom")
+}
+
+async fn migrate_reads(_wr: Wrangler, args: Parsed) -> Result {
+    use vtproto::topodata::TabletType::{Rdonly, Replica};
+    let _ = (args.list("cells"), args.bool("reverse"));
+    let tablet_type = args::served_type(args.str("tablet_type"))?;
+    if tablet_type != Rdonly && tablet_type != Replica {
+        bail!("tablet_type must be rdonly or replica: {}", topoproto::tablet_type_lstring(tablet_type));
+    }
+    keyspace_workflow(only(&args, "keyspace.workflow", "MigrateReads")?)?;
+    not_built("MigrateReads")
+}
+
+async fn migrate_writes(_wr: Wrangler, args: Parsed) -> Result {
+    keyspace_workflow(only(&args, "keyspace.workflow", "MigrateWrites")?)?;
+    let _ = (args.bool("cancel"), args.bool("reverse_replication"), args.duration("filtered_replication_wait_time"));
+    not_built("MigrateWrites")
+}
+
+async fn cancel_resharding(wr: Wrangler, args: Parsed) -> Result {
+    let (keyspace, shard) = args::keyspace_shard(only(&args, "keyspace/shard", "CancelResharding")?)?;
+    wr.topo().get_shard(&keyspace, &shard).await?;
+    not_built("CancelResharding")
+}
+
+async fn show_resharding(wr: Wrangler, args: Parsed) -> Result {
+    let (keyspace, shard) = args::keyspace_shard(only(&args, "keyspace/shard", "ShowResharding")?)?;
+    let info = wr.topo().get_keyspace(&keyspace).await?;
+    let groups = find_overlapping_shards(&wr.topo().find_all_shards_in_keyspace(&keyspace).await?)
+        .map_err(|error| err!("FindOverlappingShards failed: {error}"))?;
+    if info.record.served_froms.is_empty() && overlapping_shards_for_shard(&groups, &shard).is_none() {
+        wr.logger().println("No resharding in progress").await;
+        return Ok(());
+    }
+    not_built("ShowResharding")
+}
+
+fn keyspace_workflow(word: &str) -> Result<(&str, &str)> {
+    match word.split_once('.') {
+        Some((keyspace, workflow)) if !workflow.contains('.') => Ok((keyspace, workflow)),
+        _ => bail!("invalid format for <keyspace.workflow>: {word}"),
+    }
+}

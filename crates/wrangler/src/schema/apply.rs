@@ -1,0 +1,331 @@
+//! ApplySchema: runs statements on the masters of all shards of a keyspace, the first failure ends it.
+//!
+//! Everything is checked before the first statement runs: every shard has a master, every statement
+//! parses, none would block a large table, and all of them work in a scratch copy of the schema.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use topo::topoproto;
+use vtproto::query::QueryResult;
+use vtproto::tabletmanagerdata as tmd;
+use vtproto::topodata::Tablet;
+use vtsql::{Detail, Statement, StatementKind};
+
+use super::{Filter, diff_schema, get_schema, master_of, reload_shard};
+use crate::Wrangler;
+use crate::error::{Result, bail, err};
+use crate::logger::{info, warning};
+
+/// More rows than this and ALTER TABLE takes too long.
+const MAX_ROWS_TO_ALTER: u64 = 100_000;
+/// More rows than this and any change of an existing table takes too long.
+const MAX_ROWS_TO_CHANGE: u64 = 2_000_000;
+/// Most rows a statement of ApplySchema may return.
+const MAX_RESULT_ROWS: u64 = 10;
+/// Tablets that reload their schema at once.
+const RELOAD_CONCURRENCY: usize = 10;
+
+/// What to run where.
+pub(crate) struct ApplySchema {
+    pub keyspace: String,
+    /// The statements as one text.
+    pub sql: String,
+    /// Run ALTERs on large tables too.
+    pub allow_long_unavailability: bool,
+    /// How long replicas get to have the change.
+    pub wait_slave_timeout: Duration,
+}
+
+/// A statement of the text, and where it stands in it.
+struct Change {
+    sql: String,
+    parsed: Statement,
+}
+
+impl Change {
+    fn is_ddl(&self) -> bool {
+        self.parsed.kind == StatementKind::Ddl
+    }
+}
+
+/// What happened, for the error text.
+#[derive(Default)]
+struct Execution {
+    failed: Option<Vec<(String, String)>>,
+    succeeded: Option<Vec<ShardResult>>,
+    current: usize,
+    executor_error: String,
+}
+
+struct ShardResult {
+    shard: String,
+    result: QueryResult,
+    position: String,
+}
+
+impl Execution {
+    fn is_failure(&self) -> bool {
+        !self.executor_error.is_empty() || self.failed.as_ref().is_some_and(|failed| !failed.is_empty())
+    }
+
+    /// The document that the error text holds: keys, order and nulls are what scripts read.
+    fn to_json(&self, changes: &[Change], spent: Duration) -> Value {
+        let failed = self.failed.as_ref().map_or(Value::Null, |list| {
+            list.iter().map(|(shard, error)| json!({ "Shard": shard, "Err": error })).collect()
+        });
+        let succeeded = self.succeeded.as_ref().map_or(Value::Null, |list| {
+            list.iter()
+                .map(|one| json!({ "Shard": one.shard, "Result": vtjson::go_json(&one.result), "Position": one.position }))
+                .collect()
+        });
+        json!({
+            "FailedShards": failed,
+            "SuccessShards": succeeded,
+            "CurSQLIndex": self.current,
+            "Sqls": changes.iter().map(|change| &change.sql).collect::<Vec<_>>(),
+            "ExecutorErr": self.executor_error,
+            "TotalTimeSpent": u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// Runs an ApplySchema.
+pub(crate) async fn apply_schema(wr: &Wrangler, request: ApplySchema) -> Result {
+    let keyspace = &request.keyspace;
+    let masters = find_masters(wr, keyspace).await?;
+    let changes = parse(&request.sql, masters.len())?;
+    if changes.is_empty() {
+        info!(wr, "no statement to apply");
+        return Ok(());
+    }
+    if !request.allow_long_unavailability {
+        refuse_big_changes(wr, &masters[0], &changes).await?;
+    }
+    let start = Instant::now();
+    let mut execution = Execution::default();
+    match wr.topo().lock_keyspace(keyspace, "ApplySchemaKeyspace").await {
+        Err(error) => execution.executor_error = error.to_string(),
+        Ok(lock) => {
+            execute(wr, &request, &masters, &changes, &mut execution).await;
+            if let Err(error) = lock.unlock().await
+                && execution.executor_error.is_empty()
+            {
+                execution.executor_error = error.to_string();
+            }
+        }
+    }
+    if execution.is_failure() {
+        let document = vtjson::go_indent(&execution.to_json(&changes, start.elapsed()));
+        bail!("schema change failed, ExecuteResult: {document}\n");
+    }
+    Ok(())
+}
+
+/// The masters of all shards: a change runs on every shard or on none.
+async fn find_masters(wr: &Wrangler, keyspace: &str) -> Result<Vec<Tablet>> {
+    let shards = wr
+        .topo()
+        .get_shard_names(keyspace)
+        .await
+        .map_err(|error| err!("unable to get shard names for keyspace: {keyspace}, error: {error}"))?;
+    let mut masters = Vec::new();
+    for shard in &shards {
+        match master_of(wr, keyspace, shard).await? {
+            Some(master) => masters.push(master),
+            None => bail!("shard: {shard} does not have a master"),
+        }
+    }
+    if masters.is_empty() {
+        bail!("keyspace: {keyspace} does not contain any master tablets");
+    }
+    Ok(masters)
+}
+
+/// Takes the text apart; every statement has to parse.
+fn parse(text: &str, shards: usize) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let pieces = vtsql::split_statements(text);
+    let several = pieces.len() > 1;
+    for piece in pieces {
+        let sql = piece.trim();
+        if sql.is_empty() {
+            continue;
+        }
+        let parsed = vtsql::parse(sql).map_err(|error| {
+            let place =
+                if several { format!("\n(the statement at line {})", line_of(text, sql)) } else { String::new() };
+            err!("failed to parse sql: {sql}, got error: Code: INVALID_ARGUMENT\n{error}{place}\n")
+        })?;
+        if parsed.kind == StatementKind::Empty || parsed.kind == StatementKind::Comment {
+            continue;
+        }
+        let change = Change { sql: sql.to_owned(), parsed };
+        if !change.is_ddl() && shards != 1 {
+            bail!("non-ddl statements can only be executed for single shard keyspaces: {sql}");
+        }
+        changes.push(change);
+    }
+    Ok(changes)
+}
+
+/// The line, from 1, on which a piece of `text` begins.
+fn line_of(text: &str, piece: &str) -> usize {
+    let offset = (piece.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
+    1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Refuses what would lock up a large table.
+async fn refuse_big_changes(wr: &Wrangler, master: &Tablet, changes: &[Change]) -> Result {
+    use vtsql::DdlVerb as V;
+    let watched: Vec<(&Change, V)> = changes
+        .iter()
+        .filter_map(|change| match change.parsed.detail {
+            // These are fast whatever the size of the table.
+            Detail::Ddl(V::CreateTable | V::DropTable | V::TruncateTable | V::RenameTable) => None,
+            Detail::Ddl(verb) => Some((change, verb)),
+            _ => None,
+        })
+        .collect();
+    if watched.is_empty() {
+        return Ok(());
+    }
+    let schema = get_schema(wr, master, &Filter::default()).await.map_err(|error| {
+        let alias = topoproto::tablet_alias_string(master.alias.as_ref());
+        err!("unable to get database schema, error: {error} (tablet {alias})")
+    })?;
+    for (change, verb) in watched {
+        let rows = change
+            .parsed
+            .tables
+            .iter()
+            .filter_map(|table| schema.table_definitions.iter().find(|t| t.name == table.name))
+            .map(|table| table.row_count)
+            .max()
+            .unwrap_or(0);
+        let sql = &change.sql;
+        if verb == V::AlterTable && rows > MAX_ROWS_TO_ALTER {
+            bail!(
+                "big schema change detected. Disable check with -allow_long_unavailability. ddl: {sql} alters a table with more than 100 thousand rows"
+            );
+        }
+        if rows > MAX_ROWS_TO_CHANGE {
+            bail!(
+                "big schema change detected. Disable check with -allow_long_unavailability. ddl: {sql} changes a table with more than 2 million rows"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn execute(
+    wr: &Wrangler,
+    request: &ApplySchema,
+    masters: &[Tablet],
+    changes: &[Change],
+    execution: &mut Execution,
+) {
+    if let Err(error) = preflight(wr, &masters[0], changes).await {
+        execution.executor_error = error.to_string();
+        return;
+    }
+    for (index, change) in changes.iter().enumerate() {
+        execution.current = index;
+        let outcomes = join_all(masters.iter().map(|master| run_on(wr, master, &change.sql))).await;
+        let (mut failed, mut succeeded) = (Vec::new(), Vec::new());
+        for (master, outcome) in masters.iter().zip(outcomes) {
+            match outcome {
+                Ok(result) => succeeded.push(result),
+                Err(error) => failed.push((master.shard.clone(), error)),
+            }
+        }
+        let stop = !failed.is_empty();
+        if !stop {
+            reload_replicas(wr, request, &succeeded).await;
+        }
+        execution.failed = Some(failed);
+        execution.succeeded = Some(succeeded);
+        if stop {
+            return;
+        }
+    }
+}
+
+/// Tries all changes in a scratch database; a DDL that changes nothing is refused, as it would be a
+/// mistake.
+async fn preflight(wr: &Wrangler, master: &Tablet, changes: &[Change]) -> Result {
+    let request = tmd::PreflightSchemaRequest { changes: changes.iter().map(|change| change.sql.clone()).collect() };
+    let results = wr.tmc().preflight_schema(master, request).await?.change_results;
+    for (change, result) in changes.iter().zip(&results) {
+        if !change.is_ddl() {
+            continue;
+        }
+        let before = result.before_schema.clone().unwrap_or_default();
+        let after = result.after_schema.clone().unwrap_or_default();
+        if !diff_schema("BeforeSchema", &before, "AfterSchema", &after).is_empty() {
+            continue;
+        }
+        // DROP IF EXISTS of what does not exist, and its counterpart, are meant to change nothing.
+        let words = change.sql.to_ascii_lowercase();
+        let mut words = words.split_ascii_whitespace();
+        if words.next() == Some("drop") && words.any(|word| word == "exists") {
+            continue;
+        }
+        bail!("schema change: '{}' does not introduce any table definition change", change.sql);
+    }
+    Ok(())
+}
+
+/// Runs one statement on one master, and says what position holds it.
+async fn run_on(wr: &Wrangler, master: &Tablet, sql: &str) -> Result<ShardResult, String> {
+    let request = tmd::ExecuteFetchAsDbaRequest {
+        query: sql.as_bytes().to_vec(),
+        db_name: topoproto::tablet_db_name(master),
+        max_rows: MAX_RESULT_ROWS,
+        disable_binlogs: false,
+        reload_schema: true,
+    };
+    let result = wr.tmc().execute_fetch_as_dba(master, request).await.map_err(|error| error.to_string())?;
+    let position = wr
+        .tmc()
+        .master_position(master, tmd::MasterPositionRequest {})
+        .await
+        .map_err(|error| format!("couldn't get replication position after applying schema change on master: {error}"))?
+        .position;
+    Ok(ShardResult { shard: master.shard.clone(), result: result.result.unwrap_or_default(), position })
+}
+
+/// Lets replicas see the change as soon as they have replicated it. Best effort.
+async fn reload_replicas(wr: &Wrangler, request: &ApplySchema, shards: &[ShardResult]) {
+    let reloads = join_all(
+        shards
+            .iter()
+            .map(|one| reload_shard(wr, &request.keyspace, &one.shard, &one.position, RELOAD_CONCURRENCY, false)),
+    );
+    if tokio::time::timeout(request.wait_slave_timeout, reloads).await.is_err() {
+        warning!(wr, "not all replicas have reloaded their schema within {:?}", request.wait_slave_timeout);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_bad_statement_is_told() {
+        let text = "create table a(id int);\n\nnonsense b;\ndrop table a";
+        let error = parse(text, 1).err().expect("a syntax error").to_string();
+        assert!(error.starts_with("failed to parse sql: nonsense b, got error: Code: INVALID_ARGUMENT\n"), "{error}");
+        assert!(error.contains("(the statement at line 3)"), "{error}");
+    }
+
+    #[test]
+    fn rows_can_be_changed_in_unsharded_keyspaces_only() {
+        assert_eq!(parse("insert into t values(1)", 1).expect("allowed").len(), 1);
+        assert_eq!(
+            parse("insert into t values(1)", 2).err().expect("refused").to_string(),
+            "non-ddl statements can only be executed for single shard keyspaces: insert into t values(1)"
+        );
+    }
+}
