@@ -8,7 +8,6 @@
 //! answers itself. A sharded keyspace gets single-table reads that need no merging; the rest is refused
 //! with UNIMPLEMENTED.
 
-mod dml;
 mod plan;
 mod primitive;
 mod route;
@@ -16,11 +15,14 @@ mod set;
 mod show;
 pub mod sysvars;
 mod target;
+mod text;
 mod vschema_ddl;
 
-pub use plan::{Context, plan};
+pub use plan::{Context, plan, plan_text};
 pub use primitive::{
-    Destination, Opcode, Plan, Primitive, Route, RouteText, SavepointAction, SetAction, SetValue, ShowAction,
+    Destination, Opcode, Plan, Primitive, Route, RouteText, SavepointAction, SetAction, SetValue, SettingValue,
+    ShowAction,
 };
+pub use show::like;
 pub use target::Target;
 pub use vschema_ddl::parse_vschema_ddl;

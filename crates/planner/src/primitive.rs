@@ -154,11 +154,10 @@ pub enum SetAction {
         name: String,
         value: SetValue,
     },
-    /// A MySQL variable that tablets set on the connection that runs the session's statements:
-    /// `name = value`, the value as SQL text. `None` is DEFAULT: forget it.
+    /// A MySQL variable that tablets set on the connection that runs the session's statements.
     SystemVariable {
         name: String,
-        value: Option<String>,
+        value: SettingValue,
     },
     /// Accepted without an effect, with a warning for SHOW WARNINGS if there is one.
     Ignored {
@@ -170,6 +169,18 @@ pub enum SetAction {
         key: String,
         value: String,
     },
+}
+
+/// The value of a session setting.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SettingValue {
+    /// SQL text of a literal: the setting is `name = text`.
+    Sql(String),
+    /// Forget the setting.
+    Default,
+    /// mysqld computes it, with the session's settings in force; the result becomes a literal. A result
+    /// for `sql_mode` has to pass [`crate::sysvars::usable_sql_mode`].
+    Query(Box<RouteText>),
 }
 
 /// A value to give to a user variable.

@@ -26,6 +26,8 @@ pub struct TableRef {
     pub access: Access,
     /// Byte span in the statement's text of the qualifier with its point; empty when there is none.
     pub qualifier_span: (usize, usize),
+    /// Byte span of the name itself.
+    pub name_span: (usize, usize),
 }
 
 /// Nesting followed; deeper text is stepped over by brackets.
@@ -393,12 +395,14 @@ impl Tables<'_, '_> {
         let Some(mut name) = self.cursor.name() else { return false };
         let mut qualifier = None;
         let mut qualifier_span = (first.start, first.start);
+        let mut name_span = (first.start, first.end);
         if self.cursor.is_punct(".") {
             self.cursor.next();
             let Some(token) = self.cursor.peek() else { return false };
             let Some(second) = self.cursor.name() else { return false };
             qualifier = Some(std::mem::replace(&mut name, second));
             qualifier_span = (first.start, token.start);
+            name_span = (token.start, token.end);
         }
         // `delete t.* from …`
         if self.cursor.is_punct(".") && self.cursor.peek_at(1).is_some_and(|t| t.is_punct(self.cursor.bytes(), "*")) {
@@ -410,7 +414,7 @@ impl Tables<'_, '_> {
                 self.cursor.skip_parens();
             }
         }
-        self.found.push(TableRef { qualifier, name, alias: None, access, qualifier_span });
+        self.found.push(TableRef { qualifier, name, alias: None, access, qualifier_span, name_span });
         true
     }
 
