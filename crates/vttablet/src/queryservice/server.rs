@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,8 @@ pub struct Core {
     transition: tokio::sync::Mutex<()>,
     /// mysqld did not answer: told to whoever watches over it.
     mysql_lost: Notify,
+    /// The process is about to end: gates are told to go elsewhere, while queries still run.
+    lameduck: AtomicBool,
     last_reload: Mutex<Instant>,
 }
 
@@ -167,6 +169,7 @@ impl TabletServer {
             health: Health::default(),
             transition: tokio::sync::Mutex::default(),
             mysql_lost: Notify::new(),
+            lameduck: AtomicBool::new(false),
             last_reload: Mutex::new(Instant::now()),
             config,
             stats,
@@ -255,8 +258,20 @@ impl TabletServer {
         self.gate.current().state
     }
 
+    /// Whether gates are to send queries here.
     pub fn is_serving(&self) -> bool {
-        self.state() == State::Serving
+        self.state() == State::Serving && !self.lameduck.load(Ordering::SeqCst)
+    }
+
+    /// Says goodbye to gates: from now on health messages tell that this tablet does not serve, while
+    /// queries still run. There is no way back.
+    pub fn enter_lameduck(&self) {
+        self.lameduck.store(true, Ordering::SeqCst);
+    }
+
+    /// Queries a second, over the last full interval of five seconds.
+    pub fn queries_per_second(&self) -> f64 {
+        self.stats.qps()
     }
 
     pub fn target(&self) -> Target {
@@ -558,7 +573,7 @@ impl TabletServer {
         self.health.broadcast(
             StreamHealthResponse {
                 target: Some(current.target.clone()),
-                serving: current.state == State::Serving,
+                serving: self.is_serving(),
                 tablet_externally_reparented_timestamp: reparented_timestamp,
                 realtime_stats: Some(stats),
                 tablet_alias: Some(alias),

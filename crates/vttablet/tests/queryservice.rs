@@ -1,0 +1,676 @@
+//! The query service over a real MariaDB: what a vtgate sees.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use support::{Mysqld, Tablet, bound, caller, cell, failure, int, message, rows, text, until};
+use tabletclient::QueryService;
+use vterrors::Code;
+use vtproto::query::execute_options::{IncludedFields, TransactionIsolation, Workload};
+use vtproto::query::{self, ExecuteOptions};
+use vtproto::topodata::TabletType;
+use vttablet::queryservice::acl::TableAcl;
+use vttablet::queryservice::rules::{BLACKLIST_RULES, Rule, Rules};
+
+/// Ends the test when there is no MariaDB; [`Tablet::master`] has said so.
+macro_rules! tablet {
+    ($db:expr, $change:expr) => {
+        match Tablet::master($db, $change).await {
+            Some(tablet) => tablet,
+            None => return,
+        }
+    };
+    ($db:expr) => {
+        tablet!($db, |_| {})
+    };
+}
+
+const PRODUCT: &str =
+    "create table product(sku varbinary(128), description varbinary(128), price bigint, primary key(sku))";
+const NUMBERS: &str = "create table n(id bigint primary key, v varchar(200))";
+const FILL: &str = "insert into n select seq, repeat('x', 100) from seq_1_to_12000";
+
+async fn begin(tablet: &Tablet, options: ExecuteOptions) -> vterrors::Result<i64> {
+    let request = query::BeginRequest {
+        target: tablet.target(),
+        immediate_caller_id: caller("userData1"),
+        options: Some(options),
+        ..Default::default()
+    };
+    tablet.server.begin(request).await
+}
+
+async fn commit(tablet: &Tablet, transaction_id: i64) -> vterrors::Result<()> {
+    let request = query::CommitRequest { target: tablet.target(), transaction_id, ..Default::default() };
+    tablet.server.commit(request).await
+}
+
+async fn rollback(tablet: &Tablet, transaction_id: i64) -> vterrors::Result<()> {
+    let request = query::RollbackRequest { target: tablet.target(), transaction_id, ..Default::default() };
+    tablet.server.rollback(request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_writes_and_their_errors() {
+    let tablet = tablet!("qs_basic");
+    tablet.sql(&[PRODUCT, "create database if not exists _vt"]).await;
+    let vars = [("vtg1", text("SKU-1001")), ("vtg2", text("it's")), ("vtg3", int(100))];
+    let insert = "insert into product values (:vtg1, :vtg2, :vtg3)";
+    let options = ExecuteOptions { included_fields: IncludedFields::All.into(), ..Default::default() };
+    let result = tablet.execute_with(0, insert, &vars, options.clone()).await.expect("inserted");
+    assert_eq!(result.rows_affected, 1);
+
+    let result = tablet.execute_with(0, "select * from product", &[], options.clone()).await.expect("rows");
+    assert_eq!(rows(&result), [["SKU-1001", "it's", "100"]]);
+    assert_eq!(result.rows_affected, 1);
+    assert_eq!((result.fields[0].name.as_str(), result.fields[0].org_table.as_str()), ("sku", "product"));
+    let result = tablet.execute("select price from product").await.expect("rows");
+    assert_eq!(
+        result.fields,
+        [query::Field { name: "price".into(), r#type: query::Type::Int64.into(), ..Default::default() }]
+    );
+
+    let error = failure(tablet.execute_with(0, insert, &vars, options.clone()).await);
+    assert_eq!(error.code(), Code::AlreadyExists);
+    assert_eq!(
+        error.message(),
+        r##"Duplicate entry 'SKU-1001' for key 'PRIMARY' (errno 1062) (sqlstate 23000) (CallerID: userData1): Sql: "insert into product values (:vtg1, :vtg2, :vtg3)", BindVars: {#maxLimit: "type:INT64 value:\"10001\" "vtg1: "type:VARBINARY value:\"SKU-1001\" "vtg2: "type:VARBINARY value:\"it's\" "vtg3: "type:INT64 value:\"100\" "}"##
+    );
+    let error = failure(tablet.execute("select nope from product").await);
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(
+        error.message().ends_with(
+            r#" (errno 1054) (sqlstate 42S22) (CallerID: userData1): Sql: "select nope from product", BindVars: {}"#
+        ),
+        "{error}"
+    );
+    assert_eq!(
+        message(tablet.execute("truncate table t1").await),
+        r#"Table 'qs_basic.t1' doesn't exist (errno 1146) (sqlstate 42S02) (CallerID: userData1): Sql: "truncate table t1", BindVars: {}"#
+    );
+    let error = failure(tablet.execute("select * from customer").await);
+    assert_eq!(
+        (error.code(), error.message()),
+        (Code::InvalidArgument, "table customer not found in schema (CallerID: userData1)")
+    );
+    let error = failure(tablet.execute("select * from product for update").await);
+    assert_eq!(
+        (error.code(), error.message()),
+        (Code::FailedPrecondition, "SELECT_LOCK disallowed outside transaction (CallerID: userData1)")
+    );
+    let error = failure(tablet.execute("select 1; drop table product").await);
+    assert_eq!(error.code(), Code::InvalidArgument, "one text is one statement: {error}");
+    assert_eq!(failure(tablet.execute("begin").await).code(), Code::InvalidArgument);
+    assert_eq!(rows(&tablet.execute("show tables").await.expect("rows")), [["product"]]);
+
+    // Tables that others make are found; so are those made through the service.
+    tablet.mysqld.run(&["create table qs_basic.later(id int)"]).await;
+    assert_eq!(rows(&tablet.execute("select * from later").await.expect("found")), Vec::<Vec<String>>::new());
+    tablet.execute("create table mine(id int)").await.expect("made");
+    tablet.execute("insert into mine values (7)").await.expect("inserted");
+    assert_eq!(cell(&tablet.execute("select id from mine").await.expect("rows")), "7");
+    tablet.execute("drop table mine").await.expect("dropped");
+    let gone = message(tablet.execute("select id from mine").await);
+    assert_eq!(gone, "table mine not found in schema (CallerID: userData1)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_is_checked() {
+    let tablet = tablet!("qs_target");
+    let request = |target: Option<query::Target>| query::ExecuteRequest {
+        target,
+        query: Some(bound("select 1", &[])),
+        ..Default::default()
+    };
+    let right = tablet.server.target();
+    for (target, text) in [
+        (None, "No target"),
+        (Some(query::Target { keyspace: "k".into(), ..right.clone() }), "invalid keyspace k"),
+        (Some(query::Target { shard: "-80".into(), ..right.clone() }), "invalid shard -80"),
+        (
+            Some(query::Target { tablet_type: TabletType::Replica.into(), ..right.clone() }),
+            "invalid tablet type: REPLICA, want: MASTER or []",
+        ),
+    ] {
+        assert_eq!(message(tablet.server.execute(request(target)).await), text);
+    }
+    tablet.server.set_serving_type(TabletType::Master, true, vec![TabletType::Replica]).await.expect("still serving");
+    let replica = query::Target { tablet_type: TabletType::Replica.into(), ..right.clone() };
+    tablet.server.execute(request(Some(replica))).await.expect("allowed besides");
+    tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+    let error = failure(tablet.server.execute(request(Some(right))).await);
+    assert_eq!(
+        (error.code(), error.message()),
+        (Code::FailedPrecondition, "operation not allowed in state NOT_SERVING")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_have_a_row_limit() {
+    let tablet = tablet!("qs_limit", |config| config.max_result_size = 1000);
+    tablet.sql(&[NUMBERS, FILL]).await;
+    let error = failure(tablet.execute("select * from n").await);
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(
+        error.message().starts_with("Row count exceeded 1000 (errno 10001) (sqlstate HY000) (CallerID: userData1)"),
+        "{error}"
+    );
+    assert!(error.message().contains(r##"{#maxLimit: "type:INT64 value:\"1001\" "}"##), "{error}");
+    assert_eq!(tablet.execute("select * from n limit 1000").await.expect("rows").rows.len(), 1000);
+    let few = ExecuteOptions { sql_select_limit: 3, ..Default::default() };
+    assert_eq!(tablet.execute_with(0, "select * from n", &[], few.clone()).await.expect("rows").rows.len(), 3);
+    assert_eq!(tablet.execute_with(0, "select * from n limit 5", &[], few).await.expect("rows").rows.len(), 5);
+    let dba = ExecuteOptions { workload: Workload::Dba.into(), ..Default::default() };
+    assert_eq!(tablet.execute_with(0, "select id from n", &[], dba).await.expect("rows").rows.len(), 12_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions() {
+    let tablet = tablet!("qs_tx", |config| config.transaction_timeout = Duration::from_secs(2));
+    tablet.sql(&[NUMBERS]).await;
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "insert into n values (1, 'a')").await.expect("inserted");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "0");
+    assert_eq!(cell(&tablet.execute_in(id, "select count(*) from n for update").await.expect("rows")), "1");
+    commit(&tablet, id).await.expect("committed");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
+
+    let error = failure(tablet.execute_in(id, "select 1").await);
+    assert_eq!(error.code(), Code::Aborted);
+    let start = format!("transaction {id}: ended at ");
+    assert!(
+        error.message().starts_with(&start)
+            && error.message().ends_with(" (transaction committed) (CallerID: userData1)"),
+        "{error}"
+    );
+    assert_eq!(message(tablet.execute_in(5, "select 1").await), "transaction 5: not found (CallerID: userData1)");
+
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "delete from n").await.expect("deleted");
+    rollback(&tablet, id).await.expect("rolled back");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
+
+    // Begun and failed: the transaction is open and has to be ended by the caller.
+    let request = query::BeginExecuteRequest {
+        target: tablet.target(),
+        query: Some(bound("insert into n values (1, 'again')", &[])),
+        ..Default::default()
+    };
+    let outcome = tablet.server.begin_execute(request).await;
+    assert_eq!(outcome.result.expect_err("a duplicate").code(), Code::AlreadyExists);
+    rollback(&tablet, outcome.transaction_id).await.expect("rolled back");
+
+    let read_only = ExecuteOptions {
+        transaction_isolation: TransactionIsolation::ConsistentSnapshotReadOnly.into(),
+        ..Default::default()
+    };
+    let id = begin(&tablet, read_only).await.expect("begun");
+    assert!(tablet.execute_in(id, "delete from n").await.is_err());
+    rollback(&tablet, id).await.expect("rolled back");
+
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "delete from n").await.expect("deleted");
+    until("the transaction is killed", async || {
+        matches!(tablet.execute_in(id, "select 1").await, Err(e) if e.message().contains("(exceeded timeout: 2s)"))
+    })
+    .await;
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
+
+    // A schema change commits; the transaction goes on.
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "create temporary table tmp(id int)").await.expect("made");
+    tablet.execute_in(id, "insert into tmp values (3)").await.expect("inserted");
+    assert_eq!(cell(&tablet.execute_in(id, "select id from tmp").await.expect("rows")), "3");
+    tablet.execute_in(id, "insert into n values (2, 'b')").await.expect("inserted");
+    tablet.execute_in(id, "create table made(id int)").await.expect("made");
+    tablet.execute_in(id, "insert into made values (1)").await.expect("inserted");
+    rollback(&tablet, id).await.expect("rolled back");
+    assert_eq!(cell(&tablet.execute("select count(*) from made").await.expect("rows")), "0");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches() {
+    let tablet = tablet!("qs_batch");
+    tablet.sql(&[NUMBERS]).await;
+    let batch = |as_transaction, statements: &[&str]| query::ExecuteBatchRequest {
+        target: tablet.target(),
+        queries: statements.iter().map(|sql| bound(sql, &[])).collect(),
+        as_transaction,
+        ..Default::default()
+    };
+    let good = ["insert into n values (1, 'a')", "select count(*) from n"];
+    let results = tablet.server.execute_batch(batch(true, &good)).await.expect("both");
+    assert_eq!(cell(&results[1]), "1");
+    let bad = ["insert into n values (2, 'b')", "insert into n values (2, 'b')"];
+    assert_eq!(tablet.server.execute_batch(batch(true, &bad)).await.expect_err("twice").code(), Code::AlreadyExists);
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
+    tablet.server.execute_batch(batch(false, &bad)).await.expect_err("twice");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
+    let empty = tablet.server.execute_batch(batch(false, &[])).await.expect_err("nothing");
+    assert_eq!(empty.message(), "Empty query list");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_bounded_and_fair() {
+    let tablet = tablet!("qs_pool", |config| {
+        config.transaction_cap = 1;
+        config.tx_pool_timeout = Duration::from_millis(300);
+        config.pool_size = 1;
+        config.query_pool_waiter_cap = 1;
+        config.enable_consolidator = false;
+    });
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    let error = begin(&tablet, ExecuteOptions::default()).await.expect_err("full");
+    assert_eq!(
+        (error.code(), error.message()),
+        (Code::ResourceExhausted, "transaction pool connection limit exceeded (CallerID: userData1)")
+    );
+    rollback(&tablet, id).await.expect("rolled back");
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("there is room again");
+    rollback(&tablet, id).await.expect("rolled back");
+
+    // One runs, one waits, the third is told so.
+    let (first, second, third) = tokio::join!(
+        tablet.execute("select sleep(0.5)"),
+        async {
+            until("the connection is taken", async || tablet.registry.get("ConnPoolInUse") == Some(1.into())).await;
+            tablet.execute("select 2").await
+        },
+        async {
+            until("one waits", async || tablet.registry.get("QueryPoolWaiters") == Some(1.into())).await;
+            tablet.execute("select 3").await
+        }
+    );
+    first.expect("slept");
+    assert_eq!(cell(&second.expect("waited")), "2");
+    assert_eq!(message(third), "query pool waiter count exceeded (CallerID: userData1)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_settings_stay_with_their_caller() {
+    let tablet = tablet!("qs_settings", |config| {
+        config.pool_size = 1;
+        config.transaction_cap = 1;
+    });
+    let with = |settings: &[&str]| ExecuteOptions {
+        session_settings: settings.iter().map(|s| s.to_string()).collect(),
+        ..Default::default()
+    };
+    let read = async |options| cell(&tablet.execute_with(0, "select @@sql_mode", &[], options).await.expect("rows"));
+    let usual = read(with(&[])).await;
+    assert_eq!(read(with(&["sql_mode = 'ANSI_QUOTES'"])).await, "ANSI_QUOTES");
+    assert_eq!(read(with(&["sql_mode = ''"])).await, "");
+    assert_eq!(read(with(&[])).await, usual);
+    // State that a statement leaves behind does not reach the next caller either.
+    tablet.execute("set @@session.sql_mode = 'NO_ENGINE_SUBSTITUTION'").await.expect("set");
+    assert_eq!(read(with(&[])).await, usual);
+    let id = begin(&tablet, with(&["sql_mode = 'ANSI_QUOTES'"])).await.expect("begun");
+    let inside = tablet.execute_with(id, "select @@sql_mode", &[], with(&["sql_mode = 'ANSI_QUOTES'"])).await;
+    assert_eq!(cell(&inside.expect("rows")), "ANSI_QUOTES");
+    rollback(&tablet, id).await.expect("rolled back");
+    let id = begin(&tablet, with(&[])).await.expect("begun");
+    assert_eq!(cell(&tablet.execute_in(id, "select @@sql_mode").await.expect("rows")), usual);
+    let charset = cell(&tablet.execute_in(id, "select @@character_set_client").await.expect("rows"));
+    assert!(charset.starts_with("utf8"), "{charset}");
+    rollback(&tablet, id).await.expect("rolled back");
+    let error = failure(tablet.execute_with(0, "select 1", &[], with(&["no_such_variable = 1"])).await);
+    assert!(error.message().contains("errno 1193"), "{error}");
+    assert_eq!(read(with(&[])).await, usual);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_queries_are_killed() {
+    let tablet = tablet!("qs_kill", |config| config.query_timeout = Duration::from_millis(300));
+    tablet.sql(&[NUMBERS, "insert into n values (1, 'a')"]).await;
+    let started = Instant::now();
+    let error = failure(tablet.execute("select sleep(20)").await);
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+    assert!(error.message().contains("(errno 1317) (sqlstate 70100)"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(cell(&tablet.execute("select 1").await.expect("usable")), "1");
+
+    // A transaction survives the statement that was too slow.
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "insert into n values (2, 'b')").await.expect("inserted");
+    let error = failure(tablet.execute_in(id, "select sleep(20)").await);
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+    assert_eq!(cell(&tablet.execute_in(id, "select count(*) from n").await.expect("open")), "2");
+    commit(&tablet, id).await.expect("committed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_ends_its_query() {
+    let tablet = tablet!("qs_cancel", |config| config.pool_size = 1);
+    let running = "select count(*) from information_schema.processlist where info like 'select sleep(33)%'";
+    let gone = tokio::time::timeout(Duration::from_millis(300), tablet.execute("select sleep(33)")).await;
+    assert!(gone.is_err(), "still asleep");
+    until("mysqld stopped it", async || cell(&tablet.execute(running).await.expect("rows")) == "0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams() {
+    let tablet = tablet!("qs_stream", |config| config.stream_pool_size = 1);
+    tablet.sql(&[NUMBERS, FILL]).await;
+    let request = |sql: &str| query::StreamExecuteRequest {
+        target: tablet.target(),
+        immediate_caller_id: caller("userData1"),
+        query: Some(bound(sql, &[])),
+        ..Default::default()
+    };
+    let mut stream = tablet.server.stream_execute(request("select * from n")).await.expect("a stream");
+    let first = stream.next().await.expect("fields").expect("fields");
+    assert_eq!((first.fields.len(), first.rows.len()), (2, 0));
+    let (mut count, mut messages) = (0, 0);
+    while let Some(part) = stream.next().await {
+        let part = part.expect("rows");
+        assert!(part.fields.is_empty() && !part.rows.is_empty());
+        count += part.rows.len();
+        messages += 1;
+    }
+    assert_eq!(count, 12_000);
+    assert!((20..200).contains(&messages), "{messages} messages of about 32 KB");
+
+    // A consumer that leaves frees the only connection.
+    let endless = "select a.id from n a, n b, n c";
+    let mut stream = tablet.server.stream_execute(request(endless)).await.expect("a stream");
+    stream.next().await.expect("fields").expect("fields");
+    drop(stream);
+    let mut stream = tablet.server.stream_execute(request("select 5")).await.expect("a stream");
+    stream.next().await.expect("fields").expect("fields");
+    assert_eq!(cell(&stream.next().await.expect("a row").expect("a row")), "5");
+    assert!(stream.next().await.is_none());
+
+    let error = tablet.server.stream_execute(request("update n set v = 1")).await.err().expect("refused");
+    assert_eq!(error.message(), "'update n set v = 1' not allowed for streaming (CallerID: userData1)");
+    let mut stream = tablet.server.stream_execute(request("select nope from n")).await.expect("a stream");
+    let error = stream.next().await.expect("an answer").expect_err("no such column");
+    assert_eq!(error.code(), Code::NotFound);
+
+    // Serving stops although a stream is never read to its end.
+    let mut stream = tablet.server.stream_execute(request(endless)).await.expect("a stream");
+    stream.next().await.expect("fields").expect("fields");
+    tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sequences() {
+    let tablet = tablet!("qs_seq");
+    tablet
+        .sql(&[
+            "create table seq(id bigint, next_id bigint, cache bigint, primary key(id)) comment 'vitess_sequence'",
+            "insert into seq values (0, 1000, 100)",
+            "create table bad(id bigint, next_id bigint, cache bigint, primary key(id)) comment 'vitess_sequence'",
+            "insert into bad values (0, 1, 0)",
+            "create table plain(id bigint primary key)",
+        ])
+        .await;
+    let result = tablet.execute_with(0, "select next :n values from seq", &[("n", int(3))], Default::default()).await;
+    let result = result.expect("ids");
+    assert_eq!(cell(&result), "1000");
+    assert_eq!((result.fields[0].name.as_str(), result.fields[0].r#type()), ("nextval", query::Type::Int64));
+    assert_eq!(cell(&tablet.execute("select next value from seq").await.expect("an id")), "1003");
+    assert_eq!(cell(&tablet.execute("select next_id from seq").await.expect("stored")), "1100");
+    let mut ids = futures::future::join_all((0..200).map(|_| tablet.execute("select next value from seq")))
+        .await
+        .into_iter()
+        .map(|result| cell(&result.expect("an id")).parse::<i64>().expect("a number"))
+        .collect::<Vec<_>>();
+    ids.sort_unstable();
+    assert_eq!(ids, (1004..1204).collect::<Vec<_>>());
+
+    // A tablet that stops being master forgets what it had in hand.
+    tablet.server.set_serving_type(TabletType::Replica, true, vec![]).await.expect("a replica");
+    tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("a master");
+    assert_eq!(cell(&tablet.execute("select next value from seq").await.expect("an id")), "1300");
+
+    for (sql, text) in [
+        ("select next value from plain", "plain is not a sequence"),
+        ("select next value from bad", "invalid cache value for sequence bad: 0"),
+        ("select next value from none", "table none not found in schema"),
+        ("select next 0 values from seq", "invalid increment for sequence seq: 0"),
+    ] {
+        assert_eq!(message(tablet.execute(sql).await), format!("{text} (CallerID: userData1)"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_read_only() {
+    let tablet = tablet!("qs_replica");
+    tablet.sql(&[NUMBERS]).await;
+    tablet.server.set_serving_type(TabletType::Replica, true, vec![]).await.expect("a replica");
+    let text = "tx engine can only accept read-only transactions in current state (CallerID: userData1)";
+    for sql in ["insert into n values (1, 'a')", "truncate table n"] {
+        let error = failure(tablet.execute(sql).await);
+        assert_eq!((error.code(), error.message()), (Code::Unavailable, text));
+    }
+    assert_eq!(begin(&tablet, ExecuteOptions::default()).await.expect_err("a write").message(), text);
+    let read_only = ExecuteOptions {
+        transaction_isolation: TransactionIsolation::ConsistentSnapshotReadOnly.into(),
+        ..Default::default()
+    };
+    let id = begin(&tablet, read_only).await.expect("a read");
+    commit(&tablet, id).await.expect("committed");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_lets_transactions_end() {
+    let tablet = tablet!("qs_drain", |config| {
+        config.transaction_shutdown_grace_period = Duration::from_secs(20);
+    });
+    tablet.sql(&[NUMBERS]).await;
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "insert into n values (1, 'a')").await.expect("inserted");
+    let stopping = tokio::spawn({
+        let server = tablet.server.clone();
+        async move { server.set_serving_type(TabletType::Master, false, vec![]).await }
+    });
+    until("it stops", async || {
+        matches!(tablet.execute("select 1").await, Err(e) if e.message() == "operation not allowed in state SHUTTING_DOWN")
+    })
+    .await;
+    tablet.execute_in(id, "insert into n values (2, 'b')").await.expect("still open");
+    commit(&tablet, id).await.expect("committed");
+    assert!(stopping.await.expect("no panic").expect("stopped"));
+    tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving again");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_rolls_back_what_does_not_end() {
+    let tablet = tablet!("qs_drain2", |config| {
+        config.transaction_shutdown_grace_period = Duration::from_millis(100);
+    });
+    tablet.sql(&[NUMBERS]).await;
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "insert into n values (1, 'a')").await.expect("inserted");
+    tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+    tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving again");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "0");
+    let error = failure(tablet.execute_in(id, "select 1").await);
+    assert_eq!(error.code(), Code::Aborted, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_and_acl() {
+    let tablet = tablet!("qs_rules", |config| config.strict_table_acl = true);
+    tablet.sql(&["create table open_t(id int)", "create table secret(id int)"]).await;
+    let acl = r#"{"table_groups":[
+        {"name":"open","table_names_or_prefixes":["open_%"],"readers":["userData1"],"writers":["userData1"]},
+        {"name":"secret","table_names_or_prefixes":["secret"],"readers":["boss"]}]}"#;
+    tablet.server.set_table_acl(TableAcl::from_json(acl).expect("an ACL"));
+    tablet.execute("insert into open_t values (1)").await.expect("a writer");
+    let error = failure(tablet.execute("select * from open_t join secret").await);
+    assert_eq!(
+        (error.code(), error.message()),
+        (
+            Code::PermissionDenied,
+            "table acl error: \"userData1\" [] cannot run PASS_SELECT on table \"secret\" (CallerID: userData1)"
+        )
+    );
+    assert_eq!(failure(tablet.execute("drop table open_t").await).code(), Code::PermissionDenied);
+    tablet.execute("select 1 from dual").await.expect("dual is for everybody");
+
+    let denied = Rules::new(vec![Rule::denied_tables(&["open_t".into()]).expect("a rule")]);
+    tablet.server.set_query_rules(BLACKLIST_RULES, denied);
+    for sql in ["select * from open_t", "insert into open_t values (2)", "select * from dual, open_t"] {
+        let error = failure(tablet.execute(sql).await);
+        assert_eq!(
+            (error.code(), error.message()),
+            (Code::FailedPrecondition, "disallowed due to rule: enforce blacklisted tables (CallerID: userData1)"),
+            "{sql}"
+        );
+    }
+    tablet.server.set_query_rules(BLACKLIST_RULES, Rules::default());
+    tablet.execute("select * from open_t").await.expect("allowed again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identical_reads_run_once() {
+    let tablet = tablet!("qs_share", |config| config.pool_size = 2);
+    let started = Instant::now();
+    let all = futures::future::join_all((0..20).map(|_| tablet.execute("select sleep(0.7)"))).await;
+    assert!(all.iter().all(|result| cell(result.as_ref().expect("slept")) == "0"));
+    assert!(started.elapsed() < Duration::from_secs(5), "twenty sleeps on two connections: {:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_phase_commit() {
+    let tablet = tablet!("qs_2pc", |config| config.twopc_enable = true);
+    tablet.sql(&[NUMBERS]).await;
+    let dtid = "commerce:0:77";
+    let target = tablet.target();
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "insert into n values (1, 'a')").await.expect("inserted");
+    let prepare =
+        query::PrepareRequest { target: target.clone(), transaction_id: id, dtid: dtid.into(), ..Default::default() };
+    tablet.server.prepare(prepare).await.expect("prepared");
+    assert_eq!(failure(tablet.execute_in(id, "select 1").await).code(), Code::Aborted);
+
+    // The tablet stops and comes back: what was prepared is still there.
+    tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+    tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "0");
+    let commit_prepared =
+        query::CommitPreparedRequest { target: target.clone(), dtid: dtid.into(), ..Default::default() };
+    tablet.server.commit_prepared(commit_prepared.clone()).await.expect("committed");
+    tablet.server.commit_prepared(commit_prepared).await.expect("twice is no error");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
+    assert_eq!(cell(&tablet.execute("select count(*) from _vt.redo_state").await.expect("rows")), "0");
+
+    let participants = vec![query::Target { keyspace: "commerce".into(), shard: "1".into(), ..Default::default() }];
+    let create = query::CreateTransactionRequest {
+        target: target.clone(),
+        dtid: "commerce:0:78".into(),
+        participants,
+        ..Default::default()
+    };
+    tablet.server.create_transaction(create).await.expect("created");
+    let read =
+        query::ReadTransactionRequest { target: target.clone(), dtid: "commerce:0:78".into(), ..Default::default() };
+    let metadata = tablet.server.read_transaction(read.clone()).await.expect("known");
+    assert_eq!((metadata.state(), metadata.participants.len()), (query::TransactionState::Prepare, 1));
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "insert into n values (2, 'b')").await.expect("inserted");
+    let start = query::StartCommitRequest {
+        target: target.clone(),
+        transaction_id: id,
+        dtid: "commerce:0:78".into(),
+        ..Default::default()
+    };
+    tablet.server.start_commit(start).await.expect("decided and committed");
+    let metadata = tablet.server.read_transaction(read.clone()).await.expect("known");
+    assert_eq!(metadata.state(), query::TransactionState::Commit);
+    let conclude = query::ConcludeTransactionRequest {
+        target: target.clone(),
+        dtid: "commerce:0:78".into(),
+        ..Default::default()
+    };
+    tablet.server.conclude_transaction(conclude).await.expect("concluded");
+    assert_eq!(tablet.server.read_transaction(read).await.expect("unknown now").dtid, "");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_phase_commit_has_to_be_enabled() {
+    let tablet = tablet!("qs_no2pc");
+    let request = query::PrepareRequest { target: tablet.target(), dtid: "a:0:1".into(), ..Default::default() };
+    let error = tablet.server.prepare(request).await.expect_err("refused");
+    assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "2pc is not enabled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mysqld_that_dies_and_comes_back() {
+    let Some(mysqld) = Mysqld::start() else { return };
+    let mysqld = std::sync::Arc::new(mysqld);
+    let tablet = Tablet::over(mysqld.clone(), "qs_fault", |_| {}).await;
+    tablet.sql(&[NUMBERS]).await;
+    tablet.execute("insert into n values (1, 'a')").await.expect("inserted");
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    mysqld.kill();
+    let started = Instant::now();
+    for sql in ["select * from n", "insert into n values (2, 'b')"] {
+        let error = failure(tablet.execute(sql).await);
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+    }
+    assert!(tablet.execute_in(id, "select 1").await.is_err());
+    assert!(tablet.server.is_healthy().await.is_err());
+    assert!(started.elapsed() < Duration::from_secs(5), "failed slowly: {:?}", started.elapsed());
+    mysqld.restart();
+    until("mysqld is back", async || tablet.server.is_healthy().await.is_ok()).await;
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
+    tablet.execute("insert into n values (2, 'b')").await.expect("inserted");
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    rollback(&tablet, id).await.expect("rolled back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_and_pages() {
+    let tablet = tablet!("qs_vars");
+    tablet.sql(&[NUMBERS]).await;
+    tablet.execute("select * from n").await.expect("rows");
+    tablet.execute("select * from n").await.expect("rows");
+    let var = |name: &str| tablet.registry.get(name).unwrap_or_else(|| panic!("no variable {name}"));
+    assert_eq!(var("TabletStateName"), "SERVING");
+    assert_eq!(var("QueryCounts")["n.PASS_SELECT"], 2);
+    assert_eq!(var("UserTableQueryCount")["n.userData1.Execute"], 2);
+    assert_eq!(var("Queries")["Histograms"]["PASS_SELECT"]["Count"], 2);
+    assert_eq!(var("ConnPoolCapacity"), 16);
+    assert_eq!(var("QueryTimeout"), 30_000_000_000_i64);
+    assert_eq!(var("TableRows")["n"], 0);
+    assert_eq!(var("Kills")["Queries"], 0);
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let routes = vttablet::queryservice::routes(tablet.server.clone());
+    let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
+    assert_eq!(get(address, "/debug/query_rules").await, "{\n \"BlacklistQueryRules\": []\n}\n");
+    assert_eq!(get(address, "/debug/consolidations").await, "Length: 0\n");
+    assert!(get(address, "/queryz").await.contains("<td>select * from n</td>"));
+    assert!(get(address, "/schemaz").await.contains("id: bigint(20)"));
+    assert!(get(address, "/debug/tablet_plans").await.contains("limit :#maxLimit"));
+    let asleep = tablet.execute("select sleep(20), '<b>'");
+    let looked = async {
+        until("it is listed", async || get(address, "/livequeryz").await.contains("&lt;b&gt;")).await;
+        let json: serde_json::Value =
+            serde_json::from_str(&get(address, "/livequeryz?format=json").await).expect("JSON");
+        let id = json[0]["ConnID"].as_u64().expect("an id");
+        get(address, &format!("/streamqueryz/terminate?connID={id}")).await
+    };
+    let (outcome, _) = tokio::join!(asleep, looked);
+    assert_eq!(failure(outcome).code(), Code::Canceled);
+    serving.abort();
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: tablet\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("answered");
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
