@@ -19,7 +19,7 @@ use crate::{
     BeginOutcome, QueryService, ResultStream,
     buffer::Buffer,
     grpc,
-    health_check::{HealthCheck, TabletHealth, target_text},
+    health_check::{HealthCheck, TabletHealth, target_text, type_text},
 };
 
 /// Told of every call that ended, for metrics.
@@ -53,6 +53,8 @@ pub struct GatewayOptions {
     pub cell: String,
     /// How many more tablets are tried after a failure (`-retry-count`).
     pub retry_count: usize,
+    /// Types that may be asked for (`-allowed_tablet_types`); empty means all.
+    pub allowed_types: Vec<TabletType>,
 }
 
 /// Finds tablets and calls them. Cloning shares it.
@@ -131,6 +133,16 @@ impl Gateway {
         F: Future<Output = Result<T>> + Send,
         C: Fn(Arc<dyn QueryService>) -> F,
     {
+        let allowed = &self.options.allowed_types;
+        if !allowed.is_empty() && !allowed.contains(&target.tablet_type()) {
+            let names: Vec<&str> = allowed.iter().map(|one| type_text(*one)).collect();
+            let text = format!(
+                "requested tablet type {} is not part of the allowed tablet types for this vtgate: [{}]",
+                type_text(target.tablet_type()),
+                names.join(" "),
+            );
+            return Err(named(VtError::new(Code::FailedPrecondition, text), target, None));
+        }
         let mut tried: Vec<Arc<TabletHealth>> = Vec::new();
         let mut last: Option<VtError> = None;
         let bufferable = target.tablet_type() == TabletType::Master && kind != CallKind::InTransaction;

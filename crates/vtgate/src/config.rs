@@ -1,6 +1,6 @@
 //! The settings of a vtgate, read from its flags and checked before anything listens.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use servenv::{Env, Parsed};
@@ -13,7 +13,10 @@ use tabletclient::{
 use topo::{EtcdTls, TopoOptions, srv_cache::SrvCacheOptions};
 use vtproto::{topodata::TabletType, vtgate::TransactionMode};
 
-use crate::query_log::{Format, QueryLogOptions};
+use crate::{
+    query_log::{Format, QueryLogOptions},
+    stats::TopoCalls,
+};
 
 /// Where MySQL clients connect, and how.
 #[derive(Debug, Clone)]
@@ -52,6 +55,8 @@ pub struct Config {
     /// `-cells_to_watch`; our own when empty.
     pub cells_to_watch: Vec<String>,
     pub tablet_types_to_wait: Vec<TabletType>,
+    /// Types that statements may go to; empty means all.
+    pub allowed_tablet_types: Vec<TabletType>,
     pub initial_tablet_timeout: Duration,
     pub mysql: MysqlConfig,
     pub dial: DialOptions,
@@ -122,10 +127,13 @@ impl Config {
         if cells_to_watch.is_empty() {
             cells_to_watch.push(cell.clone());
         }
-        let types = flags.list("tablet_types_to_wait");
-        let types = types.iter().filter(|name| !name.is_empty());
-        let tablet_types_to_wait =
-            types.map(|name| tablet_type(name)).collect::<Result<_>>().context("-tablet_types_to_wait")?;
+        let types = |flag: &str| -> Result<Vec<TabletType>> {
+            let names = flags.list(flag);
+            let names = names.iter().filter(|name| !name.is_empty());
+            names.map(|name| tablet_type(name)).collect::<Result<_>>().with_context(|| format!("-{flag}"))
+        };
+        let tablet_types_to_wait = types("tablet_types_to_wait")?;
+        let allowed_tablet_types = types("allowed_tablet_types")?;
         let mode = flags.str("transaction_mode");
         let transaction_mode = match mode.to_ascii_uppercase().as_str() {
             "SINGLE" => TransactionMode::Single,
@@ -145,6 +153,7 @@ impl Config {
         Ok(Self {
             cells_to_watch,
             tablet_types_to_wait,
+            allowed_tablet_types,
             initial_tablet_timeout: flags.duration("gateway_initial_tablet_timeout"),
             mysql: mysql_config(flags)?,
             dial: dial_options(flags)?,
@@ -327,6 +336,7 @@ pub async fn open_topo(env: &Env) -> Result<topo::TopoServer> {
         remote_operation_timeout: flags.duration("remote_operation_timeout"),
         etcd_lease_ttl_seconds: flags.int("topo_etcd_lease_ttl"),
         etcd_tls,
+        observer: Some(Arc::new(TopoCalls::new(env.stats()))),
         ..TopoOptions::default()
     };
     Ok(topo::TopoServer::open(

@@ -65,7 +65,11 @@ impl Gate {
         let stats = Stats::new(registry);
         let dial = config.dial.clone();
         let health = HealthCheck::new(config.health.clone(), move |tablet| tabletclient::grpc::dial(tablet, &dial));
-        let options = GatewayOptions { cell: config.cell.clone(), retry_count: config.retry_count };
+        let options = GatewayOptions {
+            cell: config.cell.clone(),
+            retry_count: config.retry_count,
+            allowed_types: config.allowed_tablet_types.clone(),
+        };
         let buffer = Buffer::new(config.buffer.clone());
         let gateway = Gateway::start(options, health.clone(), buffer, Arc::new(stats.clone()));
         stats::register_gateway(registry, &gateway);

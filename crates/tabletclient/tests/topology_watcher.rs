@@ -1,0 +1,68 @@
+//! Tablets come and go with their records.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{FakeTablet, tablet, until};
+use tabletclient::{HealthCheck, HealthCheckOptions, QueryService, TabletFilter, TopologyWatcher, WatcherOptions};
+use topo::TopoServer;
+use vtproto::topodata::TabletType;
+
+fn watch(topo: &TopoServer, filter: TabletFilter) -> (HealthCheck, TopologyWatcher) {
+    let fake = FakeTablet::new("any");
+    let health = HealthCheck::new(HealthCheckOptions::default(), move |_| {
+        let fake: std::sync::Arc<dyn QueryService> = fake.clone();
+        Ok(fake)
+    });
+    let options = WatcherOptions { refresh_interval: Duration::from_millis(5), filter, ..Default::default() };
+    let watcher = TopologyWatcher::start(topo.clone(), "zone1", options, health.clone());
+    (health, watcher)
+}
+
+fn aliases(health: &HealthCheck) -> Vec<String> {
+    health.tablets().iter().map(|health| health.alias()).collect()
+}
+
+#[tokio::test]
+async fn tablets_follow_their_records() {
+    let topo = TopoServer::memory(&["zone1"]);
+    let (health, watcher) = watch(&topo, TabletFilter::All);
+    let first = tablet("zone1", 100, TabletType::Master);
+    topo.create_tablet(&first).await.expect("create");
+    topo.create_tablet(&tablet("zone1", 101, TabletType::Replica)).await.expect("create");
+    until("both are watched", || aliases(&health) == ["zone1-0000000100", "zone1-0000000101"]).await;
+
+    let alias = first.alias.clone().expect("alias");
+    let moved = |tablet: &mut vtproto::topodata::Tablet| {
+        tablet.hostname = "elsewhere".into();
+        Ok(topo::Update::Write)
+    };
+    topo.update_tablet_fields(&alias, moved).await.expect("update");
+    until("the new address is used", || health.tablets()[0].tablet.hostname == "elsewhere").await;
+
+    topo.delete_tablet(&alias).await.expect("delete");
+    until("the deleted one is gone", || aliases(&health) == ["zone1-0000000101"]).await;
+    assert!(watcher.counters().operations["RemoveTablet"] >= 1);
+    assert!(watcher.counters().last_refresh.contains_key("zone1"));
+}
+
+#[tokio::test]
+async fn filters_keep_tablets_out() {
+    let topo = TopoServer::memory(&["zone1"]);
+    let mut other = tablet("zone1", 102, TabletType::Replica);
+    other.keyspace = "other".into();
+    let mut half = tablet("zone1", 103, TabletType::Replica);
+    half.shard = "40-80".into();
+    for tablet in [&tablet("zone1", 100, TabletType::Master), &other, &half] {
+        topo.create_tablet(tablet).await.expect("create");
+    }
+    let keyspaces = TabletFilter::Keyspaces(["other".to_string()].into());
+    let (health, watcher) = watch(&topo, keyspaces);
+    watcher.refresh().await;
+    assert_eq!(aliases(&health), ["zone1-0000000102"]);
+    let (health, watcher) = watch(&topo, TabletFilter::parse(&["ks|-80".into()]).expect("filter"));
+    watcher.refresh().await;
+    assert_eq!(aliases(&health), ["zone1-0000000103"]);
+    assert!(TabletFilter::parse(&["ks".into()]).is_err());
+}
