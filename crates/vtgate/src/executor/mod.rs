@@ -310,13 +310,17 @@ impl Executor {
         match normalized.kind {
             StatementKind::Empty => return Err(MysqlError::new(1065, "42000", "Query was empty").into()),
             StatementKind::Unknown => {
-                let text = format!("unrecognized statement: {}", String::from_utf8_lossy(sql));
+                let text = format!("unrecognized statement: {}", normalized.sql);
                 return Err(VtError::new(Code::InvalidArgument, text));
             }
             StatementKind::Comment => return Ok(Output::Whole(QueryResult::default())),
             // SHOW WARNINGS tells of the statement before it.
             StatementKind::Show => {}
             _ => session.pb.warnings.clear(),
+        }
+        // Every transaction has them, and there is nothing to plan.
+        if let Some(primitive) = plain_transaction(&normalized) {
+            return self.local(work, session, &target, &primitive, &normalized).await.map(Output::Whole);
         }
         let entry = self.plan(session, &normalized)?;
         work.entry = Some(entry.clone());
@@ -461,10 +465,10 @@ impl Executor {
         for name in &needs.user_vars {
             let known = session.pb.user_defined_variables.get(name).cloned();
             let value = known.unwrap_or(BindVariable { r#type: Type::NullType.into(), ..Default::default() });
-            vars.insert(format!("__vtudv{name}"), value);
+            vars.insert(Needs::user_var_bind_name(name), value);
         }
         for name in &needs.system_vars {
-            vars.insert(format!("__vt{name}"), set::own_variable(self, session, name));
+            vars.insert(Needs::system_var_bind_name(name), set::own_variable(self, session, name));
         }
         Ok(())
     }
@@ -758,6 +762,17 @@ impl<'a> Work<'a> {
             entry: None,
             vars: None,
         }
+    }
+}
+
+/// BEGIN, COMMIT and ROLLBACK with nothing else.
+fn plain_transaction(normalized: &Normalized) -> Option<Primitive> {
+    let is = |text: &str| normalized.sql.eq_ignore_ascii_case(text);
+    match normalized.kind {
+        StatementKind::Begin if is("begin") || is("start transaction") => Some(Primitive::Begin(Vec::new())),
+        StatementKind::Commit if is("commit") => Some(Primitive::Commit),
+        StatementKind::Rollback if is("rollback") => Some(Primitive::Rollback),
+        _ => None,
     }
 }
 

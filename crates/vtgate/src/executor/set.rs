@@ -1,7 +1,7 @@
 //! SET: what a session keeps, and what tablets are told of it.
 
-use planner::{SetAction, SetValue};
-use vterrors::{Code, Result, VtError};
+use planner::{RouteText, SetAction, SetValue, SettingValue};
+use vterrors::{Code, MysqlError, Result, VtError};
 use vtproto::{
     query::{
         BindVariable, Type,
@@ -12,10 +12,7 @@ use vtproto::{
 use vtsql::{BindVars, Normalized, TransactionCharacteristic};
 
 use super::{Executor, Work, first_bind_variable};
-use crate::{
-    caller::Caller,
-    session::{Session, TransactionSettings},
-};
+use crate::session::{Session, TransactionSettings};
 
 /// Most user variables and most settings that one session may have.
 const MAX_VARIABLES: usize = 1024;
@@ -68,7 +65,7 @@ impl Executor {
                 variables.insert(name.clone(), value);
             }
             SetAction::SystemVariable { name, value } => {
-                self.set_system(work.caller, session, name, value.as_deref()).await?;
+                self.set_system(work, session, name, value).await?;
             }
             SetAction::Ignored { name, warning } => {
                 self.parts.stats.warnings.inc(&["IgnoredSet"]);
@@ -100,7 +97,7 @@ impl Executor {
         if next_only {
             if session.in_transaction() {
                 let text = "Transaction characteristics can't be changed while a transaction is in progress";
-                return Err(vterrors::MysqlError::new(1568, "25001", text).into());
+                return Err(MysqlError::new(1568, "25001", text).into());
             }
             for one in characteristics {
                 characteristic(&mut session.transaction, *one);
@@ -134,30 +131,46 @@ impl Executor {
                 let value = work.client_vars.get(name).or(lifted);
                 value.cloned().ok_or_else(|| VtError::new(Code::InvalidArgument, format!("missing bind var {name}")))
             }
-            SetValue::Query(text) => {
-                let mut vars: BindVars = work.client_vars.clone();
-                self.session_values(session, &text.needs, &mut vars)?;
-                work.shard_queries += 1;
-                let result = self.on_any_shard(work.caller, session, &text.keyspace, &text.query, vars).await?;
-                Ok(first_bind_variable(&result))
-            }
+            SetValue::Query(text) => self.computed(work, session, text).await,
         }
     }
 
+    /// The value of an expression, as mysqld computes it.
+    async fn computed(&self, work: &mut Work<'_>, session: &mut Session, text: &RouteText) -> Result<BindVariable> {
+        let mut vars: BindVars = work.client_vars.clone();
+        self.session_values(session, &text.needs, &mut vars)?;
+        work.shard_queries += 1;
+        let result = self.on_any_shard(work.caller, session, &text.keyspace, &text.query, vars).await?;
+        Ok(first_bind_variable(&result))
+    }
+
     /// Keeps a setting for the tablets' connections, after a tablet has accepted it.
-    async fn set_system(&self, caller: &Caller, session: &mut Session, name: &str, value: Option<&str>) -> Result<()> {
-        let Some(value) = value else {
-            session.pb.system_variables.remove(name);
-            return Ok(());
+    async fn set_system(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        name: &str,
+        value: &SettingValue,
+    ) -> Result<()> {
+        let value = match value {
+            SettingValue::Default => {
+                session.pb.system_variables.remove(name);
+                return Ok(());
+            }
+            SettingValue::Sql(text) => text.clone(),
+            SettingValue::Query(text) => {
+                let computed = self.computed(work, session, text).await?;
+                literal(name, &computed)?
+            }
         };
-        if session.pb.system_variables.get(name).is_some_and(|known| known == value) {
+        if session.pb.system_variables.get(name) == Some(&value) {
             return Ok(());
         }
         if session.pb.system_variables.len() >= MAX_VARIABLES {
             let text = format!("a session may have {MAX_VARIABLES} settings, {name} is one too many");
             return Err(VtError::new(Code::ResourceExhausted, text));
         }
-        let before = session.pb.system_variables.insert(name.to_string(), value.to_string());
+        let before = session.pb.system_variables.insert(name.to_string(), value);
         let keyspace = self.target(session)?.keyspace;
         if keyspace.is_empty() {
             // No tablet to ask: the first statement that runs on one will tell.
@@ -166,7 +179,9 @@ impl Executor {
         // Outside the transaction: it must not be opened, or lost, by a check.
         let mut probe = Session::from_message(Some(session.pb.clone()));
         probe.reset_transaction();
-        let outcome = self.on_any_shard(caller, &mut probe, &keyspace, "select 1 from dual", BindVars::new()).await;
+        probe.pb.autocommit = true;
+        let outcome =
+            self.on_any_shard(work.caller, &mut probe, &keyspace, "select 1 from dual", BindVars::new()).await;
         match outcome {
             Err(error) if !NO_TABLET.contains(&error.code()) => {
                 match before {
@@ -178,6 +193,34 @@ impl Executor {
             _ => Ok(()),
         }
     }
+}
+
+/// A computed value as the SQL text of a setting.
+fn literal(name: &str, value: &BindVariable) -> Result<String> {
+    let text = String::from_utf8_lossy(&value.value);
+    if value.r#type() == Type::NullType {
+        let text = format!("Variable '{name}' can't be set to the value of 'NULL'");
+        return Err(MysqlError::new(1231, "42000", text).into());
+    }
+    if name == "sql_mode" {
+        return match planner::sysvars::usable_sql_mode(&text) {
+            Some((usable, _)) => quoted(usable.as_bytes()),
+            None => {
+                let text = format!("Variable 'sql_mode' can't be set to the value of '{text}'");
+                Err(MysqlError::new(1231, "42000", text).into())
+            }
+        };
+    }
+    // The type's bit 8 or 10: integral or floating.
+    let number = value.r#type & (256 | 1024) != 0 || value.r#type() == Type::Decimal;
+    if number { Ok(text.into_owned()) } else { quoted(&value.value) }
+}
+
+/// A string literal.
+fn quoted(value: &[u8]) -> Result<String> {
+    let mut out = Vec::with_capacity(value.len() + 2);
+    vtsql::quote_string(value, &mut out);
+    String::from_utf8(out).map_err(|_| VtError::new(Code::InvalidArgument, "the value of a setting is not UTF-8"))
 }
 
 /// Takes one characteristic into the settings.
