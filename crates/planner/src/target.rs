@@ -53,7 +53,7 @@ impl Target {
 fn unhex(text: &str) -> Result<Vec<u8>, VtError> {
     let invalid =
         |what: String| VtError::new(Code::InvalidArgument, format!("expected valid hex in keyspace id {text}: {what}"));
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return Err(invalid("an odd number of digits or other characters".into()));
     }
     (0..text.len())

@@ -10,7 +10,7 @@ mod hash;
 mod lookup;
 mod null;
 mod numeric;
-mod registry;
+pub mod registry;
 mod reverse_bits;
 mod value;
 mod xxhash;

@@ -239,7 +239,7 @@ fn unhex(text: &str) -> Result<Vec<u8>, String> {
     if let Some(bad) = text.chars().find(|c| !c.is_ascii_hexdigit()) {
         return Err(format!("encoding/hex: invalid byte: U+{:04X} '{bad}'", bad as u32));
     }
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return Err("encoding/hex: odd length hex string".to_owned());
     }
     let digit = |b: u8| (b as char).to_digit(16).unwrap_or(0) as u8;

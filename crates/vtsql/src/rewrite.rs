@@ -200,7 +200,7 @@ impl Walk<'_, '_> {
     fn one(&mut self, i: usize) -> usize {
         let Some(token) = self.token(i) else { return i + 1 };
         match token.kind {
-            TokenKind::UserVar if !self.keep_user_vars && !(i > 0 && self.lower(i - 1).get() == b"into") => {
+            TokenKind::UserVar if !self.keep_user_vars && (i == 0 || self.lower(i - 1).get() != b"into") => {
                 let name = variable_name(&self.cursor.text(token)[1..]);
                 let text = format!(":{}", Needs::user_var_bind_name(&name));
                 self.edits.push(Edit { start: token.start, end: token.end, text });

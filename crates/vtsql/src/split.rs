@@ -66,13 +66,11 @@ impl Program {
             self.previous_end = true;
             return;
         }
-        // `if(…)` the function also begins so, but inside a body it is closed by nothing: blocks alone
-        // count, and IF, LOOP, WHILE, REPEAT, CASE end with `end if` … which must not close a block.
-        if self.previous_end && is(&["if", "loop", "while", "repeat"]) {
-            self.depth += 1;
-        } else if is(&["begin"]) || (self.depth > 0 && is(&["case"]) && !self.previous_end) {
-            self.depth += 1;
-        }
+        // Only blocks and CASE are counted. IF, LOOP … are closed by `end if` …, whose END must not close a
+        // block: what it took is given back.
+        let reopened = self.previous_end && is(&["if", "loop", "while", "repeat"]);
+        let opened = is(&["begin"]) || (self.depth > 0 && is(&["case"]) && !self.previous_end);
+        self.depth += usize::from(reopened || opened);
         self.previous_end = false;
     }
 }

@@ -31,6 +31,13 @@ pub struct Statement {
 #[derive(Debug, Clone)]
 pub struct Tree(pub(crate) Box<sqlparser::ast::Statement>);
 
+/// The tree parser's own print: valid MySQL, keywords in upper case.
+impl std::fmt::Display for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What only some kinds have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Detail {

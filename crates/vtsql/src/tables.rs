@@ -156,7 +156,7 @@ impl Tables<'_, '_> {
                 self.list(Access::Read, |_| {});
             }
             Load => {
-                while !self.cursor.done() && !(self.cursor.is("into") && self.cursor.is_at(1, "table")) {
+                while !self.cursor.done() && (!self.cursor.is("into") || !self.cursor.is_at(1, "table")) {
                     self.cursor.next();
                 }
                 self.cursor.at += 2;
