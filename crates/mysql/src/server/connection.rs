@@ -140,7 +140,12 @@ impl<H: Handler> Client<H> {
         entry.set_idle(false);
         self.output.packets.set_seq(self.reader.seq());
         match outcome {
-            Ok(span) => Ok(Some(self.reader.take(span))),
+            Ok(span) => {
+                let packet = self.reader.take(span);
+                // Not twice in memory while it runs.
+                self.reader.release();
+                Ok(Some(packet))
+            }
             Err(PacketError::Closed) => Ok(None),
             Err(PacketError::Io(error)) => Err(error),
             Err(error @ PacketError::TooLarge) => {

@@ -5,7 +5,6 @@
 //! check against (`MysqlNativePassword`) shows the password itself once: over TLS, the unix socket, or RSA.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rand::Rng;
 use vterrors::MysqlError;
@@ -419,36 +418,6 @@ pub(super) async fn refuse(socket: Socket, number: u16, message: &str) {
     // Nobody is waiting for how this goes.
     let _ = packets.flush().await;
     let _ = packets.shutdown().await;
-}
-
-/// Reads PEM files into a TLS set-up for [`ServerConfig::tls`]. With `ca`, clients have to show a certificate that it
-/// has signed.
-pub fn tls_config(
-    cert: &str,
-    key: &str,
-    ca: Option<&str>,
-) -> Result<Arc<rustls::ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
-    let open = |path: &str| {
-        std::fs::File::open(path).map(std::io::BufReader::new).map_err(|error| format!("open {path}: {error}"))
-    };
-    let certs = rustls_pemfile::certs(&mut open(cert)?).collect::<Result<Vec<_>, _>>()?;
-    let key = rustls_pemfile::private_key(&mut open(key)?)?.ok_or_else(|| format!("no private key in {key}"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = match ca {
-        Some(ca) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for cert in rustls_pemfile::certs(&mut open(ca)?) {
-                roots.add(cert?)?;
-            }
-            let verifier =
-                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        None => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(builder.with_single_cert(certs, key)?))
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@ mod handshake;
 mod listener;
 mod prepared;
 mod registry;
+mod tls;
 mod writer;
 
 pub use auth::{AuthError, AuthServer, Identity};
 pub use config::ServerConfig;
 pub use handler::{ConnectionInfo, Handler, HandlerError, Prepared};
-pub use handshake::tls_config;
 pub use listener::{Server, bind_unix};
+pub use tls::{TlsError, tls_config};
 pub use writer::{OkInfo, ResultWriter};

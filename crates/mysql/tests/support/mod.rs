@@ -106,6 +106,7 @@ impl Handler for Demo {
                 out.rows(&[Row { lengths: vec![100], values: bytes::Bytes::from_static(b"1") }]).await?;
             }
             "nothing" => {}
+            "SET" => out.ok(&OkInfo { status: Self::flags(session), ..OkInfo::default() }).await?,
             "begin" => {
                 session.in_transaction = true;
                 out.ok(&OkInfo { status: Self::flags(session), ..OkInfo::default() }).await?;
