@@ -12,6 +12,7 @@ mod command;
 mod commands;
 mod config;
 mod error;
+pub mod flags;
 mod health;
 mod http;
 mod locked;

@@ -63,7 +63,7 @@ function healthCell(tablet) {
   const stats = health.realtime_stats || {};
   if (stats.health_error) return el('td', { class: 'bad', title: stats.health_error }, stats.health_error.slice(0, 60));
   if (!health.serving) return el('td', { class: 'warn' }, 'not serving');
-  return el('td', { class: 'good' }, 'serving');
+  return el('td', { class: 'good', title: 'serving queries' }, 'healthy');
 }
 
 function lagCell(tablet) {

@@ -94,7 +94,8 @@ async fn apply_vschema(wr: Wrangler, args: Parsed) -> Result {
 
 /// The vschema of a keyspace after an ALTER VSCHEMA statement.
 async fn altered(wr: &Wrangler, keyspace: &str, sql: &str) -> Result<Keyspace> {
-    let (_, change) = tmp_parse(sql).map_err(|error| err!("error parsing vschema statement `{sql}`: {error}"))?;
+    let (_, change) =
+        planner::parse_vschema_ddl(sql).map_err(|error| err!("error parsing vschema statement `{sql}`: {error}"))?;
     let mut vschema = match wr.topo().get_vschema(keyspace).await {
         Ok(vschema) => vschema,
         Err(error) if error.is_no_node() => Keyspace::default(),
@@ -144,8 +145,4 @@ async fn rebuild_vschema_graph(wr: Wrangler, args: Parsed) -> Result {
         bail!("RebuildVSchemaGraph doesn't take any arguments");
     }
     Ok(wr.topo().rebuild_srv_vschema(&args.list("cells")).await?)
-}
-
-fn tmp_parse(_s: &str) -> Result<(String, vschema::Command), vterrors::VtError> {
-    Err(vterrors::VtError::new(vterrors::Code::Unknown, "x"))
 }
