@@ -12,7 +12,7 @@ use crate::comments::trim;
 use crate::kind::{StatementKind, preview};
 use crate::lexer::{Lexer, Token, TokenKind, is_blank};
 use crate::quote::{quote_string, unescape};
-use crate::words::{Lower, introduces_operand, is_session_function, is_sized_type};
+use crate::words::{Lower, introduces_operand, is_schema_column, is_session_function, is_sized_type};
 
 /// A statement without its literals. Margin comments are cut off and kept aside.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,6 +137,9 @@ impl<'a> Pass<'a> {
         let mut depth = 0usize;
         let mut before = Before::Operand;
         let mut last_word = Lower::NONE;
+        // Where the value of `table_schema = 'ks'` would start: the plan depends on it.
+        let mut schema_value: Option<usize> = None;
+        let mut count = 0usize;
         let mut lexer = Lexer::new(sql);
         while let Some(token) = lexer.next() {
             match token.kind {
@@ -150,6 +153,7 @@ impl<'a> Pass<'a> {
                 self.copied = token.start;
             }
             self.end = token.end;
+            count += 1;
             let frame = frames[depth.min(MAX_DEPTH - 1)];
             // Words matter for what follows them only.
             let word_before = std::mem::replace(&mut last_word, Lower::NONE);
@@ -165,6 +169,9 @@ impl<'a> Pass<'a> {
                     let word = last_word.get();
                     if introduces_operand(word) {
                         before = Before::Operand;
+                    }
+                    if word.len() > 10 && is_schema_column(word) {
+                        schema_value = Some(count + 2);
                     }
                     if let Some(clause) = clause_after(word, word_before.get(), frame.clause) {
                         frames[depth.min(MAX_DEPTH - 1)].clause = clause;
@@ -216,6 +223,7 @@ impl<'a> Pass<'a> {
                     let in_select = frame.in_select || frame.clause == Clause::SelectList;
                     let stays = match frame.clause {
                         Clause::Keep | Clause::Ordinals => true,
+                        _ if schema_value == Some(count) => true,
                         _ => in_select && self.keep_select_lists,
                     };
                     if !stays {
@@ -527,6 +535,10 @@ mod tests {
             ("select * from t where a = ? and b = ?", "select * from t where a = :v1 and b = :v2"),
             ("select * from t where a = :vtg1 and b = 5", "select * from t where a = :vtg1 and b = :vtgn1"),
             ("select * from t order by field(id, 3, 1)", "select * from t order by field(id, :vtg1, :vtg2)"),
+            (
+                "select 1 from information_schema.tables where t.table_schema = 'ks' and table_name = 'x'",
+                "select :vtg1 from information_schema.tables where t.table_schema = 'ks' and table_name = :vtg2",
+            ),
             ("create table t (a int default 5)", "create table t (a int default 5)"),
             ("set @a = 5", "set @a = 5"),
             ("update t set a = 5, b = 'x' where c = 5", "update t set a = :vtg1, b = :vtg2 where c = :vtg3"),
