@@ -1,7 +1,180 @@
 //! vttablet: serves the queries of one mysqld and manages its life in the cluster.
 //!
 //! Owns: the query service ([`queryservice`]) and the tablet manager ([`tabletmanager`]) of one tablet, and their
-//! wiring. Does not own: mysqld itself, which `mysqlctl` starts and stops.
+//! wiring ([`run`]). Does not own: mysqld itself, which `mysqlctl` starts and stops.
 
+pub mod config;
 pub mod queryservice;
 pub mod tabletmanager;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use servenv::{Env, Server};
+use tabletclient::grpc::QueryServer;
+use tokio_util::sync::CancellationToken;
+use topo::{TopoServer, topoproto};
+use vtproto::{
+    binlogservice::update_stream_server::UpdateStreamServer, query::Target, tabletmanagerservice::tablet_manager_server,
+};
+
+use config::TabletConfig;
+use queryservice::TabletServer;
+use tabletmanager::{
+    Addresses, Mysqld, ServedQueries, TabletManager, TabletManagerService, custom_rules,
+    update_stream::UpdateStreamService,
+};
+
+/// A real vttablet from its flags until `shutdown` resolves. Then gates are sent elsewhere, open transactions end, and
+/// the record loses its addresses.
+pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let config = TabletConfig::from_flags(env.flags())?;
+    // A second vttablet on the same ports must not touch the record of the first.
+    for (name, port) in [("port", config.http_port), ("grpc_port", config.grpc_port)] {
+        if port != 0 {
+            mysqlctl::port::check_free(port).with_context(|| format!("-{name}"))?;
+        }
+    }
+    let topo = &config.topo;
+    let topo = TopoServer::open(&topo.implementation, &topo.address, &topo.root, topo.options.clone()).await?;
+    let tablet = tabletmanager::register(&config.manager, &topo).await?;
+
+    let mut target = Target { keyspace: tablet.keyspace.clone(), shard: tablet.shard.clone(), ..Default::default() };
+    target.set_tablet_type(tablet.r#type());
+    let queries = TabletServer::new(config.query_service(&topoproto::tablet_db_name(&tablet)), target, env.stats())?;
+    let stop = CancellationToken::new();
+    let _stop_on_return = stop.clone().drop_guard();
+    load_rules(&config, &queries, &topo, &stop)?;
+
+    let control =
+        ServedQueries::new(queries.clone(), config.manager.alias.clone(), config.manager.health_check_interval);
+    let mysqld = Mysqld::new(config.logins.clone());
+    let manager = TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), env.stats());
+    tokio::spawn(watch_mysqld(queries.clone(), manager.clone(), stop.clone()));
+
+    let mut server = env.server();
+    pages(&mut server, &manager, &queries);
+    services(&mut server, &env, &manager, &queries);
+    let lameduck = env.flags().duration("lameduck-period");
+    {
+        let manager = manager.clone();
+        server.on_term_sync(move || async move { manager.drain(lameduck).await });
+    }
+    {
+        let manager = manager.clone();
+        server.on_close(move || async move { manager.close().await });
+    }
+    let running = server.start().await?;
+
+    let addresses = Addresses {
+        hostname: config.hostname.clone(),
+        http_port: running.http.map_or(0, |address| address.port().into()),
+        grpc_port: running.grpc.map_or(0, |address| address.port().into()),
+        mysql_hostname: config.mysql_hostname.clone(),
+    };
+    let mut starting = tokio::spawn(async move { manager.start(addresses).await });
+    let mut failure = None;
+    let until = async {
+        tokio::pin!(shutdown);
+        tokio::select! {
+            () = &mut shutdown => {}
+            started = &mut starting => {
+                failure = match started {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(anyhow::Error::from(error)),
+                    Err(panic) => Some(panic.into()),
+                };
+                if failure.is_none() {
+                    shutdown.await;
+                }
+            }
+        }
+    };
+    running.wait(until).await?;
+    starting.abort();
+    failure.map_or(Ok(()), |error| Err(error.context("the tablet cannot start")))
+}
+
+fn load_rules(
+    config: &TabletConfig,
+    queries: &TabletServer,
+    topo: &TopoServer,
+    stop: &CancellationToken,
+) -> Result<()> {
+    if let Some(path) = &config.rules_file {
+        custom_rules::load_rules_file(queries, path)?;
+    }
+    if let Some((cell, path)) = &config.topo_rules {
+        let follow =
+            custom_rules::follow_topo_rules(queries.clone(), topo.clone(), cell.clone(), path.clone(), stop.clone());
+        tokio::spawn(follow);
+    }
+    match &config.table_acl {
+        Some(path) => {
+            match custom_rules::load_table_acl(queries, path) {
+                Err(error) if config.enforce_table_acl => return Err(error.into()),
+                Err(error) => tracing::error!("no table ACL is in force: {error}"),
+                Ok(()) => {}
+            }
+            tokio::spawn(custom_rules::reload_table_acl(queries.clone(), path.clone(), stop.clone()));
+        }
+        None if config.enforce_table_acl => {
+            anyhow::bail!("-enforce-tableacl-config needs -table-acl-config");
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// A query that finds mysqld gone asks for a health check at once.
+async fn watch_mysqld(queries: TabletServer, manager: Arc<TabletManager>, stop: CancellationToken) {
+    // A mysqld that is down fails every query: one check for all of them is enough.
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = queries.mysql_lost() => {}
+        }
+        manager.request_health_check();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn pages(server: &mut Server, manager: &Arc<TabletManager>, queries: &TabletServer) {
+    server.redirect_root_to_status();
+    server.routes(queryservice::routes(queries.clone()));
+    let healthz = {
+        let manager = manager.clone();
+        get(move || {
+            let answer = match manager.healthy() {
+                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                Err(error) => {
+                    let text = format!("500 internal server error: agent not healthy: {error}");
+                    (StatusCode::INTERNAL_SERVER_ERROR, text)
+                }
+            };
+            async move { answer.into_response() }
+        })
+    };
+    server.routes(Router::new().route("/healthz", healthz));
+    let section = |read: fn(&TabletManager) -> String| {
+        let manager = manager.clone();
+        move || read(&manager)
+    };
+    server.status_section("Tablet", section(TabletManager::status_html));
+    server.status_section("Health", section(TabletManager::health_html));
+    let manager = manager.clone();
+    server.health(move || {
+        let health = manager.healthy().map_err(|error| format!("not ok: {error}"));
+        async move { health }
+    });
+}
+
+fn services(server: &mut Server, env: &Env, manager: &Arc<TabletManager>, queries: &TabletServer) {
+    let limit = env.grpc_max_message_size();
+    server.grpc("grpc-queryservice", QueryServer::new(Arc::new(queries.clone())).into_service(limit));
+    let service = tablet_manager_server::TabletManagerServer::new(TabletManagerService::new(manager.clone()));
+    server.grpc("grpc-tabletmanager", service.max_decoding_message_size(limit).max_encoding_message_size(limit));
+    server.grpc("grpc-updatestream", UpdateStreamServer::new(UpdateStreamService));
+}

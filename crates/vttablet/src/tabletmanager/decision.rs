@@ -24,7 +24,9 @@ pub fn permit(tablet: &Tablet, shard: Option<&Shard>, serving: Option<&SrvKeyspa
         Some("master was demoted".to_owned())
     } else if tablet_type == TabletType::Master && shard.is_some_and(|shard| !shard.source_shards.is_empty()) {
         Some("master tablet with filtered replication on".to_owned())
-    } else if serving.is_some_and(|record| topo::is_query_service_disabled(record, tablet_type, tablet.key_range.as_ref())) {
+    } else if serving
+        .is_some_and(|record| topo::is_query_service_disabled(record, tablet_type, tablet.key_range.as_ref()))
+    {
         Some("TabletControl.DisableQueryService set".to_owned())
     } else {
         None

@@ -84,7 +84,8 @@ impl TabletManager {
                 Replication::NotWatched | Replication::Broken(_) => Duration::ZERO,
             };
             let found = health_error(&replication, self.config.unhealthy_threshold);
-            let ignore = state.ignore_health_error.as_ref().zip(found.as_ref()).is_some_and(|(expr, text)| expr.is_match(text));
+            let ignore =
+                state.ignore_health_error.as_ref().zip(found.as_ref()).is_some_and(|(expr, text)| expr.is_match(text));
             let (error, ignored) = if ignore { (None, found) } else { (found, None) };
             let record = HealthRecord { time: SystemTime::now(), error: error.clone(), ignored, lag };
             state.replication = replication;
@@ -118,7 +119,9 @@ impl TabletManager {
         match self.set_up_again(tablet_type).await {
             Ok(()) => self.state().mysqld_uptime = Some(uptime),
             // Tried again at the next check.
-            Err(error) => tracing::warn!("mysqld was started, but is not set up for {} yet: {error}", tablet_type.as_str_name()),
+            Err(error) => {
+                tracing::warn!("mysqld was started, but is not set up for {} yet: {error}", tablet_type.as_str_name())
+            }
         }
         if let Err(error) = self.check_mysql_port().await {
             tracing::warn!("the port in the tablet record may not be current: {error}");
@@ -158,7 +161,6 @@ impl TabletManager {
             let stats = RealtimeStats {
                 health_error: state.health_error.clone().unwrap_or_default(),
                 seconds_behind_master: u32::try_from(lag.as_secs()).unwrap_or(u32::MAX),
-                qps: self.query.queries_per_second(),
                 ..Default::default()
             };
             (term.map_or(0, |term| term.seconds), stats)

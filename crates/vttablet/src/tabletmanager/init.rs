@@ -3,22 +3,34 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
-use topo::{ShardInfo, TopoError, Update, topoproto};
+use topo::{ShardInfo, TopoError, TopoServer, Update, topoproto};
 use vterrors::{Code, Result, VtError};
 use vtproto::topodata::{Tablet, TabletType};
 
-use super::manager::{InitTarget, TabletManager, now, term};
+use super::manager::{InitTarget, ManagerConfig, TabletManager, now, term};
 
 const RETRY: Duration = Duration::from_secs(1);
 
-impl TabletManager {
-    /// Makes or renews the record, trying for `-init_timeout`.
-    pub(super) async fn init_tablet(&self) -> Result<Tablet> {
+/// Registers the tablet in topo: its keyspace and shard if need be, its place in the cell's serving graph, and its
+/// record, still without addresses. Tries for `-init_timeout`.
+pub async fn register(config: &ManagerConfig, topo: &TopoServer) -> Result<Tablet> {
+    Registration { config, topo }.run().await
+}
+
+struct Registration<'a> {
+    config: &'a ManagerConfig,
+    topo: &'a TopoServer,
+}
+
+impl Registration<'_> {
+    async fn run(&self) -> Result<Tablet> {
         let Some(target) = &self.config.init else {
             return match self.topo.get_tablet(&self.config.alias).await {
                 Ok(info) => Ok(info.record),
-                Err(error) => Err(VtError::from(error)
-                    .wrap(format!("the record of {} is not there and -init_keyspace was not given", self.alias_string()))),
+                Err(error) => Err(VtError::from(error).wrap(format!(
+                    "the record of {} is not there and -init_keyspace was not given",
+                    topoproto::tablet_alias_string(Some(&self.config.alias))
+                ))),
             };
         };
         let deadline = Instant::now() + self.config.init_timeout;
@@ -26,7 +38,9 @@ impl TabletManager {
             let error = match timeout_at(deadline, self.try_init(target)).await {
                 Ok(Ok(tablet)) => return Ok(tablet),
                 // What retrying does not change.
-                Ok(Err(error)) if matches!(error.code(), Code::InvalidArgument | Code::FailedPrecondition) => return Err(error),
+                Ok(Err(error)) if matches!(error.code(), Code::InvalidArgument | Code::FailedPrecondition) => {
+                    return Err(error);
+                }
                 Ok(Err(error)) => error,
                 Err(_) => VtError::new(Code::DeadlineExceeded, "the topology server does not answer"),
             };
@@ -109,7 +123,9 @@ impl TabletManager {
         let base = self.topo.get_keyspace(keyspace).await?.record.base_keyspace;
         Ok(if base.is_empty() { String::new() } else { format!("vt_{base}") })
     }
+}
 
+impl TabletManager {
     /// Writes hostname and ports into the record.
     pub(super) async fn publish_addresses(&self) -> Result<()> {
         let Some(addresses) = self.state().addresses.clone() else { return Ok(()) };

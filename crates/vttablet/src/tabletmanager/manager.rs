@@ -150,15 +150,16 @@ pub struct TabletManager {
 }
 
 impl TabletManager {
+    /// A manager that does nothing yet. `tablet` is the record that [`super::register`] made.
     pub fn new(
         config: ManagerConfig,
+        tablet: Tablet,
         topo: TopoServer,
         mysqld: Mysqld,
         query: Arc<dyn QueryControl>,
         registry: &servenv::Registry,
     ) -> Arc<Self> {
         let markers = Markers::load(config.tablet_dir.clone());
-        let tablet = Tablet { alias: Some(config.alias.clone()), ..Default::default() };
         let manager = Arc::new(Self {
             config,
             topo,
@@ -191,13 +192,6 @@ impl TabletManager {
         manager
     }
 
-    /// Registers the tablet in topo: its keyspace and shard if need be, and its record. Nothing serves yet.
-    pub async fn register(&self) -> Result<Tablet> {
-        let tablet = self.init_tablet().await?;
-        self.state().tablet = tablet.clone();
-        Ok(tablet)
-    }
-
     /// Publishes where the tablet is and begins to work: health checks, following the shard record, serving.
     /// The servers have to listen by now.
     pub async fn start(self: &Arc<Self>, addresses: Addresses) -> Result<()> {
@@ -213,13 +207,16 @@ impl TabletManager {
         Ok(())
     }
 
-    /// The first half of a stop: gates are told to go elsewhere while queries still run.
-    pub fn enter_lameduck(&self) {
+    /// The first half of a stop, while gRPC still serves: gates are told to go elsewhere, queries go on for `lameduck`, and
+    /// open transactions get their grace.
+    pub async fn drain(&self, lameduck: Duration) {
         self.state().stopping = true;
         self.query.enter_lameduck();
+        tokio::time::sleep(lameduck).await;
+        self.reconcile("the tablet stops").await;
     }
 
-    /// The second half: ends serving and takes the addresses out of the record.
+    /// The second half, when nobody calls any more: ends what runs and takes the addresses out of the record.
     pub async fn close(&self) {
         self.state().stopping = true;
         self.stop.cancel();

@@ -13,9 +13,10 @@
 
 mod actions;
 mod apply;
+pub mod custom_rules;
 pub mod decision;
-mod hostname;
 mod health;
+mod hostname;
 mod init;
 mod manager;
 mod markers;
@@ -32,10 +33,12 @@ mod schema;
 mod shard_sync;
 mod stats;
 mod status;
+pub mod update_stream;
 
 pub use health::HealthRecord;
 pub use hostname::fully_qualified;
-pub use manager::{Addresses, ManagerConfig, TabletManager};
+pub use init::register;
+pub use manager::{Addresses, InitTarget, ManagerConfig, RestoreConfig, TabletManager};
 pub use mysqld::{Logins, Mysqld};
-pub use query_control::QueryControl;
+pub use query_control::{QueryControl, ServedQueries};
 pub use rpc::TabletManagerService;

@@ -19,7 +19,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use vterrors::{Code, Result, VtError};
+use vterrors::{Code, MysqlError, Result, VtError};
 
 /// Bound of one administrative command. Switching read_only on may have to wait for a running commit.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -133,10 +133,9 @@ impl Mysqld {
     /// The value of one numeric status variable.
     pub async fn status_number(&self, name: &str) -> Result<u64> {
         let sql = format!("SHOW GLOBAL STATUS LIKE '{name}'");
-        let result = bounded("reading a status variable", COMMAND_LIMIT, async {
-            Ok(self.dba().await?.execute(&sql).await?)
-        })
-        .await?;
+        let result =
+            bounded("reading a status variable", COMMAND_LIMIT, async { Ok(self.dba().await?.execute(&sql).await?) })
+                .await?;
         cell(&result, 1)
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| VtError::new(Code::Internal, format!("mysqld has no status variable {name}")))
@@ -144,9 +143,10 @@ impl Mysqld {
 
     /// The TCP port mysqld listens on.
     pub async fn port(&self) -> Result<i32> {
-        let result =
-            bounded("reading the port", COMMAND_LIMIT, async { Ok(self.dba().await?.execute("SELECT @@global.port").await?) })
-                .await?;
+        let result = bounded("reading the port", COMMAND_LIMIT, async {
+            Ok(self.dba().await?.execute("SELECT @@global.port").await?)
+        })
+        .await?;
         cell(&result, 0)
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| VtError::new(Code::Internal, "mysqld does not say its port"))
@@ -177,9 +177,11 @@ impl Mysqld {
     }
 
     pub async fn reset_replication(&self) -> Result<()> {
-        bounded("resetting replication", COMMAND_LIMIT, async { admin::reset_replication(&mut *self.dba().await?).await })
-            .await
-            .map_err(VtError::from)
+        bounded("resetting replication", COMMAND_LIMIT, async {
+            admin::reset_replication(&mut *self.dba().await?).await
+        })
+        .await
+        .map_err(VtError::from)
     }
 
     pub async fn set_slave_position(&self, position: &Position) -> Result<()> {
@@ -193,7 +195,7 @@ impl Mysqld {
     /// Points replication at a master.
     pub async fn set_master(&self, host: &str, port: i32, stop_before: bool, start_after: bool) -> Result<()> {
         let source = ReplicationSource {
-            host: replication_host(host).to_owned(),
+            host: host.to_owned(),
             port: u16::try_from(port)
                 .map_err(|_| VtError::new(Code::InvalidArgument, format!("{port} is not a MySQL port")))?,
             user: self.logins.replication_user.clone(),
@@ -278,9 +280,11 @@ impl Mysqld {
 
     /// Whether the running replica acknowledges what it receives.
     pub async fn acknowledges(&self) -> Result<bool> {
-        bounded("reading semi-sync", COMMAND_LIMIT, async { admin::semi_sync_slave_status(&mut *self.dba().await?).await })
-            .await
-            .map_err(VtError::from)
+        bounded("reading semi-sync", COMMAND_LIMIT, async {
+            admin::semi_sync_slave_status(&mut *self.dba().await?).await
+        })
+        .await
+        .map_err(VtError::from)
     }
 
     /// Waits until the journal row of a reparent has arrived. Ends early when replication has stopped on an error: the
@@ -321,11 +325,6 @@ impl Mysqld {
     }
 }
 
-/// The host as replication is told it. MariaDB takes the word `localhost` as "by socket, wherever that is".
-pub fn replication_host(host: &str) -> &str {
-    if host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host }
-}
-
 /// One cell of the first row as text.
 pub fn cell(result: &vtproto::query::QueryResult, column: usize) -> Option<String> {
     cells(result.rows.first()?).into_iter().nth(column).flatten()
@@ -363,7 +362,7 @@ fn usage(semaphore: &Semaphore, capacity: usize) -> Usage {
 async fn lease(limit: &Arc<Semaphore>, params: &ConnectParams, who: &str) -> Result<Lease, ClientError> {
     let busy = |reason: &str| {
         let text = format!("no {who} connection is free: {reason}");
-        ClientError::Server(vterrors::MysqlError::new(1203, "42000", text))
+        ClientError::Server(MysqlError::new(1203, "42000", text))
     };
     let permit = match timeout(COMMAND_LIMIT, limit.clone().acquire_owned()).await {
         Ok(Ok(permit)) => permit,
@@ -381,7 +380,10 @@ async fn bounded<T>(
 ) -> Result<T, AdminError> {
     match timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(AdminError::Unexpected(format!("{what}: mysqld gave no answer within {} s", limit.as_secs()))),
+        Err(_) => {
+            let text = format!("{what}: mysqld gave no answer within {} s", limit.as_secs());
+            Err(ClientError::Connection(MysqlError::new(2013, "HY000", text)).into())
+        }
     }
 }
 
@@ -399,6 +401,5 @@ mod tests {
     fn names_and_texts_are_quoted() {
         assert_eq!(escape_id("a`b"), "`a``b`");
         assert_eq!(quote(r"it's\n"), r"'it''s\\n'");
-        assert_eq!(replication_host("localhost"), "127.0.0.1");
     }
 }

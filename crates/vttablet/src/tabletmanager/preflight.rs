@@ -35,7 +35,9 @@ impl TabletManager {
         }
         .await;
         // On another connection when that one broke.
-        if let Err(error) = self.mysqld.run(&["SET sql_log_bin = 0", &format!("DROP DATABASE IF EXISTS {SCRATCH}")]).await {
+        if let Err(error) =
+            self.mysqld.run(&["SET sql_log_bin = 0", &format!("DROP DATABASE IF EXISTS {SCRATCH}")]).await
+        {
             tracing::warn!("the scratch database was not removed: {error}");
         }
         results
@@ -51,10 +53,11 @@ async fn copy_schema(conn: &mut Lease, original: &SchemaDefinition) -> Result<()
     conn.execute(&format!("USE {quoted}")).await?;
     // Tables come first in a definition, so that views find theirs.
     for table in &original.table_definitions {
-        let sql = if table.r#type == VIEW { table.schema.replace(DATABASE_MARK, &quoted) } else { table.schema.clone() };
-        conn.execute(&sql).await.map_err(|error| {
-            VtError::from(error).wrap(format!("copying {} into the scratch database", table.name))
-        })?;
+        let sql =
+            if table.r#type == VIEW { table.schema.replace(DATABASE_MARK, &quoted) } else { table.schema.clone() };
+        conn.execute(&sql)
+            .await
+            .map_err(|error| VtError::from(error).wrap(format!("copying {} into the scratch database", table.name)))?;
     }
     Ok(())
 }

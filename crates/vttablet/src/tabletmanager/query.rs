@@ -56,7 +56,8 @@ impl TabletManager {
             Ok(result) => result.map_err(|error| with_statement(&error, sql)),
             Err(_) => {
                 self.kill(thread_id).await;
-                let text = format!("the statement did not end in time and was killed: {}", String::from_utf8_lossy(sql));
+                let text =
+                    format!("the statement did not end in time and was killed: {}", String::from_utf8_lossy(sql));
                 Err(VtError::new(Code::DeadlineExceeded, text))
             }
         }

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use mysql::{admin::AdminError, replication::Position};
+use mysql::{
+    admin::AdminError,
+    replication::{Position, replication_host},
+};
 use tokio::time::Instant;
 use topo::topoproto;
 use vterrors::{Code, Result, VtError};
@@ -17,7 +20,7 @@ use vtproto::{
 use super::{
     manager::TabletManager,
     markers::Marker,
-    mysqld::{cells, quote, replication_host},
+    mysqld::{cells, quote},
 };
 
 /// mysqld says so when it lost track of its relay logs; starting over cures it.
@@ -332,7 +335,9 @@ impl TabletManager {
         }
         self.step_back_from_master().await?;
         let (was_running, configured, at) = match self.mysqld.slave_status().await {
-            Ok(status) => (status.io_running || status.sql_running, true, Some((status.master_host, status.master_port))),
+            Ok(status) => {
+                (status.io_running || status.sql_running, true, Some((status.master_host, status.master_port)))
+            }
             Err(AdminError::NotReplica) => (false, false, None),
             Err(error) => return Err(error.into()),
         };
@@ -374,7 +379,8 @@ impl TabletManager {
     /// Replication is stopped; answers what it was before, with the position now.
     pub(super) async fn stop_replication_and_get_status(&self) -> Result<replicationdata::Status> {
         let _action = self.action.lock().await;
-        let status = self.mysqld.slave_status().await.map_err(|error| VtError::from(error).wrap("before status failed"))?;
+        let status =
+            self.mysqld.slave_status().await.map_err(|error| VtError::from(error).wrap("before status failed"))?;
         let mut answer = replicationdata::Status::from(&status);
         if !status.io_running && !status.sql_running {
             return Ok(answer);
@@ -406,7 +412,10 @@ impl TabletManager {
         if host.is_empty() || port == 0 {
             return Err(VtError::new(
                 Code::FailedPrecondition,
-                format!("tablet {} is not running: its record has no MySQL address", topoproto::tablet_alias_string(Some(alias))),
+                format!(
+                    "tablet {} is not running: its record has no MySQL address",
+                    topoproto::tablet_alias_string(Some(alias))
+                ),
             ));
         }
         Ok((host, port))

@@ -96,7 +96,8 @@ impl TabletManager {
     async fn populate_metadata(&self) -> Result<()> {
         self.mysqld.ensure_sidecar().await?;
         let tablet = self.tablet();
-        let promotion = if matches!(tablet.r#type(), TabletType::Master | TabletType::Replica) { "neutral" } else { "must_not" };
+        let promotion =
+            if matches!(tablet.r#type(), TabletType::Master | TabletType::Replica) { "neutral" } else { "must_not" };
         let facts = [
             ("Alias", self.alias_string()),
             ("ClusterAlias", format!("{}.{}", tablet.keyspace, tablet.shard)),
@@ -122,7 +123,9 @@ fn newest_backup(dir: &Path) -> Result<Option<String>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(VtError::new(Code::Unknown, format!("cannot list backups in {}: {error}", dir.display()))),
+        Err(error) => {
+            return Err(VtError::new(Code::Unknown, format!("cannot list backups in {}: {error}", dir.display())));
+        }
     };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     Ok(names.filter(|name| !name.starts_with('.')).max())

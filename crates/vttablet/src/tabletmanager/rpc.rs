@@ -46,14 +46,16 @@ impl TabletManagerService {
         let limit = callers_timeout(&request).unwrap_or(limit);
         let deadline = Instant::now() + limit;
         tracing::debug!(method, "TabletManager RPC");
-        let task = tokio::spawn(timeout_at(deadline + SLACK, work(self.manager.clone(), request.into_inner(), deadline)));
+        let task =
+            tokio::spawn(timeout_at(deadline + SLACK, work(self.manager.clone(), request.into_inner(), deadline)));
         let error = match task.await {
             Ok(Ok(Ok(answer))) => return Ok(Response::new(answer)),
             Ok(Ok(Err(error))) => error,
             Ok(Err(_)) => VtError::new(Code::DeadlineExceeded, "context deadline exceeded"),
-            Err(failed) if failed.is_panic() => {
-                VtError::new(Code::Internal, format!("caught panic during {method}: {}", panic_text(&*failed.into_panic())))
-            }
+            Err(failed) if failed.is_panic() => VtError::new(
+                Code::Internal,
+                format!("caught panic during {method}: {}", panic_text(&*failed.into_panic())),
+            ),
             Err(_) => VtError::new(Code::Canceled, "the tablet is shutting down"),
         };
         tracing::warn!("TabletManager.{method}: {error}");

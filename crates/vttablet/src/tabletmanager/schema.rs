@@ -265,7 +265,8 @@ mod tests {
             schema: schema.into(),
             ..Default::default()
         };
-        let schema = |tables: Vec<TableDefinition>| SchemaDefinition { table_definitions: tables, ..Default::default() };
+        let schema =
+            |tables: Vec<TableDefinition>| SchemaDefinition { table_definitions: tables, ..Default::default() };
         let a = schema(vec![table("a", "1"), table("b", "1")]);
         let b = schema(vec![table("b", "2"), table("c", "1")]);
         assert_eq!(differences(&a, &b), "there is no table a, table b differs, there is an extra table c");

@@ -20,8 +20,13 @@ pub(super) struct ManagerStats {
 impl ManagerStats {
     pub fn new(registry: &Registry) -> Self {
         Self {
-            external_reparents: registry.counter("ExternalReparents", "Reparents done by a tool outside of the cluster"),
-            type_changes: registry.multi_counter("TabletTypeCount", "Number of times the tablet changed to each type", &["type"]),
+            external_reparents: registry
+                .counter("ExternalReparents", "Reparents done by a tool outside of the cluster"),
+            type_changes: registry.multi_counter(
+                "TabletTypeCount",
+                "Number of times the tablet changed to each type",
+                &["type"],
+            ),
         }
     }
 }
@@ -34,8 +39,23 @@ pub(super) fn publish(manager: &Arc<TabletManager>, registry: &Registry) {
     text(manager, registry, "TabletType", |manager| topoproto::tablet_type_lstring(manager.tablet_type()));
     text(manager, registry, "TabletKeyRangeStart", |manager| bound(manager, |range| &range.start));
     text(manager, registry, "TabletKeyRangeEnd", |manager| bound(manager, |range| &range.end));
-    text(manager, registry, "TabletStateName", |manager| manager.query.state_name().to_owned());
     registry.gauge_func("BackupIsRunning", "Whether a backup is being taken", || 0);
+    // This build runs no streams: their numbers are there for who looks at them, and are zero.
+    for (name, help) in [
+        ("VReplicationStreamCount", "Number of filtered replication streams"),
+        ("VReplicationSecondsBehindMasterMax", "Lag of the stream that is furthest behind"),
+        ("UpdateStreamStreamCount", "Number of update streams served"),
+    ] {
+        registry.gauge_func(name, help, || 0);
+    }
+    for name in [
+        "UpdateStreamKeyRangeStatements",
+        "UpdateStreamKeyRangeTransactions",
+        "UpdateStreamTablesStatements",
+        "UpdateStreamTablesTransactions",
+    ] {
+        registry.counter(name, "Statements or transactions sent by update streams");
+    }
 
     pool(manager, registry, "DbaConnPool", |manager| manager.mysqld.dba_usage());
     pool(manager, registry, "AppConnPool", |manager| manager.mysqld.app_usage());
@@ -69,5 +89,7 @@ fn pool(manager: &Arc<TabletManager>, registry: &Registry, name: &str, read: fn(
     number("MaxCap", "Connections that may be open at once", |usage| usage.capacity);
     number("InUse", "Connections in use", |usage| usage.in_use);
     number("Active", "Connections open; none is kept idle", |usage| usage.in_use);
-    number("Available", "Connections that can be opened now", |usage| usage.capacity - usage.in_use.min(usage.capacity));
+    number("Available", "Connections that can be opened now", |usage| {
+        usage.capacity - usage.in_use.min(usage.capacity)
+    });
 }

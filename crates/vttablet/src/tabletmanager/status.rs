@@ -14,7 +14,8 @@ impl TabletManager {
         let tablet = &state.tablet;
         let vtctld = self.config.vtctld_addr.trim_end_matches('/');
         let (keyspace, shard) = (html_escape(&tablet.keyspace), html_escape(&tablet.shard));
-        let link = |path: String, text: &str| format!("<a href=\"{}{path}\">{}</a>", html_escape(vtctld), html_escape(text));
+        let link =
+            |path: String, text: &str| format!("<a href=\"{}{path}\">{}</a>", html_escape(vtctld), html_escape(text));
         let mut out = format!(
             "Alias: {}<br>\nKeyspace: {} Shard: {}<br>\n",
             link(format!("/app/dashboard#/tablet/{}", self.alias_string()), &self.alias_string()),
@@ -25,10 +26,15 @@ impl TabletManager {
         if let Some(range) = &tablet.key_range {
             let _ = writeln!(out, "KeyRange: {}<br>", html_escape(&topoproto::key_range_string(Some(range))));
         }
-        let _ = writeln!(out, "Serving graph: {}<br>", link(format!("/app/dashboard#/keyspace/{keyspace}"), &tablet.keyspace));
+        let _ = writeln!(
+            out,
+            "Serving graph: {}<br>",
+            link(format!("/app/dashboard#/keyspace/{keyspace}"), &tablet.keyspace)
+        );
         let _ = writeln!(out, "Tablet Type: {}<br>", tablet.r#type().as_str_name());
         if !state.permit.denied_tables.is_empty() {
-            let names: String = state.permit.denied_tables.iter().map(|name| format!("{} ", html_escape(name))).collect();
+            let names: String =
+                state.permit.denied_tables.iter().map(|name| format!("{} ", html_escape(name))).collect();
             let _ = writeln!(out, "BlacklistedTables: {names}<br>");
         }
         if let Some(reason) = &state.permit.refused {
