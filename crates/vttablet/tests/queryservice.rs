@@ -662,6 +662,7 @@ async fn variables_and_pages() {
     };
     let (outcome, _) = tokio::join!(asleep, looked);
     assert_eq!(failure(outcome).code(), Code::Canceled);
+    assert_eq!(tablet.registry.get("Kills").expect("a variable")["Queries"], 1);
     serving.abort();
 }
 

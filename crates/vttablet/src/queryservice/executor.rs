@@ -226,7 +226,7 @@ impl TabletServer {
         let dual = shape.table.eq_ignore_ascii_case("dual");
         let missing = checked && !shape.table.is_empty() && !dual && table.is_none();
         let missing_table = missing.then(|| shape.table.clone());
-        let subject = Subject { sql: &shape.sql, kind: shape.kind, tables: &shape.tables };
+        let subject = Subject { sql: &shape.sql, kind: shape.kind, tables: &shape.tables, opaque: shape.opaque };
         let rules = self.with_rules(|sources| sources.filter(&subject));
         let acl = self.acl();
         let authorized: Vec<Members> = shape.permissions.iter().map(|p| acl.members(&p.table, p.role)).collect();
@@ -254,6 +254,11 @@ impl TabletServer {
         {
             self.stats.acl_exempt.inc();
             return Ok(());
+        }
+        if plan.shape.opaque && self.config.strict_table_acl && !self.config.table_acl_dry_run {
+            let name = plan.shape.kind.name();
+            let text = format!("table acl error: {:?} cannot run {name}: its tables are not known", immediate.username);
+            return Err(ExecError::new(Code::PermissionDenied, text));
         }
         for (permission, members) in plan.shape.permissions.iter().zip(&plan.authorized) {
             let name = plan.shape.kind.name();
@@ -322,8 +327,9 @@ impl TabletServer {
         let mut result = match outcome {
             Ok(result) => result,
             Err(error) => {
-                if shape.is_limited() && self.is_run_time_error(plan, &error).await {
-                    trace.max_limit = limits.ask;
+                let reads = matches!(shape.kind, PlanKind::PassSelect | PlanKind::SelectLock);
+                if reads && self.is_run_time_error(plan, &error).await {
+                    trace.max_limit = Some(limits.ask.unwrap_or(self.config.max_result_size as u64 + 1));
                 }
                 return Err(error);
             }

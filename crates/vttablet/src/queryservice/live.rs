@@ -8,7 +8,7 @@
 //! [`KILL_GRACE`] the connection is given up.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -197,20 +197,20 @@ pub struct LiveQueries {
     slots: Mutex<HashMap<u64, Arc<LiveSlot>>>,
     next: AtomicU64,
     killer: Arc<Killer>,
-    /// Statements killed, for the variable `Kills`.
-    pub kills: AtomicU64,
+    /// Statements killed: a cell of the variable `Kills`.
+    kills: Arc<AtomicI64>,
     /// Where tasks are spawned from a drop, which may run outside a task.
     runtime: tokio::runtime::Handle,
 }
 
 impl LiveQueries {
     /// Must be called inside a tokio runtime. The watchdog ends with the registry.
-    pub fn new(dba: ConnectParams) -> Arc<Self> {
+    pub fn new(dba: ConnectParams, kills: Arc<AtomicI64>) -> Arc<Self> {
         let live = Arc::new(Self {
             slots: Mutex::default(),
             next: AtomicU64::new(1),
             killer: Arc::new(Killer { params: dba, permits: Semaphore::new(KILLS_AT_ONCE) }),
-            kills: AtomicU64::new(0),
+            kills,
             runtime: tokio::runtime::Handle::current(),
         });
         tokio::spawn(watch(Arc::downgrade(&live)));

@@ -28,8 +28,10 @@ mod stats;
 mod stream;
 mod twopc;
 mod tx;
+mod unbuilt;
 
 pub use config::{LogFormat, QueryServiceConfig};
 pub use gate::State;
 pub use pages::routes;
+pub use plan::{PlanSummary, plan_summary};
 pub use server::{Core, TabletServer};

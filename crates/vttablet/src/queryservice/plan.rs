@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use vterrors::{Code, VtError};
+use vterrors::{Code, MysqlError, VtError};
 use vtsql::lexer::{Token, TokenKind, tokens};
 use vtsql::{Access, BindError, BindVars, Detail, NextCount, SessionFunction, Statement, StatementKind, Template};
 
@@ -117,6 +117,8 @@ pub struct Shape {
     /// Every table named, without qualifiers, once.
     pub tables: Vec<String>,
     pub permissions: Vec<Permission>,
+    /// It may touch tables that cannot be told from its text.
+    pub opaque: bool,
     pub next: Option<NextCount>,
     /// Leaves state on the connection that runs it.
     pub dirties: bool,
@@ -137,6 +139,10 @@ fn refused(kind: StatementKind) -> Option<&'static str> {
         StatementKind::VschemaDdl | StatementKind::VitessCommand | StatementKind::Stream => {
             Some("it is for a vtgate to answer")
         }
+        // What they run would pass by rules and table ACL.
+        StatementKind::Prepare | StatementKind::Execute | StatementKind::Deallocate => {
+            Some("prepared statements are kept by vtgates")
+        }
         _ => None,
     }
 }
@@ -151,6 +157,10 @@ impl Shape {
         if let Some(reason) = refused(statement.kind) {
             let text = format!("{} is not allowed as a query: {reason}", statement.kind.name());
             return Err(VtError::new(Code::InvalidArgument, text));
+        }
+        if matches!(statement.kind, StatementKind::Comment | StatementKind::Empty) {
+            // Also of comments that mysqld would run: nobody has looked into them.
+            return Err(MysqlError::new(1065, "42000", "Query was empty").into());
         }
         let kind = kind_of(&statement);
         let tables = &statement.tables;
@@ -172,6 +182,21 @@ impl Shape {
             }
         }
         let words = tokens(sql.as_bytes());
+        let mut permissions: Vec<Permission> = permissions;
+        for name in hidden_names(sql.as_bytes(), &words) {
+            if !names.contains(&name) {
+                let role = if kind.is_write() { Role::Writer } else { Role::Reader };
+                permissions.push(Permission { table: name.clone(), role });
+                names.push(name);
+            }
+        }
+        if kind == PlanKind::Ddl
+            && let Some(table) = renamed_to(sql.as_bytes(), &words)
+            && !names.contains(&table)
+        {
+            permissions.push(Permission { table: table.clone(), role: Role::Admin });
+            names.push(table);
+        }
         let facts = &statement.facts;
         let limited = matches!(kind, PlanKind::PassSelect | PlanKind::SelectLock)
             && !facts.has_limit
@@ -197,6 +222,9 @@ impl Shape {
             table: single_table(&statement, kind, sql.as_bytes(), &words).unwrap_or_default(),
             tables: names,
             permissions,
+            opaque: statement.kind == StatementKind::Call
+                || (statement.kind == StatementKind::Other
+                    && words.first().is_some_and(|w| w.is_word(sql.as_bytes(), "handler"))),
             next,
             dirties: dirties(&statement) || temporary,
             shareable: kind == PlanKind::PassSelect
@@ -290,6 +318,30 @@ impl Shape {
     }
 }
 
+/// What can be seen of a plan from outside, for tools and tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanSummary {
+    /// Every plan name that means this plan in a query rule, its own first.
+    pub names: Vec<&'static str>,
+    /// The one table of a single-table statement.
+    pub table: String,
+    /// Tables with the role they need: 0 reader, 1 writer, 2 admin.
+    pub permissions: Vec<(String, u64)>,
+    /// What is sent, with its placeholders.
+    pub full_query: String,
+}
+
+/// Plans a statement without a schema.
+///
+/// Errors: as for the statement itself.
+pub fn plan_summary(sql: &str, streaming: bool) -> Result<PlanSummary, VtError> {
+    let shape = if streaming { Shape::for_streaming(sql)? } else { Shape::new(sql)? };
+    let mut names = vec![shape.kind.name()];
+    names.extend(INSERT_NAMES.iter().chain(&DML_NAMES).filter(|name| shape.kind.is_called(name)));
+    let permissions = shape.permissions.iter().map(|p| (p.table.clone(), p.role as u64)).collect();
+    Ok(PlanSummary { names, table: shape.table.clone(), permissions, full_query: shape.full_query() })
+}
+
 fn kind_of(statement: &Statement) -> PlanKind {
     match statement.kind {
         StatementKind::Select if statement.facts.next.is_some() || matches!(statement.detail, Detail::Next(_)) => {
@@ -307,6 +359,13 @@ fn kind_of(statement: &Statement) -> PlanKind {
         StatementKind::Maintenance if statement.sql.get(..7).is_some_and(|w| w.eq_ignore_ascii_case("analyze")) => {
             PlanKind::Ddl
         }
+        // MariaDB's ANALYZE runs the statement.
+        StatementKind::Explain
+            if matches!(statement.detail, Detail::Explain(vtsql::ExplainTarget::Statement(kind, _)) if kind.is_dml())
+                && statement.sql.get(..7).is_some_and(|w| w.eq_ignore_ascii_case("analyze")) =>
+        {
+            PlanKind::OtherWrite
+        }
         StatementKind::Show | StatementKind::Explain | StatementKind::Describe => PlanKind::OtherRead,
         StatementKind::Call | StatementKind::Load => PlanKind::OtherWrite,
         _ => PlanKind::OtherAdmin,
@@ -321,13 +380,9 @@ fn dirties(statement: &Statement) -> bool {
         StatementKind::Set
             | StatementKind::LockTables
             | StatementKind::UnlockTables
-            | StatementKind::Prepare
-            | StatementKind::Execute
-            | StatementKind::Deallocate
             | StatementKind::Call
             | StatementKind::Flush
             | StatementKind::Other
-            | StatementKind::Comment
             | StatementKind::Unknown
     );
     by_kind || facts.assigns_user_var || facts.into_user_var || facts.functions.contains(&SessionFunction::NamedLock)
@@ -387,6 +442,50 @@ fn single_table(statement: &Statement, kind: PlanKind, sql: &[u8], words: &[Toke
             Some(statement.tables[0].name.clone())
         }
         _ => None,
+    }
+}
+
+/// Names inside comments that mysqld runs (`/*! … */`): any of them may be a table.
+fn hidden_names(sql: &[u8], words: &[Token]) -> Vec<String> {
+    // What such comments usually hold.
+    const MODIFIERS: [&str; 8] = [
+        "sql_no_cache",
+        "sql_cache",
+        "straight_join",
+        "high_priority",
+        "sql_buffer_result",
+        "sql_big_result",
+        "sql_small_result",
+        "sql_calc_found_rows",
+    ];
+    let mut names = Vec::new();
+    for comment in words.iter().filter(|word| word.kind == TokenKind::ExecutableComment) {
+        let bytes = comment.bytes(sql);
+        let inside = bytes.strip_suffix(b"*/").unwrap_or(bytes);
+        let start = inside.iter().position(|&b| b == b'!').map_or(inside.len(), |at| at + 1);
+        let inside = &inside[start..];
+        for name in tokens(inside).iter().filter_map(|word| word.name(inside)) {
+            if !MODIFIERS.iter().any(|modifier| name.eq_ignore_ascii_case(modifier)) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// The new name in `alter table a rename [to|as] b`: a table too, although it is not there yet.
+fn renamed_to(sql: &[u8], words: &[Token]) -> Option<String> {
+    const PARTS: [&str; 5] = ["column", "index", "key", "table", "user"];
+    let at = words.iter().skip(1).position(|word| word.is_word(sql, "rename"))? + 2;
+    let mut rest = words.get(at..)?.iter().peekable();
+    if rest.peek().is_some_and(|word| PARTS.iter().any(|part| word.is_word(sql, part))) {
+        return None;
+    }
+    let filler = |word: &&Token| word.is_word(sql, "to") || word.is_word(sql, "as") || word.is_punct(sql, "=");
+    let name = rest.find(|word| !filler(word))?;
+    match rest.peek() {
+        Some(point) if point.is_punct(sql, ".") => rest.nth(1)?.name(sql),
+        _ => name.name(sql),
     }
 }
 
@@ -491,12 +590,29 @@ mod tests {
         assert_eq!(roles("insert into b select * from a"), [("b".into(), Role::Writer), ("a".into(), Role::Reader)]);
         assert_eq!(roles("drop table a, b"), [("a".into(), Role::Admin), ("b".into(), Role::Admin)]);
         assert_eq!(roles("select * from a union select * from b").len(), 2);
+        assert_eq!(roles("alter table a rename to c.b"), [("a".into(), Role::Admin), ("b".into(), Role::Admin)]);
+        assert_eq!(roles("alter table a rename column x to y"), [("a".into(), Role::Admin)]);
         assert!(roles("show tables").is_empty());
+        // What hides in comments that mysqld runs is seen.
+        assert!(roles("select * from a /*! , b */").contains(&("b".into(), Role::Reader)));
+        assert_eq!(roles("select /*!40001 SQL_NO_CACHE */ * from a"), [("a".into(), Role::Reader)]);
+        assert!(shape("call p()").opaque && shape("call p()").kind.is_write());
+        assert!(shape("analyze update a set x = 1").kind.is_write());
     }
 
     #[test]
     fn what_is_not_taken_as_text() {
-        for sql in ["begin", "commit", "rollback", "use other", "kill 5"] {
+        for sql in [
+            "begin",
+            "commit",
+            "rollback",
+            "use other",
+            "kill 5",
+            "",
+            "/*! insert into t values (1) */",
+            "prepare s from 'select 1'",
+            "execute s",
+        ] {
             assert_eq!(Shape::new(sql).expect_err(sql).code(), Code::InvalidArgument, "{sql}");
         }
         assert_eq!(

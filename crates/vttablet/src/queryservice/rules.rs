@@ -261,6 +261,8 @@ pub struct Subject<'a> {
     pub sql: &'a str,
     pub kind: PlanKind,
     pub tables: &'a [String],
+    /// It may touch other tables too: conditions on tables hold.
+    pub opaque: bool,
 }
 
 impl Rule {
@@ -283,6 +285,7 @@ impl Rule {
     fn applies_to(&self, subject: &Subject<'_>) -> bool {
         (self.plans.is_empty() || self.plans.iter().any(|name| subject.kind.is_called(name)))
             && (self.tables.is_empty()
+                || subject.opaque
                 || subject.tables.iter().any(|table| self.tables.iter().any(|cond| cond.matches(table))))
             && self.query.as_ref().is_none_or(|query| query.matches(subject.sql))
     }
@@ -506,7 +509,7 @@ mod tests {
     use super::*;
 
     fn subject<'a>(kind: PlanKind, tables: &'a [String]) -> Subject<'a> {
-        Subject { sql: "select * from t", kind, tables }
+        Subject { sql: "select * from t", kind, tables, opaque: false }
     }
 
     fn var(kind: Type, value: &str) -> BindVariable {

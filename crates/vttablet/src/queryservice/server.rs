@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -77,8 +77,6 @@ pub struct Core {
     transition: tokio::sync::Mutex<()>,
     /// mysqld did not answer: told to whoever watches over it.
     mysql_lost: Notify,
-    /// The process is about to end: gates are told to go elsewhere, while queries still run.
-    lameduck: AtomicBool,
     last_reload: Mutex<Instant>,
 }
 
@@ -109,7 +107,10 @@ impl TabletServer {
             params.multi_statements = false;
         }
         let stats = Stats::new(registry);
-        let live = LiveQueries::new(ConnectParams { db_name: String::new(), ..config.dba.clone() });
+        let live = LiveQueries::new(
+            ConnectParams { db_name: String::new(), ..config.dba.clone() },
+            stats.kills.handle(&["Queries"]),
+        );
         let pool = |name: &str, capacity, waiter_cap, wait: Duration, texts, found_rows| {
             let settings = PoolConfig {
                 name: name.into(),
@@ -169,7 +170,6 @@ impl TabletServer {
             health: Health::default(),
             transition: tokio::sync::Mutex::default(),
             mysql_lost: Notify::new(),
-            lameduck: AtomicBool::new(false),
             last_reload: Mutex::new(Instant::now()),
             config,
             stats,
@@ -188,7 +188,9 @@ impl TabletServer {
     }
 
     fn register(&self, registry: &Registry) {
+        super::unbuilt::register(registry);
         self.stats.register_tables(registry);
+        self.stats.unresolved.set(&["Prepares"], 0);
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let gauge = |name: &str, help: &str, read: fn(&Core) -> i64| {
             let core = Arc::downgrade(&self.core);
@@ -258,15 +260,8 @@ impl TabletServer {
         self.gate.current().state
     }
 
-    /// Whether gates are to send queries here.
     pub fn is_serving(&self) -> bool {
-        self.state() == State::Serving && !self.lameduck.load(Ordering::SeqCst)
-    }
-
-    /// Says goodbye to gates: from now on health messages tell that this tablet does not serve, while
-    /// queries still run. There is no way back.
-    pub fn enter_lameduck(&self) {
-        self.lameduck.store(true, Ordering::SeqCst);
+        self.state() == State::Serving
     }
 
     /// Queries a second, over the last full interval of five seconds.

@@ -97,7 +97,7 @@ enum Entry {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<i64, Entry>,
-    ended: HashMap<i64, (DateTime<Local>, String)>,
+    ended: HashMap<i64, (DateTime<Utc>, String)>,
     order: VecDeque<i64>,
     /// `Free` ones are rolled back as they come back: serving stops.
     draining: bool,
@@ -111,7 +111,7 @@ impl State {
             self.ended.remove(&oldest);
         }
         self.order.push_back(id);
-        self.ended.insert(id, (Local::now(), reason));
+        self.ended.insert(id, (Utc::now(), reason));
     }
 }
 
@@ -234,7 +234,10 @@ impl Transactions {
         let gone = |text: String| ExecError::new(Code::Aborted, format!("transaction {id}: {text}"));
         match state.open.get_mut(&id) {
             None => Err(gone(match state.ended.get(&id) {
-                Some((at, reason)) => format!("ended at {} ({reason})", at.format("%Y-%m-%d %H:%M:%S%.3f %Z")),
+                Some((at, reason)) => {
+                    let at = at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f %Z");
+                    format!("ended at {at} ({reason})")
+                }
                 None => "not found".into(),
             })),
             Some(Entry::InUse { purpose }) => Err(gone(format!("in use: {purpose}"))),

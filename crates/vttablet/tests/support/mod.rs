@@ -112,7 +112,7 @@ fn spawn(dir: &std::path::Path) -> Child {
         .arg("--no-defaults")
         .args([option("datadir", "data"), option("socket", "sock"), option("pid-file", "pid")])
         .arg(option("log-error", "error.log"))
-        .args(["--skip-networking", "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"])
+        .args(["--skip-networking", "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M"])
         .args(user())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
