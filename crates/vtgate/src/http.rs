@@ -143,9 +143,9 @@ async fn scatter_stats(State(pages): State<Pages>) -> Response {
     for plan in &found {
         let (count, nanos) = (plan.executions.load(Relaxed), plan.nanos.load(Relaxed));
         let percent = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
-        let _ = write!(
+        let _ = writeln!(
             rows,
-            "<tr><td>{:.2}%</td><td>{:.2}%</td><td>{count}</td><td>{}</td></tr>\n",
+            "<tr><td>{:.2}%</td><td>{:.2}%</td><td>{count}</td><td>{}</td></tr>",
             percent(nanos, total),
             percent(count, all),
             html_escape(&pages.sql(&plan.sql)),
@@ -178,10 +178,10 @@ async fn queryz(State(pages): State<Pages>) -> Response {
         let count = plan.executions.load(Relaxed);
         let seconds = plan.nanos.load(Relaxed) as f64 / 1e9;
         let per = |number: f64| if count == 0 { 0.0 } else { number / count as f64 };
-        let _ = write!(
+        let _ = writeln!(
             rows,
             "<tr><td>{}</td><td>{count}</td><td>{seconds:.6}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.6}</td>\
-             <td>{:.6}</td></tr>\n",
+             <td>{:.6}</td></tr>",
             html_escape(&pages.sql(&plan.sql)),
             plan.shard_queries.load(Relaxed),
             plan.rows.load(Relaxed),
@@ -330,10 +330,10 @@ fn tablets_table(executor: &Executor) -> String {
     for health in &tablets {
         let healthy = health.is_healthy();
         let http = health.tablet.port_map.get("vt").copied().unwrap_or_default();
-        let _ = write!(
+        let _ = writeln!(
             html,
             "<tr class=\"{}\"><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td><a href=\"http://{}:{http}\">{}</a></td>\
-             <td>{}</td><td>{}s</td><td>{:.1}</td><td>{}</td></tr>\n",
+             <td>{}</td><td>{}s</td><td>{:.1}</td><td>{}</td></tr>",
             if healthy { "healthy" } else { "unhealthy" },
             html_escape(health.cell()),
             html_escape(&health.target.keyspace),
@@ -368,9 +368,9 @@ fn keyspaces_table(executor: &Executor) -> String {
             _ => vec![Default::default()],
         };
         for (of, shards) in partitions {
-            let _ = write!(
+            let _ = writeln!(
                 html,
-                "<tr><td>{}</td><td>{}</td><td>{of}</td><td>{}</td><td>{}</td></tr>\n",
+                "<tr><td>{}</td><td>{}</td><td>{of}</td><td>{}</td><td>{}</td></tr>",
                 html_escape(&cached.cell),
                 html_escape(&cached.keyspace),
                 html_escape(&shards),

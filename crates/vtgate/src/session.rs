@@ -59,6 +59,8 @@ impl Session {
             autocommit: true,
             target_string: database.to_string(),
             options: Some(options),
+            // What MariaDB answers before the first statement.
+            found_rows: 1,
             ..vtgate::Session::default()
         };
         Self { pb, connection_id, ..Self::default() }

@@ -5,7 +5,7 @@ use planner::ShowAction;
 use tabletclient::health_check::TabletHealth;
 use vterrors::Result;
 use vtproto::{
-    query::{Field, QueryResult, Row, Type},
+    query::{Field, MySqlFlag, QueryResult, Row, Type},
     topodata::TabletType,
 };
 
@@ -25,6 +25,7 @@ pub fn text_result(columns: &[&str], rows: Vec<Vec<String>>) -> QueryResult {
             r#type: Type::Varchar.into(),
             charset: UTF8,
             column_length: 1024,
+            flags: MySqlFlag::NotNullFlag as u32,
             ..Field::default()
         })
         .collect();

@@ -23,7 +23,12 @@ impl Executor {
         let topo = &self.parts.topo;
         let lock = topo.lock_keyspace(keyspace, "alter vschema").await?;
         let outcome = async {
-            let mut record = topo.get_vschema(keyspace).await?;
+            let mut record = match topo.get_vschema(keyspace).await {
+                Ok(record) => record,
+                // A keyspace that has none yet.
+                Err(error) if error.is_no_node() => Default::default(),
+                Err(error) => return Err(error.into()),
+            };
             vschema::apply(&mut record, keyspace, command)?;
             topo.save_vschema(keyspace, &record).await?;
             topo.rebuild_srv_vschema(&[]).await?;
