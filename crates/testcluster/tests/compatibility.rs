@@ -264,6 +264,55 @@ fn every_rpc_is_listed() {
     }
 }
 
+/// The RPCs of a service that answer UNIMPLEMENTED by name. `None`: no program offers the service.
+fn unbuilt_rpcs(service: &str) -> Option<BTreeSet<String>> {
+    let read = |path: &str| sources(&root().join("crates").join(path));
+    let calls = |text: &str, function: &str| -> BTreeSet<String> {
+        let call = format!("{function}(\"");
+        text.split(&call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+    };
+    match service {
+        "Vitess" => Some(calls(&read("vtgate/src/grpc"), "not_built")),
+        "TabletManager" => Some(calls(&read("vttablet/src/tabletmanager/rpc.rs"), "not_built")),
+        "UpdateStream" => Some(calls(&read("vttablet/src/tabletmanager/update_stream.rs"), "not_built")),
+        "Query" => {
+            let mut unbuilt = calls(&read("tabletclient/src/grpc/server.rs"), "not_here");
+            // What the trait answers where the tablet's query service has nothing of its own.
+            let (common, own) =
+                (read("tabletclient/src/query_service.rs"), read("vttablet/src/queryservice/service.rs"));
+            let has_own = |rpc: &str| own.contains(&format!("async fn {}(", method(rpc)));
+            unbuilt.extend(calls(&common, "unimplemented").into_iter().filter(|rpc| !has_own(rpc)));
+            Some(unbuilt)
+        }
+        "Vtctl" => Some(BTreeSet::new()),
+        _ => None,
+    }
+}
+
+/// The name of the trait's method for an RPC: `MessageAck`, `message_ack`; `VStream`, `vstream`.
+fn method(rpc: &str) -> String {
+    let mut out = String::new();
+    for c in rpc.replacen("VStream", "Vstream", 1).chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+#[test]
+fn every_rpc_has_the_state_that_the_code_gives_it() {
+    let document = document();
+    for service in services().keys() {
+        let unbuilt = unbuilt_rpcs(service);
+        for (rpc, state) in rows(section(&document, &format!("### {service}"))) {
+            let answers = unbuilt.as_ref().is_some_and(|unbuilt| !unbuilt.contains(&rpc));
+            assert_eq!(state != "not yet", answers, "docs/compatibility.md: {service}.{rpc} is {state:?}");
+        }
+    }
+}
+
 #[test]
 fn every_command_is_listed_with_its_state() {
     let document = document();
