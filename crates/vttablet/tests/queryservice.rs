@@ -392,7 +392,9 @@ async fn streams() {
     // Serving stops although a stream is never read to its end.
     let mut stream = tablet.server.stream_execute(request(endless)).await.expect("a stream");
     stream.next().await.expect("fields").expect("fields");
+    let started = Instant::now();
     tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+    assert!(started.elapsed() < Duration::from_secs(15), "it took {:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -443,7 +443,15 @@ impl TabletServer {
         let dba = ConnectParams { db_name: String::new(), ..self.config.dba.clone() };
         let mut connection = Connection::connect(&dba).await?;
         let name = vtsql::quote_identifier(&self.config.app.db_name);
-        connection.execute(&format!("create database if not exists {name}")).await?;
+        // With semi-sync and no replica it would wait for ever.
+        match tokio::time::timeout(PROBE_TIMEOUT, connection.execute(&format!("create database if not exists {name}"))).await
+        {
+            Ok(created) => drop(created?),
+            Err(_) => {
+                let text = format!("creating database {name} took longer than {PROBE_TIMEOUT:?}: is there a replica to acknowledge it?");
+                return Err(VtError::new(Code::DeadlineExceeded, text));
+            }
+        }
         connection.close().await;
         Ok(())
     }

@@ -63,6 +63,8 @@ impl TabletServer {
         plan.count(elapsed, elapsed, outcome.is_ok().then_some(rows));
         plan.timing.record(elapsed);
         self.stats.mysql_stream.record(elapsed);
+        // The statement is over; a consumer that does not take its error must not hold up the end of serving.
+        drop(inside);
         if let Err(error) = outcome
             && !sender.is_closed()
         {
@@ -70,7 +72,6 @@ impl TabletServer {
             // A consumer that stopped reading may leave now; the error is for nobody then.
             let _ = sender.send(Err(told)).await;
         }
-        drop(inside);
     }
 
     async fn stream_rows(
