@@ -107,7 +107,11 @@ fn open(flags: &Parsed, root: &Path, dir: TabletDir) -> Result<MysqlTablet> {
     let tablet = MysqlTablet::open(root, dir)?;
     for (flag, differs, value) in [
         ("mysql_port", flags.int("mysql_port") != i64::from(tablet.cnf.port), tablet.cnf.port.to_string()),
-        ("mysql_socket", Path::new(flags.str("mysql_socket")) != tablet.cnf.socket, tablet.cnf.socket.display().to_string()),
+        (
+            "mysql_socket",
+            Path::new(flags.str("mysql_socket")) != tablet.cnf.socket,
+            tablet.cnf.socket.display().to_string(),
+        ),
     ] {
         if flags.is_set(flag) && differs {
             tracing::warn!("-{flag} counts for init only; {} says {value}", tablet.dir.my_cnf().display());

@@ -444,11 +444,14 @@ impl TabletServer {
         let mut connection = Connection::connect(&dba).await?;
         let name = vtsql::quote_identifier(&self.config.app.db_name);
         // With semi-sync and no replica it would wait for ever.
-        match tokio::time::timeout(PROBE_TIMEOUT, connection.execute(&format!("create database if not exists {name}"))).await
+        match tokio::time::timeout(PROBE_TIMEOUT, connection.execute(&format!("create database if not exists {name}")))
+            .await
         {
             Ok(created) => drop(created?),
             Err(_) => {
-                let text = format!("creating database {name} took longer than {PROBE_TIMEOUT:?}: is there a replica to acknowledge it?");
+                let text = format!(
+                    "creating database {name} took longer than {PROBE_TIMEOUT:?}: is there a replica to acknowledge it?"
+                );
                 return Err(VtError::new(Code::DeadlineExceeded, text));
             }
         }

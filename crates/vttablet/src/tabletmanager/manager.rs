@@ -188,6 +188,7 @@ impl TabletManager {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
+        manager.stats.type_changes.inc(&[&topoproto::tablet_type_lstring(manager.tablet_type())]);
         super::stats::publish(&manager, registry);
         manager
     }

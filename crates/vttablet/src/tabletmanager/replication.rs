@@ -20,7 +20,7 @@ use vtproto::{
 use super::{
     manager::TabletManager,
     markers::Marker,
-    mysqld::{cells, quote},
+    mysqld::{cells, escape_id, quote},
 };
 
 /// mysqld says so when it lost track of its relay logs; starting over cures it.
@@ -125,8 +125,10 @@ impl TabletManager {
         let _action = self.action.lock().await;
         self.markers.put(Marker::DoNotReplicate, false);
         self.mysqld.ensure_sidecar().await?;
-        // Something has to be in the binary log, or there is no position to hand out.
-        self.mysqld.run(&["ALTER TABLE _vt.reparent_journal ENGINE=InnoDB"]).await?;
+        // Before semi-sync is on: it would wait for a replica that is not there yet. Replicas that come later find it in the
+        // binary log. And something has to be in the log, or there is no position to hand out.
+        let create = create_database(&self.db_name());
+        self.mysqld.run(&[&create, "ALTER TABLE _vt.reparent_journal ENGINE=InnoDB"]).await?;
         let position = self.master_position().await?;
         self.become_master().await?;
         Ok(position)
@@ -184,6 +186,8 @@ impl TabletManager {
         let (host, port) = self.mysql_address(parent).await?;
         self.markers.put(Marker::DoNotReplicate, false);
         self.mysqld.ensure_sidecar().await?;
+        // The master made it before the position that this replica begins at.
+        self.mysqld.run(&["SET sql_log_bin = 0", &create_database(&self.db_name())]).await?;
         self.fix_semi_sync(self.tablet_type()).await?;
         self.mysqld.set_slave_position(&position).await?;
         self.mysqld.set_master(&host, port, false, true).await?;
@@ -448,6 +452,10 @@ impl TabletManager {
         self.mysqld.stop_slave().await?;
         self.mysqld.start_slave().await
     }
+}
+
+fn create_database(name: &str) -> String {
+    format!("CREATE DATABASE IF NOT EXISTS {}", escape_id(name))
 }
 
 fn no_parent() -> VtError {

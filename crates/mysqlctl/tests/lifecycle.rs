@@ -1,0 +1,226 @@
+//! mysqlctl as a user runs it, on the server of this machine. Says so loudly and passes where there is none.
+
+use std::{
+    fs,
+    io::Write,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use mysql::client::{ConnectParams, Connection};
+use mysqlctl::{Installation, MysqlTablet, process, tablet::tablet_dir};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const UID: u32 = 7;
+
+/// A data root with at most one tablet. A mysqld that a failed test leaves behind is killed with it.
+struct Root {
+    dir: tempfile::TempDir,
+    port: u16,
+    extra: Option<PathBuf>,
+}
+
+impl Root {
+    fn new() -> Option<Self> {
+        if let Err(error) = Installation::find() {
+            eprintln!("SKIPPED: {error}");
+            return None;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let root = Self { dir: tempfile::Builder::new().prefix("mctl").tempdir().unwrap(), port, extra: None };
+        Some(root.with_extra("bind-address = 127.0.0.1\n"))
+    }
+
+    /// Settings for `EXTRA_MY_CNF`.
+    fn with_extra(mut self, text: &str) -> Self {
+        let path = self.dir.path().join("extra.cnf");
+        fs::write(&path, text).unwrap();
+        self.extra = Some(path);
+        self
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mysqlctl"));
+        command
+            .env("VTDATAROOT", self.dir.path())
+            .env("EXTRA_MY_CNF", self.extra.as_deref().unwrap_or(Path::new("")))
+            .arg("-log_dir")
+            .arg(self.dir.path())
+            .args(["-tablet_uid", &UID.to_string(), "-mysql_port", &self.port.to_string()])
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn succeed(&self, args: &[&str]) {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+    }
+
+    /// What a run that has to fail says.
+    fn fail(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", text(&output));
+        text(&output)
+    }
+
+    fn tablet_dir(&self) -> PathBuf {
+        self.dir.path().join(format!("vt_{UID:010}"))
+    }
+
+    fn tablet(&self) -> Option<MysqlTablet> {
+        MysqlTablet::open(self.dir.path(), tablet_dir(self.dir.path(), "", UID)).ok()
+    }
+
+    fn pid(&self) -> Option<i32> {
+        process::find(&self.tablet()?)
+    }
+
+    async fn connect(&self) -> Connection {
+        Connection::connect(&ConnectParams::unix(self.tablet_dir().join("mysql.sock"), "vt_dba")).await.unwrap()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "waited for: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test]
+async fn a_mysqld_lives_from_init_to_teardown() {
+    let Some(root) = Root::new() else { return };
+    root.succeed(&["init"]);
+    let first = root.pid().expect("mysqld runs");
+
+    let mut conn = root.connect().await;
+    for (variable, expected) in [
+        ("log_bin", "1"),
+        ("binlog_format", "ROW"),
+        ("binlog_row_image", "FULL"),
+        ("read_only", "1"),
+        ("port", &root.port.to_string()),
+    ] {
+        let result = conn.execute(&format!("SELECT @@global.{variable}")).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&result.rows[0].values), expected, "{variable}");
+    }
+    conn.execute("INSERT INTO _vt.reparent_journal VALUES (1, 'a', 'b', 'c')").await.unwrap();
+    let position = mysql::admin::master_position(&mut conn).await.unwrap();
+    assert!(!position.is_empty(), "replicas need a position to start from");
+    conn.close().await;
+
+    let error = root.fail(&["init"]);
+    assert!(error.contains("is initialised already: use start, or teardown -force"), "{error}");
+    root.succeed(&["start"]);
+    assert_eq!(root.pid(), Some(first), "a second start starts nothing");
+
+    root.succeed(&["shutdown"]);
+    assert_eq!(root.pid(), None);
+    root.succeed(&["shutdown"]);
+    root.succeed(&["start", "-mysqld_args", "--max-connections=77"]);
+    let mut conn = root.connect().await;
+    let result = conn.execute("SELECT @@global.max_connections, COUNT(*) FROM _vt.reparent_journal").await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&result.rows[0].values), "771");
+    drop(conn);
+
+    // Killed, it leaves a pid file and a socket; the next start is not put off by them.
+    kill(Pid::from_raw(root.pid().unwrap()), Signal::SIGKILL).unwrap();
+    wait_until("mysqld is gone", || root.pid().is_none());
+    assert!(root.tablet_dir().join("mysql.sock").exists());
+    root.succeed(&["start"]);
+    root.succeed(&["teardown"]);
+    assert!(!root.tablet_dir().exists());
+    let error = root.fail(&["start"]);
+    assert!(error.contains("run init first"), "{error}");
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_holder_and_nothing_is_left_behind() {
+    let Some(root) = Root::new() else { return };
+    let holder = TcpListener::bind(("127.0.0.1", root.port)).unwrap();
+    let error = root.fail(&["init"]);
+    let expected = format!("failed init mysql: port {} is already in use by pid {}", root.port, std::process::id());
+    assert!(error.contains(&expected), "{error}");
+    assert!(!root.tablet_dir().exists());
+    drop(holder);
+}
+
+#[test]
+fn a_wrong_setting_is_explained_with_the_words_of_mysqld() {
+    let Some(root) = Root::new() else { return };
+    let root = root.with_extra("no_such_setting = 1\n");
+    let error = root.fail(&["init"]);
+    assert!(error.contains("unknown variable 'no_such_setting=1'"), "{error}");
+    assert!(error.contains("last lines of") && error.contains("EXTRA_MY_CNF"), "{error}");
+    let my_cnf = fs::read_to_string(root.tablet_dir().join("my.cnf")).unwrap();
+    assert!(my_cnf.contains("\n## "), "{my_cnf}");
+
+    // After the setting is put right, start does what init could not finish.
+    let root = root.with_extra("bind-address = 127.0.0.1\n");
+    root.succeed(&["start"]);
+    root.succeed(&["teardown"]);
+}
+
+#[test]
+fn a_wrong_init_file_is_named_with_its_line() {
+    let Some(root) = Root::new() else { return };
+    let file = root.dir.path().join("init.sql");
+    fs::File::create(&file).unwrap().write_all(b"# fine\nSET sql_log_bin = 0;\n\nCREATE NONSENSE;\n").unwrap();
+    let error = root.fail(&["init", "-init_db_sql_file", file.to_str().unwrap()]);
+    assert!(error.contains("init.sql, line 4:") && error.contains("1064"), "{error}");
+    assert_eq!(root.pid(), None, "a failed init leaves no mysqld");
+    let error = root.fail(&["init", "-init_db_sql_file", "/nonexistent.sql"]);
+    assert!(error.contains("/nonexistent.sql"), "{error}");
+}
+
+#[test]
+fn an_interrupted_init_is_done_again() {
+    let Some(root) = Root::new() else { return };
+    let mut child = root.command(&["init"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the data directory is being made", || {
+        fs::read_dir(root.tablet_dir().join("data")).is_ok_and(|mut entries| entries.next().is_some())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    root.succeed(&["init"]);
+    assert!(root.pid().is_some());
+    assert!(!root.tablet_dir().join("init.incomplete").exists());
+    root.succeed(&["teardown"]);
+}
+
+#[test]
+fn mistakes_on_the_command_line_are_named() {
+    let Some(root) = Root::new() else { return };
+    assert!(root.fail(&["fly"]).contains("invalid action: fly"));
+    assert!(root.fail(&[]).contains("no action was given"));
+    assert!(root.fail(&["start", "-nope"]).contains("flag provided but not defined: -nope"));
+    assert!(root.fail(&["position", "equal", "x"]).contains("not enough arguments"));
+    let output = root.run(&["position", "append", "MariaDB/0-1-5", "MariaDB/0-1-6"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "MariaDB/0-1-6\n");
+    let output = root.run(&["position", "at_least", "MariaDB/0-1-5", "MariaDB/0-1-6"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "false\n");
+}
