@@ -176,6 +176,7 @@ impl Gate {
         self.executor.set_killer(Box::new(move |id, query_only| {
             killer.upgrade().is_some_and(|server| server.kill(id, query_only))
         }));
+        register_server(registry, &server);
         let stop_accepting = CancellationToken::new();
         let mut address = None;
         if let Some(port) = settings.port {
@@ -256,6 +257,28 @@ impl Gate {
             mysql.server.drain(self.config.onterm_timeout).await;
         }
     }
+}
+
+/// What only the server itself knows of its connections.
+fn register_server(registry: &Registry, server: &Arc<MysqlServer<MysqlHandler>>) {
+    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let source = Arc::downgrade(server);
+    registry.gauge_func(
+        "MysqlServerConnCountUnauthenticated",
+        "Active MySQL server connections that haven't authenticated yet",
+        move || {
+            let count = |server: Arc<MysqlServer<MysqlHandler>>| {
+                (number(server.connection_count()) - server.handler().open_connections()).max(0)
+            };
+            source.upgrade().map_or(0, count)
+        },
+    );
+    let source = Arc::downgrade(server);
+    registry.counter_func(
+        "MysqlServerConnSlow",
+        "Connections that took more than the configured mysql_slow_connect_warn_threshold to establish",
+        move || source.upgrade().map_or(0, |server| i64::try_from(server.slow_logins()).unwrap_or(i64::MAX)),
+    );
 }
 
 fn executor_config(config: &Config) -> ExecutorConfig {

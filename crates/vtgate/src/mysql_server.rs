@@ -89,6 +89,11 @@ impl MysqlHandler {
         Self { executor, stats: ConnectionStats::new(registry) }
     }
 
+    /// Connections that have logged in and not ended.
+    pub fn open_connections(&self) -> i64 {
+        self.stats.open.get()
+    }
+
     fn flags(session: &Session) -> u16 {
         let mut flags = 0;
         if session.pb.autocommit {

@@ -9,7 +9,9 @@ use servenv::{
     Registry,
     stats::{Counter, MultiCounter, MultiTimings},
 };
-use tabletclient::{CallObserver, Gateway, TopologyWatcher, health_check::type_text};
+use tabletclient::{
+    CallObserver, Gateway, HealthCheck, TabletHealth, TopologyWatcher, buffer::BufferMetrics, health_check::type_text,
+};
 use vterrors::Code;
 use vtproto::query::Target;
 
@@ -164,27 +166,55 @@ fn split_keys<N: Copy>(map: &BTreeMap<String, N>, to: impl Fn(N) -> i64) -> Vec<
     map.iter().map(|(key, number)| (key.split('.').map(str::to_string).collect(), to(*number))).collect()
 }
 
+/// Adds rows of 0 for label values that are known and not counted yet, so that a rate has a start.
+fn with_zeros(
+    mut rows: Vec<(Vec<String>, i64)>,
+    known: impl IntoIterator<Item = Vec<String>>,
+) -> Vec<(Vec<String>, i64)> {
+    for labels in known {
+        if !rows.iter().any(|(counted, _)| *counted == labels) {
+            rows.push((labels, 0));
+        }
+    }
+    rows
+}
+
+/// The targets of all watched tablets.
+fn known_targets(health: &HealthCheck) -> Vec<Vec<String>> {
+    let target = |tablet: &Arc<TabletHealth>| {
+        let target = &tablet.target;
+        vec![target.keyspace.clone(), target.shard.clone(), type_text(target.tablet_type()).to_string()]
+    };
+    let mut targets: Vec<_> = health.tablets().iter().map(target).collect();
+    targets.sort();
+    targets.dedup();
+    targets
+}
+
+/// The shards that have, or had, a master.
+fn known_shards(health: &HealthCheck) -> Vec<Vec<String>> {
+    let masters = known_targets(health).into_iter().filter(|target| target[2] == "master");
+    masters.map(|target| target[..2].to_vec()).collect()
+}
+
 /// Registers what the gateway and its parts count themselves.
 pub fn register_gateway(registry: &Registry, gateway: &Gateway) {
     let health = gateway.health().clone();
     let labels = ["Keyspace", "ShardName", "TabletType"];
     let source = health.clone();
-    registry.multi_gauge_func(
-        "HealthcheckConnections",
-        "the number of healthy tablet connections",
-        &labels,
-        move || split_keys(&source.connections(), count),
-    );
+    let help = "the number of healthy tablet connections";
+    registry
+        .multi_gauge_func("HealthcheckConnections", help, &labels, move || split_keys(&source.connections(), count));
     let source = health.clone();
     registry.multi_counter_func("HealthcheckErrors", "Healthcheck errors", &labels, move || {
-        split_keys(&source.counters().errors, count)
+        with_zeros(split_keys(&source.counters().errors, count), known_targets(&source))
     });
     let source = health.clone();
     registry.multi_counter_func(
         "HealthcheckMasterPromoted",
         "Master promoted in keyspace/shard name because of health check errors",
         &["Keyspace", "ShardName"],
-        move || split_keys(&source.counters().master_promoted, count),
+        move || with_zeros(split_keys(&source.counters().master_promoted, count), known_shards(&source)),
     );
     let source = health;
     registry.gauge_func("HealthcheckChecksum", "crc32 checksum of the current healthcheck state", move || {
@@ -199,33 +229,94 @@ pub fn register_gateway(registry: &Registry, gateway: &Gateway) {
     register_buffer(registry, gateway);
 }
 
+type Pick = fn(&BufferMetrics) -> &BTreeMap<String, i64>;
+
+/// A `Buffer*` variable: its name and help, the reasons it is counted by, where it stands.
+struct BufferVariable {
+    name: &'static str,
+    help: &'static str,
+    reasons: &'static [&'static str],
+    pick: Pick,
+}
+
+const BUFFER_COUNTERS: [BufferVariable; 9] = [
+    BufferVariable {
+        name: "BufferStarts",
+        help: "How many times buffering started",
+        reasons: &[],
+        pick: |m| &m.starts,
+    },
+    BufferVariable {
+        name: "BufferStops",
+        help: "How many times buffering stopped",
+        reasons: &["NewMasterSeen", "MaxDurationExceeded", "MasterServingAgain"],
+        pick: |m| &m.stops,
+    },
+    BufferVariable {
+        name: "BufferFailoverDurationSumMs",
+        help: "Sum of all failover durations, in milliseconds",
+        reasons: &[],
+        pick: |m| &m.failover_duration_sum_ms,
+    },
+    BufferVariable {
+        name: "BufferRequestsBuffered",
+        help: "How many requests were buffered",
+        reasons: &[],
+        pick: |m| &m.requests_buffered,
+    },
+    BufferVariable {
+        name: "BufferRequestsBufferedDryRun",
+        help: "How many requests would have been buffered",
+        reasons: &[],
+        pick: |m| &m.requests_buffered_dry_run,
+    },
+    BufferVariable {
+        name: "BufferRequestsDrained",
+        help: "How many requests were sent after a failover",
+        reasons: &[],
+        pick: |m| &m.requests_drained,
+    },
+    BufferVariable {
+        name: "BufferRequestsEvicted",
+        help: "How many requests left the buffer early",
+        reasons: &["BufferFull", "ContextDone", "WindowExceeded"],
+        pick: |m| &m.requests_evicted,
+    },
+    BufferVariable {
+        name: "BufferRequestsSkipped",
+        help: "How many requests were not buffered",
+        reasons: &["BufferFull", "Disabled", "LastFailoverTooRecent"],
+        pick: |m| &m.requests_skipped,
+    },
+    BufferVariable {
+        name: "BufferUtilizationDryRunSum",
+        help: "Sum of the buffer's utilization, in percent",
+        reasons: &[],
+        pick: |m| &m.utilization_dry_run_sum,
+    },
+];
+
 fn register_buffer(registry: &Registry, gateway: &Gateway) {
     let buffer = gateway.buffer().clone();
-    let shard = &["Keyspace", "ShardName"][..];
-    let reason = &["Keyspace", "ShardName", "Reason"][..];
-    type Pick = fn(&tabletclient::buffer::BufferMetrics) -> &BTreeMap<String, i64>;
-    let counters: [(&str, &str, &[&str], Pick); 10] = [
-        ("BufferStarts", "How many times buffering started", shard, |m| &m.starts),
-        ("BufferStops", "How many times buffering stopped", reason, |m| &m.stops),
-        ("BufferFailoverDurationSumMs", "Sum of all failover durations, in milliseconds", shard, |m| {
-            &m.failover_duration_sum_ms
-        }),
-        ("BufferRequestsBuffered", "How many requests were buffered", shard, |m| &m.requests_buffered),
-        ("BufferRequestsBufferedDryRun", "How many requests would have been buffered", shard, |m| {
-            &m.requests_buffered_dry_run
-        }),
-        ("BufferRequestsDrained", "How many requests were sent after a failover", shard, |m| &m.requests_drained),
-        ("BufferRequestsEvicted", "How many requests left the buffer early", reason, |m| &m.requests_evicted),
-        ("BufferRequestsSkipped", "How many requests were not buffered", reason, |m| &m.requests_skipped),
-        ("BufferUtilizationDryRunSum", "Sum of the buffer's utilization, in percent", shard, |m| {
-            &m.utilization_dry_run_sum
-        }),
-        ("BufferUtilizationSum", "Sum of the buffer's utilization, in percent", shard, |m| &m.utilization_sum),
-    ];
-    for (name, help, labels, pick) in counters {
-        let buffer = buffer.clone();
-        registry.multi_counter_func(name, help, labels, move || split_keys(pick(&buffer.metrics()), |n| n));
+    for variable in BUFFER_COUNTERS {
+        let BufferVariable { name, help, reasons, pick } = variable;
+        let labels: &[&str] =
+            if reasons.is_empty() { &["Keyspace", "ShardName"] } else { &["Keyspace", "ShardName", "Reason"] };
+        let (buffer, health) = (buffer.clone(), gateway.health().clone());
+        registry.multi_counter_func(name, help, labels, move || {
+            let known = known_shards(&health).into_iter().flat_map(|shard| {
+                let with = |reason: &&str| [shard.clone(), vec![(*reason).to_string()]].concat();
+                if reasons.is_empty() { vec![shard.clone()] } else { reasons.iter().map(with).collect() }
+            });
+            with_zeros(split_keys(pick(&buffer.metrics()), |n| n), known)
+        });
     }
+    let shard = &["Keyspace", "ShardName"];
+    let (source, health) = (buffer.clone(), gateway.health().clone());
+    let help = "Sum of the buffer's utilization, in percent";
+    registry.multi_gauge_func("BufferUtilizationSum", help, shard, move || {
+        with_zeros(split_keys(&source.metrics().utilization_sum, |n| n), known_shards(&health))
+    });
     let gauges: [(&str, &str, Pick); 3] = [
         ("BufferLastFailoverDurationMs", "Duration of the last failover, in milliseconds", |m| {
             &m.last_failover_duration_ms
@@ -266,7 +357,8 @@ pub fn register_watchers(registry: &Registry, watchers: &Arc<Vec<TopologyWatcher
     );
     let all = watchers.clone();
     registry.multi_counter_func("TopologyWatcherErrors", "Topology watcher errors", &["Operation"], move || {
-        sum(&all, |counters| &counters.errors)
+        let known = ["ListTablets", "GetTablet"].map(|operation| vec![operation.to_string()]);
+        with_zeros(sum(&all, |counters| &counters.errors), known)
     });
     let all = watchers.clone();
     registry.gauge_func("TopologyWatcherChecksum", "crc32 checksum of the topology watcher state", move || {

@@ -404,7 +404,7 @@ async fn a_failover_is_latency_and_no_error() {
     w.master.answer("update", Err(refused));
     let mut c = w.connect().await;
     let writing = tokio::spawn(async move { c.execute("update product set price = 1").await });
-    until("it waits", || w.stat("BufferRequestsBuffered").get("commerce.0").is_some()).await;
+    until("it waits", || w.stat("BufferRequestsBuffered")["commerce.0"] == 1).await;
     w.replica.set_health(|health| {
         health.target.as_mut().expect("target").tablet_type = 1;
         health.tablet_externally_reparented_timestamp = 2;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
@@ -30,11 +31,12 @@ pub struct Server<H> {
     handler: Arc<H>,
     config: Arc<ServerConfig>,
     registry: Arc<Registry>,
+    slow_logins: AtomicU64,
 }
 
 impl<H: Handler> Server<H> {
     pub fn new(config: ServerConfig, handler: Arc<H>) -> Arc<Self> {
-        Arc::new(Self { handler, config: Arc::new(config), registry: Arc::default() })
+        Arc::new(Self { handler, config: Arc::new(config), registry: Arc::default(), slow_logins: AtomicU64::new(0) })
     }
 
     /// Accepts until `stop`; connections that are open then stay open ([`Server::drain`]).
@@ -123,6 +125,7 @@ impl<H: Handler> Server<H> {
             Ok(Ok(logged_in)) => {
                 let took = started.elapsed();
                 if self.config.slow_connect_warn.is_some_and(|limit| took > limit) {
+                    self.slow_logins.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(peer, user = logged_in.info.user, ?took, "slow MySQL login");
                 }
                 return Some((registered, logged_in));
@@ -159,6 +162,11 @@ impl<H: Handler> Server<H> {
     /// Open connections, those logging in included.
     pub fn connection_count(&self) -> usize {
         self.registry.len()
+    }
+
+    /// Logins that took longer than [`ServerConfig::slow_connect_warn`].
+    pub fn slow_logins(&self) -> u64 {
+        self.slow_logins.load(Ordering::Relaxed)
     }
 
     pub fn handler(&self) -> &Arc<H> {
