@@ -63,7 +63,8 @@ check() {
 }
 
 mysql_vtgate() { mysql --no-defaults -h 127.0.0.1 -P 15306 "$@"; }
-from_file() { mysql_vtgate --table <"$1"; }
+# Unbuffered, so that what the file echoes stands where it belongs.
+from_file() { mysql_vtgate --table --unbuffered <"$1"; }
 
 step "installing what is missing"
 setup

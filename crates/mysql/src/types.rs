@@ -47,6 +47,19 @@ pub mod flag {
     pub const BINARY: u16 = 128;
     pub const ENUM: u16 = 256;
     pub const SET: u16 = 2048;
+    /// Set by client libraries, not by servers.
+    pub const NUM: u16 = 32768;
+}
+
+/// The flags with the one that says "a number", which servers leave to the client library to set.
+/// Source: `IS_NUM` of MySQL's C API.
+pub fn with_num_flag(type_code: u8, flags: u16) -> u16 {
+    let is_num = match type_code {
+        code::TIMESTAMP => false,
+        code::YEAR | code::NEWDECIMAL => true,
+        _ => type_code <= code::INT24,
+    };
+    if is_num { flags | flag::NUM } else { flags }
 }
 
 /// `query.Type` of a column with this type code and these column flags. `None` for a code no server sends.

@@ -112,7 +112,7 @@ pub(crate) fn parse_column(packet: &[u8]) -> Result<Field, WireError> {
         column_length,
         charset,
         decimals,
-        flags: flags.into(),
+        flags: types::with_num_flag(code, flags).into(),
     })
 }
 

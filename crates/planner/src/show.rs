@@ -1,7 +1,7 @@
 //! SHOW, planned: from the vschema, from the gate's own knowledge, or by a shard.
 
 use vterrors::{Code, VtError};
-use vtproto::query::{Field, QueryResult, Row, Type};
+use vtproto::query::{Field, MySqlFlag, QueryResult, Row, Type};
 use vtsql::show::{ShowKind, ShowStatement};
 use vtsql::{Needs, Statement};
 
@@ -47,7 +47,13 @@ pub(crate) fn rows(columns: &[&str], values: &[&[&str]]) -> QueryResult {
 const TEXT_COLLATION: u32 = 33;
 
 fn text_field(name: &str) -> Field {
-    Field { name: name.to_owned(), r#type: Type::Varchar.into(), charset: TEXT_COLLATION, ..Default::default() }
+    Field {
+        name: name.to_owned(),
+        r#type: Type::Varchar.into(),
+        charset: TEXT_COLLATION,
+        flags: MySqlFlag::NotNullFlag as u32,
+        ..Default::default()
+    }
 }
 
 fn text_row(values: &[&str]) -> Row {
