@@ -59,6 +59,17 @@ impl Env {
     }
 }
 
+/// Keeps the process on small memory pages. The allocator asks for huge ones, and an idle server would then hold
+/// 2 MiB for each of many small heaps: 28 MB instead of 16 MB.
+#[cfg(target_os = "linux")]
+fn small_pages() {
+    // A kernel without the call has nothing to turn off.
+    let _ = nix::sys::prctl::set_thp_disable(true);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn small_pages() {}
+
 /// The whole of a program: parses the arguments with the flags of `program` (changed by `adjust`),
 /// answers `-h` and `-version`, starts the logs and a runtime, and runs `run` to its end. An error
 /// is logged and printed, and the exit code is 1.
@@ -69,6 +80,7 @@ where
     F: FnOnce(Env) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
+    small_pages();
     let mut set = program.flag_set();
     adjust(&mut set);
     let flags = set.parse_or_exit();
