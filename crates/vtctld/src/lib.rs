@@ -21,8 +21,9 @@ use vtproto::vtctlservice::vtctl_server::VtctlServer;
 use wrangler::Wrangler;
 
 pub use error::Error;
-pub use health::HealthCache;
+pub use health::{HealthCache, Settings as HealthSettings};
 pub use service::VtctlService;
+pub use web::routes as web_routes;
 
 /// Serves until `shutdown` resolves.
 pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<(), Error> {

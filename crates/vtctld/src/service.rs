@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -20,6 +21,9 @@ use wrangler::{Logger, Wrangler, run_command};
 
 /// Events that may wait for one client.
 const EVENTS: usize = 64;
+
+/// How long a log event waits for a client that does not read.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The gRPC service.
 #[derive(Clone)]
@@ -49,8 +53,16 @@ impl Sink for ClientSink {
             Level::Error => tracing::error!("{}", event.value),
             Level::Console => tracing::debug!("{}", event.value),
         }
-        // A client that has gone away ends the command itself.
-        let _ = self.events.send(Ok(ExecuteVtctlCommandResponse { event: Some(event) })).await;
+        let is_output = event.level() == Level::Console;
+        let sent = self.events.send(Ok(ExecuteVtctlCommandResponse { event: Some(event) }));
+        // A client that has gone away ends the command itself: a failed send is no error. One that only
+        // does not read holds its command up by output, but a change of masters, which goes on without
+        // its client, must not hold a lock until somebody reads its log.
+        if is_output {
+            let _ = sent.await;
+        } else if tokio::time::timeout(LOG_PATIENCE, sent).await.is_err() {
+            tracing::warn!("a client does not read its command's log, an event is left out");
+        }
     }
 }
 

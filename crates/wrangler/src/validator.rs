@@ -19,24 +19,26 @@ use crate::wrangler::within;
 /// How many tablets are asked at once.
 const CONCURRENCY: usize = 32;
 
-/// Counts problems as they are reported.
+/// Reports problems, each once: a tablet is met in its shard and again in its cell.
 struct Problems<'a> {
     wr: &'a Wrangler,
-    count: usize,
+    reported: BTreeSet<String>,
 }
 
 impl<'a> Problems<'a> {
     fn new(wr: &'a Wrangler) -> Self {
-        Self { wr, count: 0 }
+        Self { wr, reported: BTreeSet::new() }
     }
 
     async fn add(&mut self, text: String) {
-        self.count += 1;
-        error!(self.wr, "{text}");
+        if !self.reported.contains(&text) {
+            error!(self.wr, "{text}");
+            self.reported.insert(text);
+        }
     }
 
     fn outcome(self) -> Result {
-        if self.count > 0 {
+        if !self.reported.is_empty() {
             bail!("some validation errors - see log");
         }
         Ok(())

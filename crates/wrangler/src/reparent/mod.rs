@@ -203,6 +203,3 @@ pub(crate) fn check_active_reparents(wr: &Wrangler) -> Result {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;
