@@ -40,7 +40,7 @@ pub fn split(script: &str) -> Vec<Statement> {
         let (token, after) = rest.split_at(length);
         let is_comment = is_comment(token);
         let is_space = token.trim().is_empty();
-        if !is_comment && !(is_space && current.is_empty()) {
+        if !(is_comment || is_space && current.is_empty()) {
             if current.is_empty() {
                 begin = line;
             }

@@ -49,7 +49,7 @@ async fn init_shard_master(cluster: &Cluster, elect: usize) -> anyhow::Result<()
     journal?;
     slaves?;
     let create = tmd::ExecuteFetchAsDbaRequest {
-        query: b"CREATE DATABASE IF NOT EXISTS `vt_commerce`".to_vec().into(),
+        query: b"CREATE DATABASE IF NOT EXISTS `vt_commerce`".to_vec(),
         max_rows: 1,
         reload_schema: true,
         ..Default::default()
@@ -60,7 +60,7 @@ async fn init_shard_master(cluster: &Cluster, elect: usize) -> anyhow::Result<()
 
 fn dba(sql: &str) -> tmd::ExecuteFetchAsDbaRequest {
     tmd::ExecuteFetchAsDbaRequest {
-        query: sql.as_bytes().to_vec().into(),
+        query: sql.as_bytes().to_vec(),
         db_name: "vt_commerce".into(),
         max_rows: 100,
         ..Default::default()
@@ -157,7 +157,7 @@ async fn schema_rpcs(cluster: &Cluster, tablets: &[Tablet]) -> anyhow::Result<()
         error.contains("(errno 1054) (sqlstate 42S22) during query: select nope: rpc error: code = Unknown"),
         "{error}"
     );
-    let app = tmd::ExecuteFetchAsAppRequest { query: b"select count(*) from customer".to_vec().into(), max_rows: 1 };
+    let app = tmd::ExecuteFetchAsAppRequest { query: b"select count(*) from customer".to_vec(), max_rows: 1 };
     let error = cluster.tm.execute_fetch_as_app(master, app).await.expect_err("no database").to_string();
     assert!(error.contains("No database selected (errno 1046) (sqlstate 3D000)"), "{error}");
 
