@@ -65,15 +65,16 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
         let manager = manager.clone();
         server.on_close(move || async move { manager.close().await });
     }
-    let running = server.start().await?;
-
+    // Who waits for the HTTP port may send the first command: the record says by then where the tablet is.
     let addresses = Addresses {
         hostname: config.hostname.clone(),
-        http_port: running.http.map_or(0, |address| address.port().into()),
-        grpc_port: running.grpc.map_or(0, |address| address.port().into()),
+        http_port: config.http_port.into(),
+        grpc_port: config.grpc_port.into(),
         mysql_hostname: config.mysql_hostname.clone(),
     };
-    let mut starting = tokio::spawn(async move { manager.start(addresses).await });
+    manager.announce(addresses).await?;
+    let running = server.start().await?;
+    let mut starting = tokio::spawn(async move { manager.start().await });
     let mut failure = None;
     let until = async {
         tokio::pin!(shutdown);

@@ -193,13 +193,19 @@ impl TabletManager {
         manager
     }
 
-    /// Publishes where the tablet is and begins to work: health checks, following the shard record, serving.
-    /// The servers have to listen by now.
-    pub async fn start(self: &Arc<Self>, addresses: Addresses) -> Result<()> {
+    /// Writes where the tablet is into its record.
+    pub async fn announce(&self, addresses: Addresses) -> Result<()> {
         self.state().addresses = Some(addresses);
+        let _action = self.action.lock().await;
+        self.publish_addresses().await
+    }
+
+    /// Begins to work: health checks, following the shard record, serving. The servers have to listen by now.
+    pub async fn start(self: &Arc<Self>) -> Result<()> {
         self.prepare_data().await?;
         {
             let _action = self.action.lock().await;
+            // mysqld may have come up only now, and with it its port.
             self.publish_addresses().await?;
             self.refresh_locked("Start").await?;
         }
