@@ -77,8 +77,8 @@ pub mod charset {
     /// The default collation of a character set, by name. `None` for a name this client does not know.
     pub fn by_name(name: &str) -> Option<u8> {
         Some(match name.to_ascii_lowercase().as_str() {
-            "" | "utf8" | "utf8mb3" => UTF8_GENERAL_CI,
-            "utf8mb4" => UTF8MB4_GENERAL_CI,
+            "utf8" | "utf8mb3" => UTF8_GENERAL_CI,
+            "" | "utf8mb4" => UTF8MB4_GENERAL_CI,
             "latin1" => LATIN1_SWEDISH_CI,
             "binary" => BINARY,
             "big5" => 1,

@@ -153,7 +153,7 @@ fn client_that_stops_reading() -> Result<()> {
     // The statement ends with its client: mysqld no longer runs it.
     wait_for("the statement to end", Duration::from_secs(20), || {
         cluster
-            .mysql_on_tablet(0, "select count(*) from information_schema.processlist where info like 'select % from wide%'")
+            .mysql_on_tablet(0, "select count(*) from information_schema.processlist where info like 'select * from wide%'")
             .is_ok_and(|seen| seen.stdout.trim() == "0")
     })
 }

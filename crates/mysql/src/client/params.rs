@@ -35,7 +35,7 @@ pub struct ConnectParams {
     pub client_found_rows: bool,
     /// Allow several statements in one text ([`super::Connection::query_multi`]).
     pub multi_statements: bool,
-    /// Character set by name (`utf8`, `utf8mb4`, …), or a collation id in digits. Empty is `utf8`.
+    /// Character set by name (`utf8`, `utf8mb4`, …), or a collation id in digits. Empty is `utf8mb4`, of which MySQL's old `utf8` is a part.
     pub charset: String,
     /// Bound on connecting, handshake included.
     pub connect_timeout: Duration,
@@ -55,7 +55,7 @@ impl Default for ConnectParams {
             db_name: String::new(),
             client_found_rows: false,
             multi_statements: true,
-            charset: "utf8".into(),
+            charset: "utf8mb4".into(),
             connect_timeout: Duration::from_secs(30),
             tls: None,
             max_allowed_packet: DEFAULT_MAX_ALLOWED_PACKET,

@@ -13,7 +13,7 @@ pub(super) const GROUPS: &[Group] = &[
             ("db_host", Str, "", "host of a MySQL that is managed elsewhere"),
             ("db_port", Int, "0", "its port"),
             ("db_socket", Str, "", "its socket; used rather than host and port"),
-            ("db_charset", Str, "", "character set of connections; empty: utf8"),
+            ("db_charset", Str, "", "character set of connections; empty: utf8mb4"),
             ("db_flags", Uint, "0", "capability flags of connections"),
             ("db_flavor", Str, "", "flavour of the server: MariaDB, MySQL56; empty: read from its version"),
             ("db_server_name", Str, "", "name expected in the server's certificate"),

@@ -13,7 +13,7 @@ function el(tag, attributes, ...children) {
     if (name === 'onclick') node.addEventListener('click', value);
     else if (value !== undefined && value !== false) node.setAttribute(name, value);
   }
-  for (const child of children.flat()) if (child !== null && child !== undefined) node.append(child);
+  for (const child of children.flat(Infinity)) if (child !== null && child !== undefined) node.append(child);
   return node;
 }
 
