@@ -233,7 +233,7 @@ impl Handler for MysqlHandler {
         self.run(connection, sql, &no_variables(), out).await
     }
 
-    async fn prepare(&self, _connection: &mut Connection, sql: &[u8]) -> Result<Prepared, MysqlError> {
+    async fn prepare(&self, connection: &mut Connection, sql: &[u8]) -> Result<Prepared, MysqlError> {
         let normalized = vtsql::normalize(sql).map_err(|error| MysqlError::from(&self.executor.prefixed(error)))?;
         let refused = |errno: u16, state: &str, text: String| Err(MysqlError::new(errno, state, text));
         match normalized.kind {
@@ -248,8 +248,12 @@ impl Handler for MysqlHandler {
         let Ok(param_count) = u16::try_from(normalized.placeholders) else {
             return refused(1390, "HY000", "Prepared statement contains too many placeholders".into());
         };
-        // Columns show with the first result: only mysqld knows them, and it is not asked before.
-        Ok(Prepared { sql: Bytes::copy_from_slice(sql), param_count, fields: Vec::new() })
+        let fields = self
+            .executor
+            .describe(&connection.caller, &connection.session, normalized.kind, sql, normalized.placeholders)
+            .await
+            .map_err(|error| MysqlError::from(&error))?;
+        Ok(Prepared { sql: Bytes::copy_from_slice(sql), param_count, fields })
     }
 
     async fn execute(

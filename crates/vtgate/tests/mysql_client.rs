@@ -414,3 +414,24 @@ async fn a_failover_is_latency_and_no_error() {
     assert_eq!(w.stat("BufferStops")["commerce.0.NewMasterSeen"], 1);
     assert_eq!(w.stat("HealthcheckMasterPromoted")["commerce.0"], 1);
 }
+
+#[tokio::test]
+async fn a_prepared_statement_shows_its_columns_without_running() {
+    let w = world().await;
+    let session = vtgate::session::Session::for_mysql(1, "commerce", false);
+    let caller = vtgate::caller::Caller::default();
+    let describe = async |sql: &str| {
+        let normalized = vtsql::normalize(sql.as_bytes()).expect(sql);
+        let executor = &w.gate.executor;
+        executor.describe(&caller, &session, normalized.kind, sql.as_bytes(), normalized.placeholders).await
+    };
+    let fields = describe("select a from t where b = ? limit ? for update").await.expect("columns");
+    assert_eq!(fields.len(), 1);
+    assert_eq!(w.master.take_lines(), ["Execute: select a from t where b = null limit 0"]);
+    assert!(describe("insert into t values (?)").await.expect("no result set").is_empty());
+    assert!(describe("select next value from seq").await.expect("not asked").is_empty());
+    assert!(w.master.take_lines().is_empty(), "nothing was written and no sequence moved");
+    w.master.answer("from nope", Err(MysqlError::new(1146, "42S02", "Table 'nope' doesn't exist").into()));
+    let error = describe("select a from nope where b = ?").await.expect_err("as mysqld says");
+    assert_eq!(MysqlError::from(&error).errno, 1146);
+}

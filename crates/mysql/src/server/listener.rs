@@ -1,6 +1,7 @@
 //! Accepting connections.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ impl<H: Handler> Server<H> {
                         tracing::debug!(%peer, %error, "connection lost before its greeting");
                         continue;
                     }
+                    // An IPv4 client of an IPv6 socket is shown as the IPv4 client it is.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     self.clone().spawn(Socket::Tcp(stream), peer.to_string());
                 }
                 Err(error) => {

@@ -5,6 +5,7 @@
 //! Invariants: a statement seen before is neither parsed nor planned; nothing on the way waits for
 //! the topology; an error leaves the session as MySQL would leave it.
 
+mod describe;
 mod direct;
 mod prepared;
 mod set;

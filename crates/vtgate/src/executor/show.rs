@@ -1,5 +1,7 @@
 //! SHOW statements that vtgate answers from what it knows.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use planner::ShowAction;
 use tabletclient::health_check::TabletHealth;
@@ -12,6 +14,8 @@ use vtproto::{
 use super::Executor;
 use crate::session::Session;
 
+/// How long SHOW waits for the topology before it answers from what is known.
+const TOPO_PATIENCE: Duration = Duration::from_secs(1);
 /// Collation id of utf8_general_ci, and of binary data such as numbers.
 const UTF8: u32 = 33;
 const BINARY: u32 = 63;
@@ -90,7 +94,7 @@ impl Executor {
     ) -> Result<QueryResult> {
         match action {
             ShowAction::Keyspaces { like } => {
-                let names = self.parts.resolver.keyspaces().await?;
+                let names = self.keyspace_names().await?;
                 let mut names: Vec<&String> = names.iter().filter(|name| wanted(like.as_deref(), name)).collect();
                 names.sort();
                 Ok(text_result(&["Databases"], names.into_iter().map(|name| vec![name.clone()]).collect()))
@@ -122,8 +126,16 @@ impl Executor {
         }
     }
 
+    /// The keyspaces of our cell; while the topology does not answer, those of the vschema.
+    async fn keyspace_names(&self) -> Result<Vec<String>> {
+        match tokio::time::timeout(TOPO_PATIENCE, self.parts.resolver.keyspaces()).await {
+            Ok(names) => Ok(names?.to_vec()),
+            Err(_) => Ok(self.parts.vschema.current().vschema.keyspaces.keys().cloned().collect()),
+        }
+    }
+
     async fn show_shards(&self, pattern: Option<&str>, tablet_type: TabletType) -> Result<QueryResult> {
-        let keyspaces = self.parts.resolver.keyspaces().await?;
+        let keyspaces = self.keyspace_names().await?;
         let mut names = Vec::new();
         for keyspace in keyspaces.iter() {
             // The keyspace's own record, whoever serves it. One that serves nothing of this type has
