@@ -83,7 +83,7 @@ impl Default for ClientOptions {
         Self {
             tls: Tls::default(),
             auth: ClientAuth::default(),
-            max_message_size: 16 << 20,
+            max_message_size: 128 << 20,
             keepalive_time: None,
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,

@@ -45,7 +45,7 @@ pub(super) const GROUPS: &[Group] = &[
             ("grpc_initial_window_size", Int, "0", "HTTP/2 window of a client stream in bytes; 0: 1 MiB"),
             ("grpc_keepalive_time", Dur, "0", "check a client connection after this long without traffic; 0: never"),
             ("grpc_keepalive_timeout", Dur, "0", "close a client connection when such a check takes longer; 0: 20s"),
-            ("grpc_max_message_size", Int, "16777216", "largest gRPC message in bytes, sent or received"),
+            ("grpc_max_message_size", Int, "134217728", "largest gRPC message in bytes, sent or received"),
             ("grpc_prometheus", Bool, "false", ""),
         ],
     },

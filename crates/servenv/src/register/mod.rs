@@ -197,10 +197,16 @@ mod tests {
             let error = set.parse([format!("-{name}")]).expect_err("a value is needed").to_string();
             assert_eq!(error, format!("flag needs an argument: -{name}"));
         }
-        // The defaults that differ by program, and words that stand for a value.
+        // The defaults that differ by program, and words that stand for a value. Our messages may be larger, so that a
+        // statement of max_allowed_packet fits into one.
         let differs = matches!(
             name,
-            "cell" | "port" | "tablet_hostname" | "queryserver-config-transaction-timeout" | "action_timeout"
+            "cell"
+                | "port"
+                | "tablet_hostname"
+                | "queryserver-config-transaction-timeout"
+                | "action_timeout"
+                | "grpc_max_message_size"
         ) || matches!(default, "max" | "")
             || default.starts_with('(');
         if !differs {

@@ -82,7 +82,7 @@ impl Default for DialOptions {
     fn default() -> Self {
         Self {
             channels: 4,
-            max_message_size: 16 * 1024 * 1024,
+            max_message_size: 128 << 20,
             stream_window: 1024 * 1024,
             connection_window: 4 * 1024 * 1024,
             keepalive_time: None,

@@ -50,12 +50,13 @@ cursor.execute("use commerce")
 cursor.execute("select database()")
 assert cursor.fetchone() == ("commerce",)
 
-results = []
-for result in (cursor.execute("select 1; select 2, 3", map_results=True) if hasattr(cursor, "fetchsets") else ()):
-    results.append(result)
+# Two statements in one text bring two results.
 if hasattr(cursor, "fetchsets"):
+    cursor.execute("select 1; select 2, 3", map_results=True)
     sets = [rows for _, rows in cursor.fetchsets()]
-    assert sets == [[(1,)], [(2, 3)]], sets
+else:  # before version 9.2
+    sets = [result.fetchall() for result in cursor.execute("select 1; select 2, 3", multi=True)]
+assert sets == [[(1,)], [(2, 3)]], sets
 cursor.execute("drop table prepared")
 connection.close()
 print("ok")
