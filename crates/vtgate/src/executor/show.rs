@@ -118,6 +118,7 @@ impl Executor {
                 let mut result = text_result(&["Level", "Type", "Message"], rows);
                 if let Some(code) = result.fields.get_mut(1) {
                     code.r#type = Type::Uint16.into();
+                    code.flags |= MySqlFlag::UnsignedFlag as u32;
                     code.charset = BINARY;
                     code.column_length = 5;
                 }
