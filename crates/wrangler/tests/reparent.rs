@@ -69,6 +69,7 @@ async fn no_replica_acknowledges_and_the_wait_ends() {
     let args = ["InitShardMaster", "-force", "-wait_slave_timeout=50ms", "commerce/0", "zone1-100"];
     let error = cluster.err(&args).await;
     assert!(error.starts_with("failed to PopulateReparentJournal on master: "), "{error}");
+    assert!(error.contains("a tablet of type replica has to follow"), "{error}");
 }
 
 #[tokio::test]

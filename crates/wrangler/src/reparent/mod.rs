@@ -19,6 +19,7 @@ use futures::stream::FuturesUnordered;
 use mysql::replication::Position;
 use tabletclient::tm::TmError;
 use topo::{ShardLock, TabletInfo, TabletMap};
+use vterrors::Code;
 use vtproto::tabletmanagerdata as tmd;
 use vtproto::topodata::TabletAlias;
 
@@ -118,7 +119,15 @@ async fn run_journal_and_replicas(
     let mut replicas: FuturesUnordered<_> = replicas.into_iter().collect();
     let mut failures = Vec::new();
     let journal = async {
-        within(limit, journal).await.map_err(|e| err!("failed to PopulateReparentJournal on master: {e}"))?;
+        within(limit, journal).await.map_err(|error| {
+            let hint = match error.code {
+                Code::DeadlineExceeded => {
+                    " (with semi-sync, a tablet of type replica has to follow the new master: others do not acknowledge)"
+                }
+                _ => "",
+            };
+            err!("failed to PopulateReparentJournal on master: {error}{hint}")
+        })?;
         after_journal.await
     };
     tokio::pin!(journal);
