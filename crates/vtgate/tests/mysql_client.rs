@@ -435,3 +435,42 @@ async fn a_prepared_statement_shows_its_columns_without_running() {
     let error = describe("select a from nope where b = ?").await.expect_err("as mysqld says");
     assert_eq!(MysqlError::from(&error).errno, 1146);
 }
+
+#[tokio::test]
+async fn tls_and_passwords() {
+    let dir = tempfile::tempdir().expect("directory");
+    let key = rcgen::KeyPair::generate().expect("key");
+    let params = rcgen::CertificateParams::new(vec!["localhost".into()]).expect("params");
+    let certificate = params.self_signed(&key).expect("certificate");
+    let (cert_file, key_file) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert_file, certificate.pem()).expect("written");
+    std::fs::write(&key_file, key.serialize_pem()).expect("written");
+    let w = world_with(&[
+        &format!("-mysql_server_ssl_cert={}", cert_file.display()),
+        &format!("-mysql_server_ssl_key={}", key_file.display()),
+        "-mysql_server_require_secure_transport",
+        "-mysql_auth_server_impl=static",
+        r#"-mysql_auth_server_static_string={"mary":[{"Password":"secret","UserData":"mary_data"}]}"#,
+    ])
+    .await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.der().clone()).expect("certificate");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tls = mysql::client::ClientTls { config: config.into(), server_name: "localhost".into() };
+    let mut params = mysql::ConnectParams::tcp("127.0.0.1", w.mysql.port(), "mary");
+    params.password = "secret".into();
+    let refused = mysql::Connection::connect(&params).await.expect_err("not without TLS");
+    assert_eq!(refused.errno(), 3159, "{refused}");
+    params.tls = Some(tls);
+    let mut c = mysql::Connection::connect(&params).await.expect("login");
+    run(&mut c, "select 1 from t").await;
+    assert_eq!(w.stat("MysqlServerConnCountPerUser")["mary"], 1);
+    params.password = "wrong".into();
+    let refused = mysql::Connection::connect(&params).await.expect_err("wrong password");
+    assert_eq!((refused.errno(), refused.mysql().sqlstate.as_str()), (1045, "28000"));
+}
