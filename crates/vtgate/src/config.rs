@@ -13,10 +13,7 @@ use tabletclient::{
 use topo::{EtcdTls, TopoOptions, srv_cache::SrvCacheOptions};
 use vtproto::{topodata::TabletType, vtgate::TransactionMode};
 
-use crate::{
-    query_log::{Format, QueryLogOptions},
-    stats::TopoCalls,
-};
+use crate::query_log::{Format, QueryLogOptions};
 
 /// Where MySQL clients connect, and how.
 #[derive(Debug, Clone)]
@@ -336,7 +333,7 @@ pub async fn open_topo(env: &Env) -> Result<topo::TopoServer> {
         remote_operation_timeout: flags.duration("remote_operation_timeout"),
         etcd_lease_ttl_seconds: flags.int("topo_etcd_lease_ttl"),
         etcd_tls,
-        observer: Some(Arc::new(TopoCalls::new(env.stats()))),
+        observer: Some(Arc::new(env.stats().topology_calls())),
         ..TopoOptions::default()
     };
     Ok(topo::TopoServer::open(

@@ -132,31 +132,6 @@ impl CallObserver for Stats {
     }
 }
 
-/// Counts calls to the topology server.
-pub struct TopoCalls {
-    operations: MultiTimings,
-    errors: MultiCounter,
-}
-
-impl TopoCalls {
-    pub fn new(registry: &Registry) -> Self {
-        let labels = ["Operation", "Cell"];
-        Self {
-            operations: registry.multi_timings("TopologyConnOperations", "TopologyConnOperations timings", &labels),
-            errors: registry.multi_counter("TopologyConnErrors", "TopologyConnErrors errors per operation", &labels),
-        }
-    }
-}
-
-impl topo::Observer for TopoCalls {
-    fn call_ended(&self, operation: &'static str, cell: &str, elapsed: Duration, ok: bool) {
-        self.operations.record(&[operation, cell], elapsed);
-        if !ok {
-            self.errors.inc(&[operation, cell]);
-        }
-    }
-}
-
 fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,13 +1,16 @@
 //! Runs a client's statement: plan, primitives, session.
 //!
-//! Owns: the way from a text to a result, and what a statement leaves behind in the session. Does
-//! not own: sending to shards (`scatter.rs`), ending transactions (`transaction.rs`), the protocols.
+//! Owns: the way from a text to a plan, and metrics and log of each statement. A plan goes to shards
+//! (`route.rs`) or is carried out here (`local.rs`). Does not own: calls to tablets (`scatter.rs`),
+//! ending transactions (`transaction.rs`), the protocols.
 //! Invariants: a statement seen before is neither parsed nor planned; nothing on the way waits for
 //! the topology; an error leaves the session as MySQL would leave it.
 
 mod describe;
 mod direct;
+mod local;
 mod prepared;
+mod route;
 mod set;
 mod show;
 mod vschema_ddl;
@@ -25,25 +28,24 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt};
-use planner::{Destination, Opcode, Plan, Primitive, Route, SavepointAction, Target};
+use planner::{Opcode, Plan, Primitive, Target};
 use tabletclient::{ResultStream, health_check::type_text};
 use tokio::time::Instant;
 use topo::TopoServer;
 use vterrors::{Code, MysqlError, Result, VtError};
 use vtproto::{
-    query::{self, BindVariable, QueryResult, Type, execute_options::TransactionIsolation},
+    query::{BindVariable, QueryResult, Type},
     topodata::TabletType,
-    vtgate::CommitOrder,
 };
-use vtsql::{BindVars, Needs, Normalized, StatementKind, TransactionCharacteristic};
+use vtsql::{BindVars, Needs, Normalized, StatementKind};
 
 use crate::{
     caller::Caller,
     plan_cache::{Cached, PlanCache, PlanKey},
     query_log::{QueryLog, Record},
     resolver::Resolver,
-    scatter::{Effect, Scatter, ShardQuery},
-    session::{Session, TransactionSettings},
+    scatter::Scatter,
+    session::Session,
     stats::Stats,
     transaction::Transactions,
     vschema_watch::VSchemaWatch,
@@ -320,7 +322,7 @@ impl Executor {
             _ => session.pb.warnings.clear(),
         }
         // Every transaction has them, and there is nothing to plan.
-        if let Some(primitive) = plain_transaction(&normalized) {
+        if let Some(primitive) = local::plain_transaction(&normalized) {
             return self.local(work, session, &target, &primitive, &normalized).await.map(Output::Whole);
         }
         let entry = self.plan(session, &normalized)?;
@@ -473,279 +475,6 @@ impl Executor {
         }
         Ok(())
     }
-
-    /// Runs a route.
-    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
-    async fn route(
-        &self,
-        work: &mut Work<'_>,
-        session: &mut Session,
-        target: &Target,
-        prepared: &Prepared,
-        route: &Route,
-        normalized: &Normalized,
-        vars: Arc<BindVars>,
-        stream: bool,
-    ) -> Result<Output> {
-        let caller = work.caller;
-        let tablet_type = target.tablet_type;
-        if route.needs_connection && !session.in_transaction() {
-            return Err(VtError::new(
-                Code::Unimplemented,
-                "locks that belong to a connection are only supported inside a transaction",
-            ));
-        }
-        let targets = self.parts.resolver.resolve(&route.keyspace, tablet_type, &route.destination).await?;
-        check_shards(route, &normalized.sql, &targets)?;
-        let text = self.text(prepared, route, normalized);
-        let queries: Vec<ShardQuery> = targets
-            .into_iter()
-            .map(|target| ShardQuery { target, sql: text.clone(), bind_variables: vars.clone() })
-            .collect();
-        work.shard_queries += queries.len() as u64;
-        if let Some(counters) = &prepared.counters {
-            counters.count(queries.len());
-        }
-        let effect = match normalized.kind {
-            _ if route.is_write => Effect::Write,
-            _ if route.is_ddl => Effect::Other,
-            StatementKind::Select if route.opcode == Opcode::NextSequence => Effect::Other,
-            StatementKind::Select | StatementKind::Show | StatementKind::Explain | StatementKind::Describe => {
-                Effect::Read
-            }
-            _ => Effect::Other,
-        };
-        if route.is_ddl && session.in_transaction() {
-            // As in MySQL: it ends the transaction.
-            self.transactions.commit(caller, session).await?;
-        } else if !session.pb.autocommit
-            && !session.in_transaction()
-            && tablet_type == TabletType::Master
-            && (effect == Effect::Write || normalized.kind == StatementKind::Select)
-        {
-            self.transactions.begin(caller, session).await?;
-        }
-        if effect == Effect::Write && session.in_transaction() && session.is_read_only() {
-            let text = "Cannot execute statement in a READ ONLY transaction.";
-            return Err(MysqlError::new(1792, "25006", text).into());
-        }
-        let wrap = |error: VtError| match route.error_context {
-            Some(context) => error.wrap(context),
-            None => error,
-        };
-        if stream && effect == Effect::Read && !prepared.calc_found_rows {
-            let rows = self.parts.scatter.stream_many(caller, session, &queries).await.map_err(wrap)?;
-            let context = route.error_context;
-            let rows = rows.map_err(move |error| match context {
-                Some(context) => error.wrap(context),
-                None => error,
-            });
-            return Ok(Output::Rows(rows.boxed()));
-        }
-        let found_rows = prepared.calc_found_rows.then(|| queries.first().cloned()).flatten();
-        let outcome = match found_rows {
-            Some(query) => self.with_found_rows(caller, session, query).await,
-            None if effect == Effect::Write && queries.len() > 1 && !session.in_transaction() => {
-                self.in_own_transaction(caller, session, &queries).await
-            }
-            None => self
-                .parts
-                .scatter
-                .execute_many(caller, session, &queries, effect, CommitOrder::Normal)
-                .await
-                .inspect(|result| session.pb.found_rows = result.rows.len() as u64),
-        };
-        let result = outcome.map_err(wrap)?;
-        if result.insert_id != 0 {
-            session.pb.last_insert_id = result.insert_id;
-        }
-        session.pb.row_count =
-            if result.fields.is_empty() { i64::try_from(result.rows_affected).unwrap_or(i64::MAX) } else { -1 };
-        if !matches!(effect, Effect::Read) {
-            session.pb.found_rows = 0;
-        }
-        Ok(Output::Whole(result))
-    }
-
-    /// A write to several shards in autocommit mode: all of it or nothing, as far as the
-    /// transaction mode promises.
-    async fn in_own_transaction(
-        &self,
-        caller: &Caller,
-        session: &mut Session,
-        queries: &[ShardQuery],
-    ) -> Result<QueryResult> {
-        self.transactions.begin(caller, session).await?;
-        let outcome =
-            self.parts.scatter.execute_many(caller, session, queries, Effect::Write, CommitOrder::Normal).await;
-        match outcome {
-            Ok(result) => {
-                self.transactions.commit(caller, session).await?;
-                Ok(result)
-            }
-            Err(error) => {
-                self.transactions.rollback(caller, session).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// `select sql_calc_found_rows …`: the number has to come from the same connection.
-    async fn with_found_rows(&self, caller: &Caller, session: &mut Session, query: ShardQuery) -> Result<QueryResult> {
-        let own = !session.in_transaction() && query.target.tablet_type() == TabletType::Master;
-        if own {
-            self.transactions.begin(caller, session).await?;
-        }
-        let scatter = &self.parts.scatter;
-        let outcome = async {
-            let order = CommitOrder::Normal;
-            let result = scatter.execute_one(caller, session, &query, Effect::Read, order).await?;
-            let count =
-                ShardQuery { sql: "select found_rows()".into(), bind_variables: Arc::default(), ..query.clone() };
-            let count = scatter.execute_one(caller, session, &count, Effect::Read, order).await?;
-            session.pb.found_rows = first_value(&count).and_then(|v| v.parse().ok()).unwrap_or_default();
-            Ok(result)
-        }
-        .await;
-        if own {
-            self.transactions.rollback(caller, session).await;
-        }
-        outcome
-    }
-
-    /// The text for tablets, with the comments that the client put around it.
-    fn text(&self, prepared: &Prepared, route: &Route, normalized: &Normalized) -> Arc<str> {
-        if normalized.leading.is_empty() && normalized.trailing.is_empty() && !route.unfriendly {
-            return prepared.text.clone();
-        }
-        let mut text = String::with_capacity(prepared.text.len() + 64);
-        text.push_str(&normalized.leading);
-        if !text.is_empty() && !text.ends_with(char::is_whitespace) {
-            text.push(' ');
-        }
-        text.push_str(&prepared.text);
-        if route.unfriendly {
-            self.parts.stats.unfriendly.inc();
-            text.push_str(" /* vtgate:: filtered_replication_unfriendly */");
-        }
-        if !normalized.trailing.is_empty() && !normalized.trailing.starts_with(char::is_whitespace) {
-            text.push(' ');
-        }
-        text.push_str(&normalized.trailing);
-        text.into()
-    }
-
-    /// Runs what needs no shard, or finds its shards itself.
-    async fn local(
-        &self,
-        work: &mut Work<'_>,
-        session: &mut Session,
-        target: &Target,
-        primitive: &Primitive,
-        normalized: &Normalized,
-    ) -> Result<QueryResult> {
-        let caller = work.caller;
-        let nothing = QueryResult::default();
-        match primitive {
-            Primitive::Route(_) => Err(VtError::new(Code::Internal, "a route where none belongs")),
-            Primitive::Rows(rows) => {
-                session.pb.found_rows = rows.rows.len() as u64;
-                session.pb.row_count = -1;
-                Ok(rows.clone())
-            }
-            Primitive::Show(action) => {
-                let result = self.show(session, action, target.tablet_type).await?;
-                session.pb.found_rows = result.rows.len() as u64;
-                session.pb.row_count = -1;
-                Ok(result)
-            }
-            Primitive::Set(actions) => {
-                self.set(work, session, actions, normalized).await?;
-                session.pb.row_count = 0;
-                Ok(nothing)
-            }
-            Primitive::Use(new) => {
-                let refused = |code: Code, text: String| Err(VtError::new(code, text));
-                if session.in_transaction() && new.tablet_type != TabletType::Master {
-                    let of = new.tablet_type.as_str_name();
-                    return refused(
-                        Code::InvalidArgument,
-                        format!("cannot change to a non-master type in the middle of a transaction: {of}"),
-                    );
-                }
-                session.pb.target_string = new.to_string();
-                Ok(nothing)
-            }
-            Primitive::Begin(characteristics) => {
-                if target.tablet_type != TabletType::Master {
-                    let of = target.tablet_type.as_str_name();
-                    return Err(VtError::new(
-                        Code::InvalidArgument,
-                        format!("transactions are supported only for master tablet types, current type: {of}"),
-                    ));
-                }
-                let next = session.transaction;
-                self.transactions.begin(caller, session).await?;
-                session.transaction = begin_settings(next, characteristics);
-                Ok(nothing)
-            }
-            Primitive::Commit => {
-                self.transactions.commit(caller, session).await?;
-                Ok(nothing)
-            }
-            Primitive::Rollback => {
-                self.transactions.rollback(caller, session).await;
-                Ok(nothing)
-            }
-            Primitive::Savepoint { action, name } => {
-                match action {
-                    SavepointAction::Create => self.transactions.savepoint(caller, session, name).await?,
-                    SavepointAction::Release => self.transactions.release(caller, session, name).await?,
-                    SavepointAction::RollbackTo => self.transactions.rollback_to(caller, session, name).await?,
-                }
-                Ok(nothing)
-            }
-            Primitive::Kill(kill) => {
-                let known = u32::try_from(kill.id).ok().zip(self.killer.get());
-                if known.is_some_and(|(id, killer)| killer(id, kill.query)) {
-                    return Ok(nothing);
-                }
-                Err(MysqlError::new(1094, "HY000", format!("Unknown thread id: {}", kill.id)).into())
-            }
-            Primitive::VschemaDdl { keyspace, command } => {
-                self.vschema_ddl(caller, keyspace, command).await?;
-                Ok(nothing)
-            }
-            Primitive::Prepare(statement) => {
-                self.prepare_text(session, statement)?;
-                Ok(nothing)
-            }
-            Primitive::Execute(statement) => self.execute_text(work, session, statement).await,
-            Primitive::Deallocate(name) => {
-                self.deallocate_text(session, name)?;
-                Ok(nothing)
-            }
-            Primitive::Nothing => Ok(nothing),
-        }
-    }
-
-    /// Runs a text of our own on some shard of a keyspace, in the session's transaction if there is
-    /// one there.
-    async fn on_any_shard(
-        &self,
-        caller: &Caller,
-        session: &mut Session,
-        keyspace: &str,
-        sql: &str,
-        vars: BindVars,
-    ) -> Result<QueryResult> {
-        let tablet_type = self.target(session)?.tablet_type;
-        let targets = self.parts.resolver.resolve(keyspace, tablet_type, &Destination::AnyShard).await?;
-        let [target] = <[query::Target; 1]>::try_from(targets)
-            .map_err(|_| VtError::new(Code::Internal, "any shard is not one shard"))?;
-        let query = ShardQuery { target, sql: sql.into(), bind_variables: Arc::new(vars) };
-        self.parts.scatter.execute_one(caller, session, &query, Effect::Read, CommitOrder::Normal).await
-    }
 }
 
 impl<'a> Work<'a> {
@@ -764,59 +493,6 @@ impl<'a> Work<'a> {
             vars: None,
         }
     }
-}
-
-/// BEGIN, COMMIT and ROLLBACK with nothing else.
-fn plain_transaction(normalized: &Normalized) -> Option<Primitive> {
-    let is = |text: &str| normalized.sql.eq_ignore_ascii_case(text);
-    match normalized.kind {
-        StatementKind::Begin if is("begin") || is("start transaction") => Some(Primitive::Begin(Vec::new())),
-        StatementKind::Commit if is("commit") => Some(Primitive::Commit),
-        StatementKind::Rollback if is("rollback") => Some(Primitive::Rollback),
-        _ => None,
-    }
-}
-
-/// What `start transaction …` asks for, on top of an earlier `set transaction …`.
-fn begin_settings(next: TransactionSettings, characteristics: &[TransactionCharacteristic]) -> TransactionSettings {
-    let mut settings = next;
-    for characteristic in characteristics {
-        set::characteristic(&mut settings, *characteristic);
-    }
-    let snapshot = characteristics.contains(&TransactionCharacteristic::ConsistentSnapshot);
-    if snapshot && settings.read_only == Some(true) {
-        settings.isolation = Some(TransactionIsolation::ConsistentSnapshotReadOnly.into());
-    }
-    settings
-}
-
-/// Refuses more shards than the statement can have.
-fn check_shards(route: &Route, sql: &str, targets: &[query::Target]) -> Result<()> {
-    if targets.len() == 1 {
-        return Ok(());
-    }
-    if route.opcode == Opcode::Unsharded {
-        let text = format!("Keyspace does not have exactly one shard: {} has {}", route.keyspace, targets.len());
-        return Err(VtError::new(Code::FailedPrecondition, text));
-    }
-    if route.single_shard {
-        let to = match &route.destination {
-            Destination::AnyShard => "DestinationAnyShard()".to_string(),
-            Destination::AllShards => "DestinationAllShards()".to_string(),
-            Destination::Explicit(keyrange::Destination::Shard(name)) => format!("DestinationShard({name})"),
-            Destination::Explicit(keyrange::Destination::KeyspaceId(id)) => format!("DestinationKeyspaceID({id})"),
-            Destination::Explicit(keyrange::Destination::ExactKeyRange(range)) => {
-                format!("DestinationExactKeyRange({range})")
-            }
-            Destination::KeyspaceIds(ids) => {
-                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-                format!("DestinationKeyspaceIDs({})", ids.join(","))
-            }
-        };
-        let text = format!("Destination can only be a single shard for statement: {sql}, got: {to}");
-        return Err(VtError::new(Code::InvalidArgument, text));
-    }
-    Ok(())
 }
 
 /// The plan's name as metrics of Vitess spell it.
@@ -862,13 +538,6 @@ fn terse(error: VtError) -> VtError {
         Some((short, _)) => VtError::new(error.code(), short),
         None => error,
     }
-}
-
-/// The first column of the first row, as text.
-fn first_value(result: &QueryResult) -> Option<String> {
-    let row = result.rows.first()?;
-    let length = usize::try_from(*row.lengths.first()?).ok()?;
-    Some(String::from_utf8_lossy(row.values.get(..length)?).into_owned())
 }
 
 /// The type and value of the first column of the first row; NULL when there is none.

@@ -1,0 +1,240 @@
+//! Statements that go to shards.
+//!
+//! Owns: from a planned route to calls: its shards, its text, the transaction it runs in, and what its
+//! result leaves in the session.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use planner::{Destination, Opcode, Route, Target};
+use vterrors::{Code, MysqlError, Result, VtError};
+use vtproto::{
+    query::{self, QueryResult},
+    topodata::TabletType,
+    vtgate::CommitOrder,
+};
+use vtsql::{BindVars, Normalized, StatementKind};
+
+use super::{Executor, Output, Prepared, Work};
+use crate::{
+    caller::Caller,
+    scatter::{Effect, ShardQuery},
+    session::Session,
+};
+
+impl Executor {
+    /// Runs a route.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
+    pub(super) async fn route(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        prepared: &Prepared,
+        route: &Route,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+        stream: bool,
+    ) -> Result<Output> {
+        let caller = work.caller;
+        let tablet_type = target.tablet_type;
+        if route.needs_connection && !session.in_transaction() {
+            return Err(VtError::new(
+                Code::Unimplemented,
+                "locks that belong to a connection are only supported inside a transaction",
+            ));
+        }
+        let targets = self.parts.resolver.resolve(&route.keyspace, tablet_type, &route.destination).await?;
+        check_shards(route, &normalized.sql, &targets)?;
+        let text = self.text(prepared, route, normalized);
+        let queries: Vec<ShardQuery> = targets
+            .into_iter()
+            .map(|target| ShardQuery { target, sql: text.clone(), bind_variables: vars.clone() })
+            .collect();
+        work.shard_queries += queries.len() as u64;
+        if let Some(counters) = &prepared.counters {
+            counters.count(queries.len());
+        }
+        let effect = match normalized.kind {
+            _ if route.is_write => Effect::Write,
+            _ if route.is_ddl => Effect::Other,
+            StatementKind::Select if route.opcode == Opcode::NextSequence => Effect::Other,
+            StatementKind::Select | StatementKind::Show | StatementKind::Explain | StatementKind::Describe => {
+                Effect::Read
+            }
+            _ => Effect::Other,
+        };
+        if route.is_ddl && session.in_transaction() {
+            // As in MySQL: it ends the transaction.
+            self.transactions.commit(caller, session).await?;
+        } else if !session.pb.autocommit
+            && !session.in_transaction()
+            && tablet_type == TabletType::Master
+            && (effect == Effect::Write || normalized.kind == StatementKind::Select)
+        {
+            self.transactions.begin(caller, session).await?;
+        }
+        if effect == Effect::Write && session.in_transaction() && session.is_read_only() {
+            let text = "Cannot execute statement in a READ ONLY transaction.";
+            return Err(MysqlError::new(1792, "25006", text).into());
+        }
+        let wrap = |error: VtError| match route.error_context {
+            Some(context) => error.wrap(context),
+            None => error,
+        };
+        if stream && effect == Effect::Read && !prepared.calc_found_rows {
+            let rows = self.parts.scatter.stream_many(caller, session, &queries).await.map_err(wrap)?;
+            let context = route.error_context;
+            let rows = rows.map_err(move |error| match context {
+                Some(context) => error.wrap(context),
+                None => error,
+            });
+            return Ok(Output::Rows(rows.boxed()));
+        }
+        let found_rows = prepared.calc_found_rows.then(|| queries.first().cloned()).flatten();
+        let outcome = match found_rows {
+            Some(query) => self.with_found_rows(caller, session, query).await,
+            None if effect == Effect::Write && queries.len() > 1 && !session.in_transaction() => {
+                self.in_own_transaction(caller, session, &queries).await
+            }
+            None => self
+                .parts
+                .scatter
+                .execute_many(caller, session, &queries, effect, CommitOrder::Normal)
+                .await
+                .inspect(|result| session.pb.found_rows = result.rows.len() as u64),
+        };
+        let result = outcome.map_err(wrap)?;
+        if result.insert_id != 0 {
+            session.pb.last_insert_id = result.insert_id;
+        }
+        session.pb.row_count =
+            if result.fields.is_empty() { i64::try_from(result.rows_affected).unwrap_or(i64::MAX) } else { -1 };
+        if !matches!(effect, Effect::Read) {
+            session.pb.found_rows = 0;
+        }
+        Ok(Output::Whole(result))
+    }
+
+    /// A write to several shards in autocommit mode: all of it or nothing, as far as the
+    /// transaction mode promises.
+    pub(super) async fn in_own_transaction(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+    ) -> Result<QueryResult> {
+        self.transactions.begin(caller, session).await?;
+        let outcome =
+            self.parts.scatter.execute_many(caller, session, queries, Effect::Write, CommitOrder::Normal).await;
+        match outcome {
+            Ok(result) => {
+                self.transactions.commit(caller, session).await?;
+                Ok(result)
+            }
+            Err(error) => {
+                self.transactions.rollback(caller, session).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// `select sql_calc_found_rows …`: the number has to come from the same connection.
+    async fn with_found_rows(&self, caller: &Caller, session: &mut Session, query: ShardQuery) -> Result<QueryResult> {
+        let own = !session.in_transaction() && query.target.tablet_type() == TabletType::Master;
+        if own {
+            self.transactions.begin(caller, session).await?;
+        }
+        let scatter = &self.parts.scatter;
+        let outcome = async {
+            let order = CommitOrder::Normal;
+            let result = scatter.execute_one(caller, session, &query, Effect::Read, order).await?;
+            let count =
+                ShardQuery { sql: "select found_rows()".into(), bind_variables: Arc::default(), ..query.clone() };
+            let count = scatter.execute_one(caller, session, &count, Effect::Read, order).await?;
+            session.pb.found_rows = first_value(&count).and_then(|v| v.parse().ok()).unwrap_or_default();
+            Ok(result)
+        }
+        .await;
+        if own {
+            self.transactions.rollback(caller, session).await;
+        }
+        outcome
+    }
+
+    /// The text for tablets, with the comments that the client put around it.
+    fn text(&self, prepared: &Prepared, route: &Route, normalized: &Normalized) -> Arc<str> {
+        if normalized.leading.is_empty() && normalized.trailing.is_empty() && !route.unfriendly {
+            return prepared.text.clone();
+        }
+        let mut text = String::with_capacity(prepared.text.len() + 64);
+        text.push_str(&normalized.leading);
+        if !text.is_empty() && !text.ends_with(char::is_whitespace) {
+            text.push(' ');
+        }
+        text.push_str(&prepared.text);
+        if route.unfriendly {
+            self.parts.stats.unfriendly.inc();
+            text.push_str(" /* vtgate:: filtered_replication_unfriendly */");
+        }
+        if !normalized.trailing.is_empty() && !normalized.trailing.starts_with(char::is_whitespace) {
+            text.push(' ');
+        }
+        text.push_str(&normalized.trailing);
+        text.into()
+    }
+
+    /// Runs a text of our own on some shard of a keyspace, in the session's transaction if there is
+    /// one there.
+    pub(super) async fn on_any_shard(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        keyspace: &str,
+        sql: &str,
+        vars: BindVars,
+    ) -> Result<QueryResult> {
+        let tablet_type = self.target(session)?.tablet_type;
+        let targets = self.parts.resolver.resolve(keyspace, tablet_type, &Destination::AnyShard).await?;
+        let [target] = <[query::Target; 1]>::try_from(targets)
+            .map_err(|_| VtError::new(Code::Internal, "any shard is not one shard"))?;
+        let query = ShardQuery { target, sql: sql.into(), bind_variables: Arc::new(vars) };
+        self.parts.scatter.execute_one(caller, session, &query, Effect::Read, CommitOrder::Normal).await
+    }
+}
+
+/// Refuses more shards than the statement can have.
+fn check_shards(route: &Route, sql: &str, targets: &[query::Target]) -> Result<()> {
+    if targets.len() == 1 {
+        return Ok(());
+    }
+    if route.opcode == Opcode::Unsharded {
+        let text = format!("Keyspace does not have exactly one shard: {} has {}", route.keyspace, targets.len());
+        return Err(VtError::new(Code::FailedPrecondition, text));
+    }
+    if route.single_shard {
+        let to = match &route.destination {
+            Destination::AnyShard => "DestinationAnyShard()".to_string(),
+            Destination::AllShards => "DestinationAllShards()".to_string(),
+            Destination::Explicit(keyrange::Destination::Shard(name)) => format!("DestinationShard({name})"),
+            Destination::Explicit(keyrange::Destination::KeyspaceId(id)) => format!("DestinationKeyspaceID({id})"),
+            Destination::Explicit(keyrange::Destination::ExactKeyRange(range)) => {
+                format!("DestinationExactKeyRange({range})")
+            }
+            Destination::KeyspaceIds(ids) => {
+                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                format!("DestinationKeyspaceIDs({})", ids.join(","))
+            }
+        };
+        let text = format!("Destination can only be a single shard for statement: {sql}, got: {to}");
+        return Err(VtError::new(Code::InvalidArgument, text));
+    }
+    Ok(())
+}
+
+/// The first column of the first row, as text.
+fn first_value(result: &QueryResult) -> Option<String> {
+    let row = result.rows.first()?;
+    let length = usize::try_from(*row.lengths.first()?).ok()?;
+    Some(String::from_utf8_lossy(row.values.get(..length)?).into_owned())
+}
