@@ -20,6 +20,12 @@ pub trait Observer: Send + Sync + 'static {
     fn call_ended(&self, operation: &'static str, cell: &str, elapsed: Duration, ok: bool);
 }
 
+impl<F: Fn(&'static str, &str, Duration, bool) + Send + Sync + 'static> Observer for F {
+    fn call_ended(&self, operation: &'static str, cell: &str, elapsed: Duration, ok: bool) {
+        self(operation, cell, elapsed, ok);
+    }
+}
+
 pub(crate) struct Observed {
     pub(crate) conn: Arc<dyn Conn>,
     pub(crate) cell: String,

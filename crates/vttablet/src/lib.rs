@@ -14,7 +14,7 @@ use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
 use servenv::{Env, Server};
 use tabletclient::grpc::QueryServer;
 use tokio_util::sync::CancellationToken;
-use topo::{TopoServer, topoproto};
+use topo::{TopoOptions, TopoServer, topoproto};
 use vtproto::{
     binlogservice::update_stream_server::UpdateStreamServer, query::Target, tabletmanagerservice::tablet_manager_server,
 };
@@ -37,7 +37,9 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
         }
     }
     let topo = &config.topo;
-    let topo = TopoServer::open(&topo.implementation, &topo.address, &topo.root, topo.options.clone()).await?;
+    let observer = Some(Arc::new(env.stats().topology_calls()) as _);
+    let options = TopoOptions { observer, ..topo.options.clone() };
+    let topo = TopoServer::open(&topo.implementation, &topo.address, &topo.root, options).await?;
     let tablet = tabletmanager::register(&config.manager, &topo).await?;
 
     let mut target = Target { keyspace: tablet.keyspace.clone(), shard: tablet.shard.clone(), ..Default::default() };
@@ -49,7 +51,7 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
 
     let control =
         ServedQueries::new(queries.clone(), config.manager.alias.clone(), config.manager.health_check_interval);
-    let mysqld = Mysqld::new(config.logins.clone());
+    let mysqld = Mysqld::new(config.logins.clone(), env.stats());
     let manager = TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), env.stats());
     tokio::spawn(watch_mysqld(queries.clone(), manager.clone(), stop.clone()));
 

@@ -204,6 +204,20 @@ impl Registry {
         self.write().remove(name);
     }
 
+    /// Registers the variables of calls to the topology server and gives what counts one call, for
+    /// `topo::TopoOptions::observer`: operation, cell, how long it took, whether it went well.
+    pub fn topology_calls(&self) -> impl Fn(&'static str, &str, Duration, bool) + Send + Sync + 'static {
+        let labels = ["Operation", "Cell"];
+        let operations = self.multi_timings("TopologyConnOperations", "Calls to the topology server", &labels);
+        let errors = self.multi_counter("TopologyConnErrors", "Calls to the topology server that failed", &labels);
+        move |operation, cell, elapsed, ok| {
+            operations.record(&[operation, cell], elapsed);
+            if !ok {
+                errors.inc(&[operation, cell]);
+            }
+        }
+    }
+
     /// Every variable a server has: `cmdline`, `memstats`, build facts, `MaxFds`.
     pub fn add_standard(&self) {
         process::register(self);

@@ -219,7 +219,9 @@ fn settings_statement(now: &[String], wanted: &[String], charset: &str) -> Optio
     let mut parts = Vec::new();
     for old in now.iter().map(name).filter(|old| !wanted_names.contains(old)) {
         let back = match old.as_str() {
-            "names" | "charset" | "character" => format!("names {}", if charset.is_empty() { "utf8mb4" } else { charset }),
+            "names" | "charset" | "character" => {
+                format!("names {}", if charset.is_empty() { "utf8mb4" } else { charset })
+            }
             user if user.starts_with('@') && !user.starts_with("@@") => format!("{old} = null"),
             _ => format!("{old} = default"),
         };

@@ -1,5 +1,6 @@
 //! Variables of parts that this build does not have: message tables, hot row protection, the
-//! transaction limiter, replication heartbeats, event tokens.
+//! transaction limiter, replication heartbeats, event tokens, filtered replication and its update
+//! streams, a MySQL server of the tablet's own.
 //!
 //! Dashboards made for Vitess expect them. They read zero and empty because nothing of the kind ever
 //! happens here; whoever builds such a part registers the real ones over these.
@@ -19,6 +20,14 @@ pub fn register(registry: &Registry) {
         ("HeartbeatWriteErrors", "Heartbeats that could not be written"),
         ("TxSerializerGlobalQueueExceeded", "Transactions rejected because all queues together were full"),
         ("TxSerializerGlobalQueueExceededDryRun", "Dry run transactions that would have been rejected"),
+        ("BinlogStreamerErrors", "Errors of update streams"),
+        ("MysqlServerConnAccepted", "Connections accepted by a MySQL server"),
+        ("MysqlServerConnSlow", "Logins to a MySQL server that were slow"),
+        ("UpdateStreamErrors", "Errors of update streams"),
+        ("UpdateStreamKeyRangeStatements", "Statements sent by key range"),
+        ("UpdateStreamKeyRangeTransactions", "Transactions sent by key range"),
+        ("UpdateStreamTablesStatements", "Statements sent by table"),
+        ("UpdateStreamTablesTransactions", "Transactions sent by table"),
         ("VSchemaErrors", "Number of vschema errors"),
         ("VSchemaUpdates", "Number of vschema updates"),
     ] {
@@ -27,8 +36,34 @@ pub fn register(registry: &Registry) {
     registry.gauge("HeartbeatCurrentLagNs", "Lag that the last heartbeat measured");
     registry.gauge("EventTokenTimestamp", "Time of the last event token, unix seconds");
     registry.string("EventTokenPosition", "");
+    registry.string("UpdateStreamState", "Disabled");
+    for (name, help) in [
+        ("MysqlServerConnCount", "Open connections to a MySQL server"),
+        ("MysqlServerConnCountUnauthenticated", "Connections to a MySQL server that have not logged in"),
+        ("UpdateStreamStreamCount", "Number of update streams served"),
+        ("VReplicationStreamCount", "Number of filtered replication streams"),
+        ("VReplicationSecondsBehindMasterMax", "Lag of the stream that is furthest behind"),
+    ] {
+        registry.gauge(name, help);
+    }
+    for name in [
+        "MysqlServerConnCountByTLSVer",
+        "MysqlServerConnCountPerUser",
+        "VReplicationQPS",
+        "VReplicationSecondsBehindMaster",
+        "VReplicationSource",
+        "VReplicationSourceTablet",
+    ] {
+        registry.multi_gauge(name, "Of a part that this build does not have", &["counts"]);
+    }
+    registry.timings("MysqlServerTimings", "Commands of a MySQL server", "type");
     for (name, labels) in [
         ("Messages", &["TableName", "Metric"][..]),
+        ("HealthcheckErrors", &["keyspace", "shard_name", "tablet_type"][..]),
+        ("HealthcheckMasterPromoted", &["keyspace", "shard_name"][..]),
+        ("TopologyWatcherErrors", &["Operation"][..]),
+        ("TopologyWatcherOperations", &["Operation"][..]),
+        ("VReplicationTotalSecondsBehindMaster", &["counts"][..]),
         ("TxLimiterRejections", &["Component", "Principal", "Subcomponent", "Username"][..]),
         ("TxLimiterRejectionsDryRun", &["Component", "Principal", "Subcomponent", "Username"][..]),
         ("TxSerializerQueueExceeded", &["table_name"][..]),

@@ -6,7 +6,10 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,7 @@ use mysql::{
     client::{ClientError, ConnectParams, Connection},
     replication::{Position, ReplicationSource, SlaveStatus},
 };
+use servenv::{Registry, stats::MultiTimings};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
@@ -47,8 +51,19 @@ pub struct Logins {
 #[derive(Debug, Clone)]
 pub struct Mysqld {
     logins: Arc<Logins>,
-    dba: Arc<Semaphore>,
-    app: Arc<Semaphore>,
+    dba: Arc<Limit>,
+    app: Arc<Limit>,
+    /// How long connecting took, as dba, app and allprivs.
+    connects: [MultiTimings; 3],
+}
+
+/// How many connections of a kind may be open at once, and how often somebody had to wait.
+#[derive(Debug)]
+struct Limit {
+    free: Arc<Semaphore>,
+    capacity: usize,
+    waits: AtomicU64,
+    wait_nanos: AtomicU64,
 }
 
 /// A connection that counts against its limit until it is dropped.
@@ -75,37 +90,43 @@ impl DerefMut for Lease {
 pub struct Usage {
     pub capacity: usize,
     pub in_use: usize,
+    /// Times that every connection was in use and somebody waited.
+    pub waits: u64,
+    pub waited: Duration,
 }
 
 impl Mysqld {
-    pub fn new(logins: Logins) -> Self {
+    pub fn new(logins: Logins, registry: &Registry) -> Self {
+        let connects = ["MysqlDba", "MysqlApp", "MysqlAllPrivs"]
+            .map(|name| registry.timings(name, "Connections made by the tablet manager", "operation"));
         Self {
-            dba: Arc::new(Semaphore::new(logins.dba_limit.max(1))),
-            app: Arc::new(Semaphore::new(logins.app_limit.max(1))),
+            dba: Arc::new(Limit::new(logins.dba_limit)),
+            app: Arc::new(Limit::new(logins.app_limit)),
             logins: Arc::new(logins),
+            connects,
         }
     }
 
     pub fn dba_usage(&self) -> Usage {
-        usage(&self.dba, self.logins.dba_limit)
+        self.dba.usage()
     }
 
     pub fn app_usage(&self) -> Usage {
-        usage(&self.app, self.logins.app_limit)
+        self.app.usage()
     }
 
     /// A connection with all rights.
     pub async fn dba(&self) -> Result<Lease, ClientError> {
-        lease(&self.dba, &self.logins.dba, "dba").await
+        self.dba.lease(&self.logins.dba, "dba", &self.connects[0]).await
     }
 
     /// A connection with an application's rights and no database.
     pub async fn app(&self) -> Result<Lease, ClientError> {
-        lease(&self.app, &self.logins.app, "app").await
+        self.app.lease(&self.logins.app, "app", &self.connects[1]).await
     }
 
     pub async fn allprivs(&self) -> Result<Lease, ClientError> {
-        lease(&self.dba, &self.logins.allprivs, "allprivs").await
+        self.dba.lease(&self.logins.allprivs, "allprivs", &self.connects[2]).await
     }
 
     /// Runs administrative statements in one session; results are dropped.
@@ -355,21 +376,47 @@ pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-fn usage(semaphore: &Semaphore, capacity: usize) -> Usage {
-    Usage { capacity, in_use: capacity.saturating_sub(semaphore.available_permits()) }
-}
+impl Limit {
+    fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        let (waits, wait_nanos) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { free: Arc::new(Semaphore::new(capacity)), capacity, waits, wait_nanos }
+    }
 
-async fn lease(limit: &Arc<Semaphore>, params: &ConnectParams, who: &str) -> Result<Lease, ClientError> {
-    let busy = |reason: &str| {
+    fn usage(&self) -> Usage {
+        Usage {
+            capacity: self.capacity,
+            in_use: self.capacity.saturating_sub(self.free.available_permits()),
+            waits: self.waits.load(Ordering::Relaxed),
+            waited: Duration::from_nanos(self.wait_nanos.load(Ordering::Relaxed)),
+        }
+    }
+
+    async fn lease(&self, params: &ConnectParams, who: &str, connects: &MultiTimings) -> Result<Lease, ClientError> {
+        let permit = match self.free.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait(who).await?,
+        };
+        let started = Instant::now();
+        let conn = Connection::connect(params).await?;
+        connects.record(&["Connect"], started.elapsed());
+        Ok(Lease { conn, _permit: permit })
+    }
+
+    async fn wait(&self, who: &str) -> Result<OwnedSemaphorePermit, ClientError> {
+        let started = Instant::now();
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        let outcome = timeout(COMMAND_LIMIT, self.free.clone().acquire_owned()).await;
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.wait_nanos.fetch_add(nanos, Ordering::Relaxed);
+        let reason = match outcome {
+            Ok(Ok(permit)) => return Ok(permit),
+            Ok(Err(_)) => "closed",
+            Err(_) => "waited 30 s",
+        };
         let text = format!("no {who} connection is free: {reason}");
-        ClientError::Server(MysqlError::new(1203, "42000", text))
-    };
-    let permit = match timeout(COMMAND_LIMIT, limit.clone().acquire_owned()).await {
-        Ok(Ok(permit)) => permit,
-        Ok(Err(_)) => return Err(busy("closed")),
-        Err(_) => return Err(busy("waited 30 s")),
-    };
-    Ok(Lease { conn: Connection::connect(params).await?, _permit: permit })
+        Err(ClientError::Server(MysqlError::new(1203, "42000", text)))
+    }
 }
 
 /// Gives up on a server that is silent. Dropping the future closes its connection.

@@ -1,6 +1,9 @@
 //! The manager's variables in `/debug/vars` and `/metrics`.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use servenv::{
     Registry,
@@ -40,23 +43,6 @@ pub(super) fn publish(manager: &Arc<TabletManager>, registry: &Registry) {
     text(manager, registry, "TabletKeyRangeStart", |manager| bound(manager, |range| &range.start));
     text(manager, registry, "TabletKeyRangeEnd", |manager| bound(manager, |range| &range.end));
     registry.gauge_func("BackupIsRunning", "Whether a backup is being taken", || 0);
-    // This build runs no streams: their numbers are there for who looks at them, and are zero.
-    for (name, help) in [
-        ("VReplicationStreamCount", "Number of filtered replication streams"),
-        ("VReplicationSecondsBehindMasterMax", "Lag of the stream that is furthest behind"),
-        ("UpdateStreamStreamCount", "Number of update streams served"),
-    ] {
-        registry.gauge_func(name, help, || 0);
-    }
-    for name in [
-        "UpdateStreamKeyRangeStatements",
-        "UpdateStreamKeyRangeTransactions",
-        "UpdateStreamTablesStatements",
-        "UpdateStreamTablesTransactions",
-    ] {
-        registry.counter(name, "Statements or transactions sent by update streams");
-    }
-
     pool(manager, registry, "DbaConnPool", |manager| manager.mysqld.dba_usage());
     pool(manager, registry, "AppConnPool", |manager| manager.mysqld.app_usage());
 }
@@ -92,4 +78,21 @@ fn pool(manager: &Arc<TabletManager>, registry: &Registry, name: &str, read: fn(
     number("Available", "Connections that can be opened now", |usage| {
         usage.capacity - usage.in_use.min(usage.capacity)
     });
+    let usage = || {
+        let manager: Weak<TabletManager> = Arc::downgrade(manager);
+        move || manager.upgrade().map(|manager| read(&manager))
+    };
+    for suffix in ["WaitCount", "Exhausted"] {
+        let usage = usage();
+        registry.counter_func(&format!("{name}{suffix}"), "Times that every connection was in use", move || {
+            usage().map_or(0, |usage| i64::try_from(usage.waits).unwrap_or(i64::MAX))
+        });
+    }
+    let waited = usage();
+    registry.counter_duration(&format!("{name}WaitTime"), "Time spent waiting for a connection", move || {
+        waited().map_or(Duration::ZERO, |usage| usage.waited)
+    });
+    // A connection is closed after its use.
+    registry.counter_func(&format!("{name}IdleClosed"), "Connections closed because they were idle", || 0);
+    registry.gauge_duration(&format!("{name}IdleTimeout"), "How long a connection is kept idle", || Duration::ZERO);
 }
