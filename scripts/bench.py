@@ -58,7 +58,8 @@ class Cluster:
         self.bin = binaries
         self.dir = os.path.join(tempfile.mkdtemp(prefix="bench-"), "vtdataroot")
         os.makedirs(self.dir + "/tmp")
-        self.env = dict(os.environ, VTDATAROOT=self.dir, PATH=f"{binaries}:/usr/sbin:{os.environ['PATH']}")
+        os.environ["PATH"] = f"{binaries}:/usr/sbin:{os.environ['PATH']}"  # where programs are looked up
+        self.env = dict(os.environ, VTDATAROOT=self.dir)
         self.children = []
         names = "etcd peer vtctld_http vtctld_grpc tablet_http tablet_grpc mysqld vtgate_http vtgate_grpc vtgate"
         self.port = {name: free_port() for name in names.split()}
@@ -178,7 +179,7 @@ def main():
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--only", choices=WORKLOADS)
     options = parser.parse_args()
-    cluster = Cluster(options.bin)
+    cluster = Cluster(os.path.abspath(options.bin))
     try:
         cluster.start()
         memory = {"idle": [resident_mb(cluster.vtgate.pid), resident_mb(cluster.vttablet.pid)]}

@@ -23,6 +23,8 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 say "Shell scripts"
 for script in scripts/*.sh examples/local/*.sh .ci/run; do bash -n "$script"; done
 
+mkdir -p "$root/target"
+
 say "Build"
 cargo build --workspace --all-targets --quiet
 

@@ -304,8 +304,7 @@ impl Cluster {
 
     fn mysqlctl(&self, tablet: &Tablet) -> Command {
         let mut command = self.command("mysqlctl", false);
-        command
-            .args(["-tablet_uid", &tablet.spec.uid.to_string(), "-mysql_port", &tablet.mysql_port.to_string()]);
+        command.args(["-tablet_uid", &tablet.spec.uid.to_string(), "-mysql_port", &tablet.mysql_port.to_string()]);
         command
     }
 

@@ -30,13 +30,18 @@ fn run(flavor: Flavor) -> Result<()> {
 /// What the command-line client shows of sessions, targets and settings.
 fn command_line(cluster: &Cluster) -> Result<()> {
     let shows = |args: &[&str], sql: &str, wanted: &str| -> Result<()> {
-        let seen = cluster.mysql(&[args, &["--skip-column-names", "--batch", "--skip-table"]].concat(), sql)?.success()?;
+        let seen =
+            cluster.mysql(&[args, &["--skip-column-names", "--batch", "--skip-table"]].concat(), sql)?.success()?;
         ensure!(seen.stdout.trim() == wanted, "{sql}\nshows\n{}\ninstead of\n{wanted}", seen.stdout);
         Ok(())
     };
     shows(&["commerce"], "insert into product values('A','a',1),('B','b',2); select row_count()", "2")?;
     shows(&["commerce"], "select sku from product order by sku; select found_rows()", "A\nB\n2")?;
-    shows(&["commerce"], "begin; update product set price=7 where sku='A'; rollback; select price from product where sku='A'", "1")?;
+    shows(
+        &["commerce"],
+        "begin; update product set price=7 where sku='A'; rollback; select price from product where sku='A'",
+        "1",
+    )?;
     shows(
         &["commerce"],
         "begin; update product set price=3 where sku='A'; savepoint s; update product set price=4 where sku='A'; \

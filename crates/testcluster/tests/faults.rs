@@ -18,7 +18,8 @@ use testcluster::{Cluster, Flavor, Spec, resident_kib, wait_for};
 const MIB: u64 = 1024;
 
 fn select_works(cluster: &Cluster) -> Result<()> {
-    let answer = cluster.mysql(&["commerce", "--batch", "--skip-table"], "select count(*) as n from product")?.success()?;
+    let answer =
+        cluster.mysql(&["commerce", "--batch", "--skip-table"], "select count(*) as n from product")?.success()?;
     ensure!(answer.stdout == "n\n0\n", "{}", answer.stdout);
     Ok(())
 }
@@ -153,7 +154,10 @@ fn client_that_stops_reading() -> Result<()> {
     // The statement ends with its client: mysqld no longer runs it.
     wait_for("the statement to end", Duration::from_secs(20), || {
         cluster
-            .mysql_on_tablet(0, "select count(*) from information_schema.processlist where info like 'select * from wide%'")
+            .mysql_on_tablet(
+                0,
+                "select count(*) from information_schema.processlist where info like 'select * from wide%'",
+            )
             .is_ok_and(|seen| seen.stdout.trim() == "0")
     })
 }
@@ -235,14 +239,20 @@ fn graceful_stop() -> Result<()> {
 #[test]
 fn broken_files() -> Result<()> {
     let cluster = Cluster::start(Spec::single(Flavor::MariaDb))?;
-    let refused = cluster.vtctlclient(&["ApplyVSchema", "-vschema", "{\n  \"tables\": {\n    \"a\": {,}\n  }\n}", "commerce"])?;
+    let refused =
+        cluster.vtctlclient(&["ApplyVSchema", "-vschema", "{\n  \"tables\": {\n    \"a\": {,}\n  }\n}", "commerce"])?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("line: 3, position"), "{refused:?}");
     let unknown = r#"{"sharded": true, "tables": {"a": {"column_vindexes": [{"column": "id", "name": "nope"}]}}}"#;
     let refused = cluster.vtctlclient(&["ApplyVSchema", "-vschema", unknown, "commerce"])?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("vindex nope not found for table a"), "{refused:?}");
     let kept = cluster.vtctlclient(&["GetVSchema", "commerce"])?.success()?.stdout;
     ensure!(kept.contains("corder") && !kept.contains("sharded"), "{kept}");
-    let refused = cluster.vtctlclient(&["ApplySchema", "-sql", "create table ok(id int); create tabel broken(id int)", "commerce"])?;
+    let refused = cluster.vtctlclient(&[
+        "ApplySchema",
+        "-sql",
+        "create table ok(id int); create tabel broken(id int)",
+        "commerce",
+    ])?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("create tabel broken"), "{refused:?}");
     let tables = cluster.mysql(&["commerce"], "show tables")?.success()?.stdout;
     ensure!(!tables.contains("ok"), "{tables}");

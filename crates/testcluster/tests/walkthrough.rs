@@ -117,7 +117,8 @@ fn walk(flavor: &Flavor) -> Result<()> {
     ensure!(tables.stdout == SHOW_TABLES, "show tables:\n{}", tables.stdout);
     let insert = walkthrough.bash(&format!("{mysql} < ../common/insert_commerce_data.sql"))?.success()?;
     ensure!(insert.stdout.is_empty(), "{}", insert.stdout);
-    let select = walkthrough.bash(&format!("{mysql} --table --unbuffered < ../common/select_commerce_data.sql"))?.success()?;
+    let select =
+        walkthrough.bash(&format!("{mysql} --table --unbuffered < ../common/select_commerce_data.sql"))?.success()?;
     ensure!(select.stdout == SELECT, "select_commerce_data.sql:\n{}", select.stdout);
     let running = walkthrough.left_over()?;
     for name in ["etcd", "vtctld", "vttablet", "vtgate"] {

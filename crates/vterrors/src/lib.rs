@@ -131,7 +131,9 @@ fn legacy_code(code: Code) -> LegacyErrorCode {
         Code::Aborted => L::NotInTxLegacy,
         Code::Internal | Code::Unavailable => L::InternalErrorLegacy,
         Code::Unauthenticated => L::UnauthenticatedLegacy,
-        Code::Unknown | Code::NotFound | Code::OutOfRange | Code::Unimplemented | Code::DataLoss => L::UnknownErrorLegacy,
+        Code::Unknown | Code::NotFound | Code::OutOfRange | Code::Unimplemented | Code::DataLoss => {
+            L::UnknownErrorLegacy
+        }
     }
 }
 
