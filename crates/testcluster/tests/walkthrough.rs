@@ -59,10 +59,10 @@ impl Drop for Walkthrough {
     fn drop(&mut self) {
         // A failed run: its processes carry its directory in their command lines.
         let _ = Command::new("pkill").args(["-KILL", "-f", "--"]).arg(&self.root).status();
-        if !std::thread::panicking() {
-            if let Some(parent) = self.root.parent() {
-                let _ = std::fs::remove_dir_all(parent);
-            }
+        if !std::thread::panicking()
+            && let Some(parent) = self.root.parent()
+        {
+            let _ = std::fs::remove_dir_all(parent);
         }
     }
 }
