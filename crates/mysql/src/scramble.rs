@@ -6,6 +6,7 @@
 //! - `caching_sha2_password`: SHA256(password) XOR SHA256(SHA256(SHA256(password)), salt); the server caches the
 //!   double hash after a login that showed the password itself over TLS, a unix socket or RSA.
 
+use mysql_common::scramble::{scramble_native, scramble_sha256};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -26,12 +27,7 @@ fn equal(left: &[u8], right: &[u8]) -> bool {
 
 /// What a client answers to a salt; empty for an empty password.
 pub(crate) fn native_reply(password: &[u8], salt: &[u8]) -> Vec<u8> {
-    if password.is_empty() {
-        return Vec::new();
-    }
-    let hash = Sha1::digest(password);
-    let mask = Sha1::new().chain_update(salt).chain_update(Sha1::digest(hash)).finalize();
-    xor(hash.to_vec(), &mask)
+    scramble_native(salt, password).map(Vec::from).unwrap_or_default()
 }
 
 /// The double hash of a password, which stands in a server's user table as `*HEX`.
@@ -49,12 +45,7 @@ pub(crate) fn native_matches(reply: &[u8], salt: &[u8], hash: &[u8; 20]) -> bool
 
 /// What a client answers to a salt; empty for an empty password.
 pub(crate) fn sha2_reply(password: &[u8], salt: &[u8]) -> Vec<u8> {
-    if password.is_empty() {
-        return Vec::new();
-    }
-    let hash = Sha256::digest(password);
-    let mask = Sha256::new().chain_update(Sha256::digest(hash)).chain_update(salt).finalize();
-    xor(hash.to_vec(), &mask)
+    scramble_sha256(salt, password).map(Vec::from).unwrap_or_default()
 }
 
 pub(crate) fn sha2_hash(password: &[u8]) -> [u8; 32] {
