@@ -23,6 +23,11 @@ run_as_root() {
 # The command `$1`, also where only root's PATH finds it.
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; }
 
+# protoc with the files that every other protobuf file imports: Debian has these in a package of their own.
+have_protoc() {
+  have protoc && [ -e "$(dirname "$(command -v protoc)")/../include/google/protobuf/struct.proto" ]
+}
+
 missing_packages() {
   have mariadbd || have mysqld || echo mariadb-server
   have mariadb || have mysql || echo mariadb-client
@@ -33,7 +38,7 @@ missing_packages() {
   have pgrep || echo procps
   have hostname || echo hostname
   have cc || echo gcc
-  have protoc || echo protobuf-compiler # etcd-client compiles etcd's protobuf files with it
+  have_protoc || printf '%s\n' protobuf-compiler libprotobuf-dev # etcd-client compiles etcd's protobuf files with it
   if [ "${1:-}" = --tests ]; then
     have python3 || echo python3
     python3 -c 'import pymysql' 2>/dev/null || echo python3-pymysql
