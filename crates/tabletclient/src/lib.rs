@@ -2,6 +2,7 @@
 //! tablet to send a query to. Hides the transport.
 
 pub mod buffer;
+pub mod cutover;
 pub mod gateway;
 pub mod grpc;
 pub mod health_check;

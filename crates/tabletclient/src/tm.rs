@@ -43,7 +43,7 @@ impl TmError {
         Self { code, message: message.into() }
     }
 
-    fn from_status(status: &tonic::Status) -> Self {
+    pub(crate) fn from_status(status: &tonic::Status) -> Self {
         let mut message = status.message().to_owned();
         // A connection that could not be made says why only in its sources.
         let mut source = std::error::Error::source(status);
@@ -178,7 +178,7 @@ tablet_manager! {
     promote_slave, "PromoteSlave", PromoteSlaveRequest => PromoteSlaveResponse;
 }
 
-fn unimplemented(method: &str) -> TmError {
+pub(crate) fn unimplemented(method: &str) -> TmError {
     TmError::new(Code::Unimplemented, format!("{method} is not implemented by this tablet manager"))
 }
 
@@ -199,8 +199,18 @@ impl TabletManagerClient {
         Self { options, channels: Mutex::new(HashMap::new()) }
     }
 
-    /// The client and the request of one call: connection, credentials, deadline.
+    /// The client and the request of one call.
     fn prepare<T>(&self, tablet: &Tablet, message: T) -> Result<(GrpcClient<Channel>, tonic::Request<T>)> {
+        let (channel, request) = self.prepare_on_channel(tablet, message)?;
+        let client = GrpcClient::new(channel)
+            .max_decoding_message_size(self.options.max_message_size)
+            .max_encoding_message_size(self.options.max_message_size);
+        Ok((client, request))
+    }
+
+    /// The connection and the request of one call, with credentials and deadline, for any service
+    /// that a tablet serves beside its manager.
+    pub(crate) fn prepare_on_channel<T>(&self, tablet: &Tablet, message: T) -> Result<(Channel, tonic::Request<T>)> {
         let mut request = tonic::Request::new(message);
         request.set_timeout(self.options.call_timeout.unwrap_or(LONGEST_CALL));
         if let Some(creds) = &self.options.creds {
@@ -210,10 +220,7 @@ impl TabletManagerClient {
                 request.metadata_mut().insert(key, value);
             }
         }
-        let client = GrpcClient::new(self.channel(tablet)?)
-            .max_decoding_message_size(self.options.max_message_size)
-            .max_encoding_message_size(self.options.max_message_size);
-        Ok((client, request))
+        Ok((self.channel(tablet)?, request))
     }
 
     fn channel(&self, tablet: &Tablet) -> Result<Channel> {

@@ -84,6 +84,15 @@ pub trait LockDescriptor: Send + Sync {
     async fn unlock(self: Box<Self>) -> Result<()>;
 }
 
+/// A key that exists while its owner lives: it goes away with the owner's process, or when dropped.
+#[async_trait]
+pub trait LeasedKey: Send + Sync {
+    /// Writes the key, also after it was lost.
+    async fn put(&self, contents: Bytes) -> Result<Version>;
+    /// Resolves when a key that was written is gone because the server gave the owner up for dead.
+    async fn lost(&self);
+}
+
 /// One candidate in an election.
 #[async_trait]
 pub trait MasterParticipation: Send + Sync {
@@ -111,6 +120,8 @@ pub trait Conn: Send + Sync + 'static {
     async fn lock(&self, dir: &str, contents: &str, timeout: Duration) -> Result<Box<dyn LockDescriptor>>;
     /// The present value and the changes after it. `NoNode` when the key is missing.
     async fn watch(&self, path: &str) -> Result<(WatchData, WatchStream)>;
+    /// A key of this process, from its first write on.
+    fn leased_key(&self, path: &str) -> Box<dyn LeasedKey>;
     /// Joins the election `name` as candidate `id`, from the first wait on.
     fn new_master_participation(&self, name: &str, id: &str) -> Arc<dyn MasterParticipation>;
     /// The full key of a relative path, as error texts show it.

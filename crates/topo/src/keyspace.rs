@@ -156,8 +156,10 @@ impl TopoServer {
         Ok(())
     }
 
-    /// Deletes the record and the VSchema of a keyspace. The caller made sure that no shards are left.
+    /// Deletes the record, the VSchema and the cutover journals of a keyspace. The caller made sure that no shards are left.
     pub async fn delete_keyspace(&self, keyspace: &str) -> Result<()> {
+        // First, as without the record this method would not be called again.
+        self.delete_cutovers(keyspace).await?;
         self.global().delete(&paths::keyspace_path(keyspace), None).await?;
         match self.delete_vschema(keyspace).await {
             Err(TopoError::NoNode { .. }) => Ok(()),

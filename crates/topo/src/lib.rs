@@ -7,8 +7,10 @@
 
 mod cells;
 mod conn;
+mod cutovers;
 mod error;
 pub mod etcd;
+mod gate_acks;
 mod keyspace;
 mod locks;
 pub mod memory;
@@ -31,8 +33,9 @@ mod watch;
 mod workflows;
 
 pub use cells::in_cell_list;
-pub use conn::{Conn, DirEntry, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream};
+pub use conn::{Conn, DirEntry, LeasedKey, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream};
 pub use error::{Result, TopoError};
+pub use gate_acks::GateRegistration;
 pub use keyspace::KeyspaceInfo;
 pub use locks::{KeyspaceLock, ShardLock};
 pub use observed::Observer;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use vtproto::topodata::CellInfo;
 
 use crate::{
-    conn::{Conn, DirEntry, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream},
+    conn::{Conn, DirEntry, LeasedKey, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream},
     error::{Result, TopoError},
     paths::{self, LOCKS_DIR, join},
     record::{self, UnknownFields},
@@ -270,6 +270,10 @@ impl Conn for MemoryConn {
         Ok((current, WatchStream::new(forwarded, stop)))
     }
 
+    fn leased_key(&self, path: &str) -> Box<dyn LeasedKey> {
+        Box::new(MemoryLeasedKey { store: self.store.clone(), key: self.full_path(path) })
+    }
+
     fn new_master_participation(&self, name: &str, id: &str) -> Arc<dyn MasterParticipation> {
         Arc::new(MemoryParticipation {
             store: self.store.clone(),
@@ -369,6 +373,43 @@ impl LockDescriptor for MemoryLock {
             return Err(TopoError::LockLost { path: self.queued.key.clone() });
         }
         Ok(())
+    }
+}
+
+struct MemoryLeasedKey {
+    store: MemoryStore,
+    key: String,
+}
+
+#[async_trait]
+impl LeasedKey for MemoryLeasedKey {
+    async fn put(&self, contents: Bytes) -> Result<Version> {
+        let mut state = self.store.lock();
+        if state.unavailable {
+            return Err(TopoError::Timeout { path: self.key.clone() });
+        }
+        state.next_lease += 1;
+        let lease = state.next_lease;
+        let version = state.put(&self.key, contents, Some(lease));
+        drop(state);
+        self.store.announce();
+        Ok(version)
+    }
+
+    async fn lost(&self) {
+        let mut changed = self.store.shared.changed.subscribe();
+        while self.store.lock().nodes.contains_key(&self.key) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for MemoryLeasedKey {
+    fn drop(&mut self) {
+        self.store.lock().remove(&self.key);
+        self.store.announce();
     }
 }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    conn::{Conn, DirEntry, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream},
+    conn::{Conn, DirEntry, LeasedKey, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream},
     error::Result,
 };
 
@@ -69,6 +69,10 @@ impl Conn for Observed {
 
     async fn watch(&self, path: &str) -> Result<(WatchData, WatchStream)> {
         self.observe("Watch", self.conn.watch(path)).await
+    }
+
+    fn leased_key(&self, path: &str) -> Box<dyn LeasedKey> {
+        self.conn.leased_key(path)
     }
 
     fn new_master_participation(&self, name: &str, id: &str) -> Arc<dyn MasterParticipation> {

@@ -12,6 +12,8 @@ pub const TABLETS_DIR: &str = "tablets";
 pub const METADATA_DIR: &str = "metadata";
 pub const WORKFLOWS_DIR: &str = "workflows";
 pub const ELECTIONS_DIR: &str = "elections";
+pub const CUTOVERS_DIR: &str = "cutovers";
+pub const GATES_DIR: &str = "vtgates";
 pub const LOCKS_DIR: &str = "locks";
 
 pub const CELL_INFO_FILE: &str = "CellInfo";
@@ -24,6 +26,7 @@ pub const TABLET_FILE: &str = "Tablet";
 pub const SRV_VSCHEMA_FILE: &str = "SrvVSchema";
 pub const SRV_KEYSPACE_FILE: &str = "SrvKeyspace";
 pub const ROUTING_RULES_FILE: &str = "RoutingRules";
+pub const CUTOVER_FILE: &str = "Cutover";
 pub const WORKFLOW_FILE: &str = "Workflow";
 
 pub fn cell_info_path(cell: &str) -> String {
@@ -76,6 +79,19 @@ pub fn metadata_path(key: &str) -> String {
 
 pub fn workflow_path(uuid: &str) -> String {
     format!("{WORKFLOWS_DIR}/{uuid}/{WORKFLOW_FILE}")
+}
+
+pub fn cutovers_dir(keyspace: &str) -> String {
+    format!("{KEYSPACES_DIR}/{keyspace}/{CUTOVERS_DIR}")
+}
+
+pub fn cutover_path(keyspace: &str, name: &str) -> String {
+    format!("{KEYSPACES_DIR}/{keyspace}/{CUTOVERS_DIR}/{name}/{CUTOVER_FILE}")
+}
+
+/// Relative to the root of a cell.
+pub fn gate_path(name: &str) -> String {
+    format!("{GATES_DIR}/{name}")
 }
 
 pub fn election_dir(name: &str) -> String {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
-use vtproto::{topodata, vschema, workflow};
+use vtproto::{cutover, topodata, vschema, workflow};
 
 use crate::error::{Result, TopoError};
 
@@ -32,6 +32,8 @@ macro_rules! records {
 }
 
 records! {
+    cutover::GateAck => "cutover.GateAck" [1, 2, 3, 4];
+    cutover::Journal => "cutover.Journal" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     topodata::CellInfo => "topodata.CellInfo" [1, 2];
     topodata::CellsAlias => "topodata.CellsAlias" [2];
     topodata::Keyspace => "topodata.Keyspace" [1, 2, 4, 5, 6, 7];

@@ -11,6 +11,7 @@ use vtproto::topodata::{
 };
 
 use crate::{
+    conn::Version,
     error::{Result, TopoError},
     paths::{self, KEYSPACES_DIR},
     record::{self, UnknownFields},
@@ -177,6 +178,13 @@ impl TopoServer {
 
     pub async fn get_srv_keyspace(&self, cell: &str, keyspace: &str) -> Result<SrvKeyspace> {
         Ok(self.read_srv_keyspace(cell, keyspace).await?.0)
+    }
+
+    /// With the version that a vtgate acknowledges when it acts on this value.
+    pub async fn get_srv_keyspace_version(&self, cell: &str, keyspace: &str) -> Result<(SrvKeyspace, Version)> {
+        let conn = self.conn_for_cell(cell).await?;
+        let (srv_keyspace, _, version) = read(&*conn, &paths::srv_keyspace_path(keyspace)).await?;
+        Ok((srv_keyspace, version))
     }
 
     pub(crate) async fn read_srv_keyspace(&self, cell: &str, keyspace: &str) -> Result<(SrvKeyspace, UnknownFields)> {

@@ -7,6 +7,7 @@ use tracing::warn;
 use vtproto::vschema::{Keyspace, RoutingRules, SrvVSchema};
 
 use crate::{
+    conn::Version,
     error::{Result, TopoError},
     keyspace::READ_CONCURRENCY,
     paths::{self, ROUTING_RULES_FILE, SRV_VSCHEMA_FILE},
@@ -70,6 +71,13 @@ impl TopoServer {
     pub async fn get_srv_vschema(&self, cell: &str) -> Result<SrvVSchema> {
         let conn = self.conn_for_cell(cell).await?;
         Ok(read(&*conn, SRV_VSCHEMA_FILE).await?.0)
+    }
+
+    /// With the version that a vtgate acknowledges when it acts on this value.
+    pub async fn get_srv_vschema_version(&self, cell: &str) -> Result<(SrvVSchema, Version)> {
+        let conn = self.conn_for_cell(cell).await?;
+        let (srv_vschema, _, version) = read(&*conn, SRV_VSCHEMA_FILE).await?;
+        Ok((srv_vschema, version))
     }
 
     /// Writes whatever is there, or creates.

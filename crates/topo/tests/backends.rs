@@ -9,6 +9,7 @@ use common::{Etcd, eventually, soon};
 use tokio::sync::mpsc;
 use topo::{Conn, TopoError, TopoOptions, TopoServer, Update, memory::MemoryStore};
 use vtproto::{
+    cutover::{GateAck, Journal, Phase},
     topodata::{Keyspace, KeyspaceIdType, Shard, Tablet, TabletAlias, TabletType, shard},
     vschema,
 };
@@ -46,6 +47,8 @@ async fn suite(backend: &impl Backend) {
     shards_and_tablets(&backend.topo("records").await).await;
     serving_graph(&backend.topo("serving").await).await;
     vschema_reaches_every_cell(&backend.topo("vschema").await).await;
+    gates_acknowledge_what_they_act_on(&backend.topo("gates").await).await;
+    cutovers_are_journalled(&backend.topo("cutovers").await).await;
     no_update_is_lost(&backend.topo("stress").await).await;
 }
 
@@ -322,6 +325,59 @@ async fn shards_and_tablets(topo: &TopoServer) {
     topo.delete_shard("ks", "-80").await.expect("there");
     topo.delete_keyspace("ks").await.expect("there");
     assert!(topo.get_vschema("ks").await.expect_err("gone with the keyspace").is_no_node());
+}
+
+async fn gates_acknowledge_what_they_act_on(topo: &TopoServer) {
+    let ack = |gate: &str, version: i64| GateAck {
+        gate: gate.to_owned(),
+        srv_keyspaces: [("ks".to_owned(), version)].into(),
+        ..Default::default()
+    };
+    let names = |acks: Vec<GateAck>| acks.into_iter().map(|ack| ack.gate).collect::<Vec<_>>();
+    let get = async |cell: &str| names(topo.get_gate_acks(cell).await.expect("read"));
+    assert!(get("zone1").await.is_empty());
+    topo.update_srv_keyspace("zone1", "ks", &Default::default()).await.expect("written");
+    let old = topo.get_srv_keyspace_version("zone1", "ks").await.expect("there").1;
+    let quick = topo.register_gate("zone1", &ack("a:1-x", old.0)).await.expect("registered");
+    let dying = topo.register_gate("zone1", &ack("b:1-x", old.0)).await.expect("registered");
+    let _elsewhere = topo.register_gate("zone2", &ack("c:1-x", old.0)).await.expect("registered");
+    let unaware = GateAck { gate: "d:1-x".into(), ..Default::default() };
+    let _unaware = topo.register_gate("zone1", &unaware).await.expect("registered");
+    assert_eq!(get("zone1").await, ["a:1-x", "b:1-x", "d:1-x"]);
+    assert_eq!(get("zone2").await, ["c:1-x"]);
+
+    topo.update_srv_keyspace("zone1", "ks", &Default::default()).await.expect("written");
+    let new = topo.get_srv_keyspace_version("zone1", "ks").await.expect("there").1;
+    assert!(new > old, "a rewritten record has a new version");
+    let wait = async |timeout| topo.wait_for_gate_acks("zone1", "ks", new, timeout).await.expect("read");
+    assert_eq!(wait(Duration::from_millis(20)).await, ["a:1-x", "b:1-x"]);
+    let (silent, ()) = tokio::join!(soon("each gate caught up or went away", wait(Duration::from_secs(60))), async {
+        quick.update(&ack("a:1-x", new.0)).await.expect("written");
+        drop(dying);
+    });
+    assert!(silent.is_empty());
+    eventually("the place of a gate goes with it", || async { get("zone1").await == ["a:1-x", "d:1-x"] }).await;
+}
+
+async fn cutovers_are_journalled(topo: &TopoServer) {
+    topo.create_keyspace("ks", &Keyspace::default()).await.expect("new");
+    assert!(topo.get_cutover_names("ks").await.expect("none").is_empty());
+    let mut journal = Journal { id: "one".into(), keyspace: "ks".into(), ..Default::default() };
+    journal.set_phase(Phase::Gated);
+    let first = topo.create_cutover("ks", "-80", &journal).await.expect("new");
+    assert!(topo.create_cutover("ks", "-80", &journal).await.expect_err("there").is_node_exists());
+    assert_eq!(topo.get_cutover("ks", "-80").await, Ok((journal.clone(), first)));
+    journal.set_phase(Phase::Drained);
+    let second = topo.update_cutover("ks", "-80", &journal, first).await.expect("unchanged");
+    assert!(topo.update_cutover("ks", "-80", &journal, first).await.expect_err("changed").is_bad_version());
+    topo.create_cutover("ks", "80-", &journal).await.expect("new");
+    assert_eq!(topo.get_cutover_names("ks").await.expect("read"), ["-80", "80-"]);
+    assert_eq!(topo.get_keyspaces().await.expect("read"), ["ks"]);
+    assert!(topo.get_shard_names("ks").await.expect("a keyspace without shards").is_empty());
+    assert!(topo.delete_cutover("ks", "-80", first).await.expect_err("changed").is_bad_version());
+    topo.delete_cutover("ks", "-80", second).await.expect("unchanged");
+    topo.delete_keyspace("ks").await.expect("there");
+    assert!(topo.get_keyspaces().await.expect("read").is_empty(), "journals do not outlive their keyspace");
 }
 
 async fn serving_graph(topo: &TopoServer) {

@@ -61,8 +61,12 @@ enum End {
 }
 
 impl Lease {
+    /// A lease of the time that `-topo_etcd_lease_ttl` says.
     pub(super) async fn grant(inner: &Arc<Inner>, path: &str) -> Result<Self> {
-        let ttl_seconds = inner.lease_ttl_seconds;
+        Self::grant_for(inner, path, inner.lease_ttl_seconds).await
+    }
+
+    pub(super) async fn grant_for(inner: &Arc<Inner>, path: &str, ttl_seconds: i64) -> Result<Self> {
         let sent_at = Instant::now();
         let granted = inner
             .call(path, Repeat::Safe, || {
@@ -84,6 +88,11 @@ impl Lease {
 
     pub(super) fn is_lost(&self) -> bool {
         self.health.is_lost()
+    }
+
+    /// Cancelled when the lease is lost.
+    pub(super) fn loss(&self) -> CancellationToken {
+        self.health.lost.clone()
     }
 
     /// Resolves when the lease is lost.

@@ -1,12 +1,13 @@
 //! The etcd backend, over etcd's version 3 API (the name `etcd2` is the one users know).
 //!
 //! Owns: the connection, keys and values (here), leases and the locks and elections built on them
-//! (`lease.rs`, `queue.rs`), and watches that outlive the server (`watch.rs`).
+//! (`lease.rs`, `queue.rs`, `leased_key.rs`), and watches that outlive the server (`watch.rs`).
 //! Layout: one flat key per record, root and path joined; a version is the key's modification revision.
 //! Invariants: every call has a deadline; what is repeated after a broken connection is only what did
 //! not reach the server or changes nothing; the server being away is always told as `Timeout`.
 
 mod lease;
+mod leased_key;
 mod queue;
 mod watch;
 
@@ -26,7 +27,7 @@ use etcd_client::{
 };
 
 use crate::{
-    conn::{Conn, DirEntry, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream},
+    conn::{Conn, DirEntry, LeasedKey, LockDescriptor, MasterParticipation, Version, WatchData, WatchStream},
     error::{Result, TopoError},
     paths::{self, join},
     server::{Factory, TopoOptions},
@@ -329,6 +330,10 @@ impl Conn for EtcdConn {
 
     async fn watch(&self, path: &str) -> Result<(WatchData, WatchStream)> {
         watch::start(&self.inner, self.full_path(path)).await
+    }
+
+    fn leased_key(&self, path: &str) -> Box<dyn LeasedKey> {
+        Box::new(leased_key::EtcdLeasedKey::new(self.inner.clone(), self.full_path(path)))
     }
 
     fn new_master_participation(&self, name: &str, id: &str) -> Arc<dyn MasterParticipation> {
