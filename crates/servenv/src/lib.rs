@@ -9,6 +9,7 @@
 mod acl;
 mod env;
 mod error;
+pub mod failpoint;
 pub mod flags;
 pub mod grpc;
 mod http;
