@@ -123,6 +123,16 @@ impl KeyspaceInfo {
         Ok(())
     }
 
+    /// Lets another keyspace serve MASTER again, in all cells: for a coordinator that has moved the rows
+    /// back. Operators cannot ask for it by [`Self::update_served_from_map`].
+    pub fn restore_master_served_from(&mut self, source: &str) {
+        self.record.served_froms.push(keyspace::ServedFrom {
+            tablet_type: TabletType::Master.into(),
+            cells: Vec::new(),
+            keyspace: source.to_owned(),
+        });
+    }
+
     /// The redirections that hold in one cell, as its SrvKeyspace lists them.
     pub fn compute_cell_served_from(&self, cell: &str) -> Vec<srv_keyspace::ServedFrom> {
         let here = self.record.served_froms.iter().filter(|entry| in_cell_list(cell, &entry.cells));

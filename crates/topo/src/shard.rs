@@ -135,7 +135,8 @@ impl ShardInfo {
         Ok(())
     }
 
-    /// Marks the MASTER cut-over as past its point of no return, or takes the mark back.
+    /// Marks the MASTER cut-over as past its point of no return, or takes the mark back. An entry that
+    /// says nothing else goes with the mark.
     pub fn set_master_frozen(&mut self, lock: &KeyspaceLock, frozen: bool) -> Result<()> {
         lock.check_held(&self.keyspace)?;
         let controls = &mut self.record.tablet_controls;
@@ -148,6 +149,12 @@ impl ShardInfo {
             }),
             None => {}
         }
+        controls.retain(|control| {
+            control.frozen
+                || control.tablet_type() != TabletType::Master
+                || !control.cells.is_empty()
+                || !control.blacklisted_tables.is_empty()
+        });
         Ok(())
     }
 
@@ -319,6 +326,8 @@ mod tests {
         assert!(!info.is_master_frozen());
         info.set_master_frozen(&lock, true).expect("locked");
         assert!(info.is_master_frozen());
+        info.set_master_frozen(&lock, false).expect("locked");
+        assert_eq!(info.record.tablet_controls, []);
     }
 
     #[test]

@@ -46,6 +46,8 @@ impl TabletManager for Tablets {
     }
 }
 
+impl tabletclient::cutover::Cutover for Tablets {}
+
 async fn topology() -> TopoServer {
     let topo = TopoServer::memory(&["zone1"]);
     topo.create_keyspace("commerce", &Keyspace::default()).await.unwrap();

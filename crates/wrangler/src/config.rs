@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use servenv::failpoint::Failpoints;
+
 /// Settings shared by all commands, from the flags of vtctld or vtctl.
 #[derive(Clone)]
 pub struct Config {
@@ -14,6 +16,13 @@ pub struct Config {
     pub enable_queries: bool,
     /// `-workflow_manager_init`: whether this process has a manager of workflows.
     pub workflow_manager: bool,
+    /// `-wait_for_drain_sleep_rdonly`: pause of MigrateServedTypes between routing rdonly queries to the
+    /// new shards and making the old tablets refuse them.
+    pub drain_pause_rdonly: Duration,
+    /// `-wait_for_drain_sleep_replica`: the same for replica queries.
+    pub drain_pause_replica: Duration,
+    /// Where tests make a cutover fail.
+    pub failpoints: Failpoints,
     /// Where ListBackups and RemoveBackup look.
     pub backup_storage: BackupStorage,
     /// Connections to the query service of tablets.
@@ -51,6 +60,9 @@ impl Default for Config {
             disable_active_reparents: false,
             enable_queries: false,
             workflow_manager: false,
+            drain_pause_rdonly: Duration::from_secs(5),
+            drain_pause_replica: Duration::from_secs(15),
+            failpoints: Failpoints::default(),
             backup_storage: BackupStorage::None,
             tablet_dial: tabletclient::grpc::DialOptions::default(),
             vtgate_client: servenv::grpc::ClientOptions::default(),

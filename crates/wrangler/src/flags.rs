@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use servenv::failpoint::Failpoints;
 use servenv::flags::Parsed;
 use servenv::grpc::ClientOptions;
 use tabletclient::grpc::{DialOptions, StaticCreds, TlsOptions};
@@ -45,6 +46,9 @@ pub fn wrangler(flags: &Parsed, topo: TopoServer) -> Result<Wrangler> {
         disable_active_reparents: flags.bool("disable_active_reparents"),
         enable_queries: flags.bool("enable_queries"),
         workflow_manager: flags.is_defined("workflow_manager_init") && flags.bool("workflow_manager_init"),
+        drain_pause_rdonly: flags.duration("wait_for_drain_sleep_rdonly"),
+        drain_pause_replica: flags.duration("wait_for_drain_sleep_replica"),
+        failpoints: Failpoints::from_env(),
         backup_storage: BackupStorage::from_flags(
             flags.str("backup_storage_implementation"),
             flags.str("file_backup_storage_root"),

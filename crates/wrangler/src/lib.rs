@@ -11,6 +11,7 @@ mod backups;
 mod command;
 mod commands;
 mod config;
+mod cutover;
 mod error;
 pub mod flags;
 mod health;
@@ -21,6 +22,7 @@ mod output;
 mod positions;
 pub mod records;
 mod reparent;
+mod resharding;
 mod schema;
 mod shards;
 mod table;
@@ -31,6 +33,7 @@ mod wrangler;
 
 pub use command::{Command, Group, groups, run_command};
 pub use config::{BackupStorage, Config};
+pub use cutover::POINTS as CUTOVER_POINTS;
 pub use error::{Error, Result};
 pub use logger::Logger;
 

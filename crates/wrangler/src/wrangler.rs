@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tabletclient::cutover::Cutover;
 use tabletclient::tm::{TabletManager, TmError};
 use topo::TopoServer;
 use vterrors::Code;
@@ -17,13 +18,18 @@ use crate::{Config, Logger, Result};
 pub struct Wrangler {
     topo: TopoServer,
     tmc: Arc<dyn TabletManager>,
+    gates: Arc<dyn Cutover>,
     config: Arc<Config>,
     logger: Logger,
 }
 
 impl Wrangler {
-    pub fn new(topo: TopoServer, tmc: Arc<dyn TabletManager>, config: Config) -> Self {
-        Self { topo, tmc, config: Arc::new(config), logger: Logger::discard() }
+    /// `tablets` speaks to the managers of tablets and to their cutover gates.
+    pub fn new<T>(topo: TopoServer, tablets: Arc<T>, config: Config) -> Self
+    where
+        T: TabletManager + Cutover + 'static,
+    {
+        Self { topo, tmc: tablets.clone(), gates: tablets, config: Arc::new(config), logger: Logger::discard() }
     }
 
     /// The same, writing to `logger`.
@@ -38,6 +44,11 @@ impl Wrangler {
 
     pub fn tmc(&self) -> &dyn TabletManager {
         &*self.tmc
+    }
+
+    /// The cutover gates of tablets.
+    pub(crate) fn gates(&self) -> &dyn Cutover {
+        &*self.gates
     }
 
     pub fn config(&self) -> &Config {

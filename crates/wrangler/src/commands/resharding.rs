@@ -1,17 +1,19 @@
-//! Commands that move tables and shards. Their arguments and what the topology says against them are
-//! checked; the moves themselves are not built yet.
+//! Commands that move tables and shards: their arguments. What they do is in `crate::resharding`. Those of
+//! workflows are not built yet.
 
 use servenv::flags::Parsed;
-use topo::{find_overlapping_shards, overlapping_shards_for_shard, topoproto};
+use topo::topoproto;
 
-use crate::Wrangler;
 use crate::args::{self, exactly, only};
 use crate::command::{Command, command};
 use crate::commands::not_built::not_built;
-use crate::error::{Result, bail, err};
+use crate::error::{Result, bail};
+use crate::{Wrangler, cutover, resharding};
 
 /// The default of `-filtered_replication_wait_time`.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// The default of `-drain_timeout`.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(super) const COMMANDS: &[Command] = &[
     command!(
@@ -65,25 +67,23 @@ pub(super) const COMMANDS: &[Command] = &[
     ),
     command!(
         "MigrateServedTypes",
-        "[-cells=c1,c2,...] [-reverse] [-skip-refresh-state] [-filtered_replication_wait_time=30s] [-reverse_replication=false] <keyspace/shard> <served tablet type>",
+        "[-cells=c1,c2,...] [-reverse] [-skip-refresh-state] [-filtered_replication_wait_time=30s] [-reverse_replication=false] [-drain_timeout=5s] [-cancel] <keyspace/shard> <served tablet type>",
         "Moves serving of a type from the source shards of a split to its destination shards.",
         |f| {
             f.string("cells", "", "only these cells; empty means all")
                 .bool("reverse", false, "move serving back")
-                .bool("skip-refresh-state", false, "do not refresh the source tablets")
-                .duration("filtered_replication_wait_time", WAIT, "how long to wait for replication")
-                .bool("reverse_replication", false, "replicate back to the sources afterwards");
+                .bool("skip-refresh-state", false, "do not refresh the source tablets");
+            master_flags(f);
         },
         migrate_served_types
     ),
     command!(
         "MigrateServedFrom",
-        "[-cells=c1,c2,...] [-reverse] [-filtered_replication_wait_time=30s] <destination keyspace/shard> <served tablet type>",
+        "[-cells=c1,c2,...] [-reverse] [-filtered_replication_wait_time=30s] [-reverse_replication=false] [-drain_timeout=5s] [-cancel] <destination keyspace/shard> <served tablet type>",
         "Moves serving of a type from the source keyspace of a vertical split to its destination.",
         |f| {
-            f.string("cells", "", "only these cells; empty means all")
-                .bool("reverse", false, "move serving back")
-                .duration("filtered_replication_wait_time", WAIT, "how long to wait for replication");
+            f.string("cells", "", "only these cells; empty means all").bool("reverse", false, "move serving back");
+            master_flags(f);
         },
         migrate_served_from
     ),
@@ -112,6 +112,23 @@ pub(super) const COMMANDS: &[Command] = &[
     command!("CancelResharding", "<keyspace/shard>", "Gives up a split that is under way.", cancel_resharding),
     command!("ShowResharding", "<keyspace/shard>", "Shows a split that is under way.", show_resharding),
 ];
+
+/// The flags of a MASTER migration.
+fn master_flags(f: &mut servenv::FlagSet) {
+    f.duration("filtered_replication_wait_time", WAIT, "master: how long to wait for replication")
+        .bool("reverse_replication", false, "master: replicate back to the sources afterwards, so that it can go back")
+        .duration("drain_timeout", DRAIN, "master: how long open transactions may go on before they are killed")
+        .bool("cancel", false, "master: give up a migration that was interrupted; the sources serve again");
+}
+
+fn master_options(args: &Parsed) -> cutover::Options {
+    cutover::Options {
+        wait: args.duration("filtered_replication_wait_time"),
+        drain: args.duration("drain_timeout"),
+        reverse_replication: args.bool("reverse_replication"),
+        cancel: args.bool("cancel"),
+    }
+}
 
 async fn reshard(_wr: Wrangler, args: Parsed) -> Result {
     let message = "three arguments are required: <keyspace.workflow>, source_shards, target_shards";
@@ -167,31 +184,31 @@ async fn migrate_served_types(wr: Wrangler, args: Parsed) -> Result {
     if served_type == vtproto::topodata::TabletType::Master && args.bool("skip-refresh-state") {
         bail!("Skip refresh state is not allowed when migrating a MASTER");
     }
-    let _ = (args.list("cells"), args.bool("reverse"), args.bool("reverse_replication"));
-    let _ = args.duration("filtered_replication_wait_time");
-    let groups = find_overlapping_shards(&wr.topo().find_all_shards_in_keyspace(&keyspace).await?)
-        .map_err(|error| err!("FindOverlappingShards failed: {error}"))?;
-    if overlapping_shards_for_shard(&groups, &shard).is_none() {
-        bail!("shard {shard} is not involved in any overlapping shards");
-    }
-    not_built("MigrateServedTypes")
+    let request = resharding::MigrateServedTypes {
+        keyspace,
+        shard,
+        served_type,
+        cells: args.list("cells"),
+        reverse: args.bool("reverse"),
+        skip_refresh_state: args.bool("skip-refresh-state"),
+        master: master_options(&args),
+    };
+    resharding::migrate_served_types(&wr, request).await
 }
 
 async fn migrate_served_from(wr: Wrangler, args: Parsed) -> Result {
     let message = "the <destination keyspace/shard> and <served tablet type> arguments are both required for the MigrateServedFrom command";
     let [shard, served_type] = exactly(&args, message)?;
     let (keyspace, shard) = args::keyspace_shard(shard)?;
-    let served_type = args::served_type(served_type)?;
-    let cells = args.list("cells");
-    let reverse = args.bool("reverse");
-    let _ = args.duration("filtered_replication_wait_time");
-    let info = wr.topo().get_keyspace(&keyspace).await?;
-    let Some(source) = info.record.served_froms.first().map(|entry| entry.keyspace.clone()) else {
-        bail!("destination keyspace {keyspace} is not a vertical split target");
+    let request = resharding::MigrateServedFrom {
+        keyspace,
+        shard,
+        served_type: args::served_type(served_type)?,
+        cells: args.list("cells"),
+        reverse: args.bool("reverse"),
+        master: master_options(&args),
     };
-    wr.topo().get_shard(&keyspace, &shard).await?;
-    info.check_served_from_migration(served_type, &cells, &source, !reverse)?;
-    not_built("MigrateServedFrom")
+    resharding::migrate_served_from(&wr, request).await
 }
 
 async fn migrate_reads(_wr: Wrangler, args: Parsed) -> Result {
@@ -213,20 +230,12 @@ async fn migrate_writes(_wr: Wrangler, args: Parsed) -> Result {
 
 async fn cancel_resharding(wr: Wrangler, args: Parsed) -> Result {
     let (keyspace, shard) = args::keyspace_shard(only(&args, "keyspace/shard", "CancelResharding")?)?;
-    wr.topo().get_shard(&keyspace, &shard).await?;
-    not_built("CancelResharding")
+    resharding::cancel_resharding(&wr, &keyspace, &shard).await
 }
 
 async fn show_resharding(wr: Wrangler, args: Parsed) -> Result {
     let (keyspace, shard) = args::keyspace_shard(only(&args, "keyspace/shard", "ShowResharding")?)?;
-    let info = wr.topo().get_keyspace(&keyspace).await?;
-    let groups = find_overlapping_shards(&wr.topo().find_all_shards_in_keyspace(&keyspace).await?)
-        .map_err(|error| err!("FindOverlappingShards failed: {error}"))?;
-    if info.record.served_froms.is_empty() && overlapping_shards_for_shard(&groups, &shard).is_none() {
-        wr.logger().println("No resharding in progress").await;
-        return Ok(());
-    }
-    not_built("ShowResharding")
+    resharding::show_resharding(&wr, &keyspace, &shard).await
 }
 
 fn keyspace_workflow(word: &str) -> Result<(&str, &str)> {

@@ -226,7 +226,9 @@ async fn execute(
     changes: &[Change],
     execution: &mut Execution,
 ) {
-    if let Err(error) = preflight(wr, &masters[0], changes).await {
+    // Shards may differ: what one of them would refuse is known before any has changed.
+    let preflights = join_all(masters.iter().map(|master| preflight(wr, master, changes))).await;
+    if let Some(error) = preflights.into_iter().find_map(Result::err) {
         execution.executor_error = error.to_string();
         return;
     }

@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use servenv::failpoint::{Action, Failpoints};
+use tabletclient::cutover::Cutover;
 use tabletclient::tm::{Result, TabletManager, TmError};
 use topo::{TopoServer, Update, topoproto};
 use vterrors::Code;
+use vtproto::cutover;
 use vtproto::query::{Field, QueryResult, Row};
 use vtproto::replicationdata::Status;
 use vtproto::tabletmanagerdata as tmd;
@@ -36,7 +39,159 @@ pub struct Tablets {
     pub preflights: Mutex<VecDeque<Result<tmd::PreflightSchemaResponse>>>,
     /// Results of statements.
     pub results: Mutex<HashMap<String, Result<QueryResult>>>,
+    /// Rows of `_vt.vreplication`, by uid of the tablet.
+    pub streams: Mutex<BTreeMap<u32, Vec<Stream>>>,
+    /// Tablets that know no gates, as those of Vitess.
+    pub gateless: Mutex<Vec<u32>>,
+    /// The gate of a tablet: id and whether it is fenced.
+    pub gates: Mutex<HashMap<u32, (String, bool)>>,
     term: Mutex<i64>,
+}
+
+/// A row of `_vt.vreplication`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    pub id: u32,
+    pub workflow: String,
+    pub source: String,
+    pub pos: String,
+    pub state: String,
+    pub db_name: String,
+}
+
+impl Tablets {
+    /// Enters a row, as SplitClone does.
+    pub fn add_stream(&self, tablet: u32, id: u32, source: &str) {
+        let stream = Stream {
+            id,
+            workflow: "SplitClone".into(),
+            source: source.into(),
+            pos: "MariaDB/0-1-1".into(),
+            state: "Running".into(),
+            db_name: "vt_customer".into(),
+        };
+        self.streams.lock().unwrap().entry(tablet).or_default().push(stream);
+    }
+
+    pub fn streams_of(&self, tablet: u32) -> Vec<(u32, String, String)> {
+        let streams = self.streams.lock().unwrap();
+        let rows = streams.get(&tablet).into_iter().flatten();
+        rows.map(|row| (row.id, row.source.clone(), row.state.clone())).collect()
+    }
+
+    fn gated(&self, tablet: &Tablet) -> Result<()> {
+        let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        if self.gateless.lock().unwrap().contains(&uid) {
+            return Err(TmError::new(Code::Unimplemented, "unknown service cutover.Cutover"));
+        }
+        Ok(())
+    }
+
+    /// Runs the few statements that commands send.
+    fn run_on_streams(&self, uid: u32, query: &str) -> QueryResult {
+        let mut streams = self.streams.lock().unwrap();
+        let rows = streams.entry(uid).or_default();
+        if query.starts_with("select * from _vt.vreplication where db_name=") {
+            return stream_rows(rows);
+        }
+        if let Some(id) = query.strip_prefix("delete from _vt.vreplication where id=") {
+            let id: u32 = id.parse().unwrap();
+            rows.retain(|row| row.id != id);
+            return QueryResult::default();
+        }
+        let start = "update _vt.vreplication set state='Running', stop_pos=NULL where id=";
+        if let Some(id) = query.strip_prefix(start) {
+            let id: u32 = id.parse().unwrap();
+            rows.iter_mut().find(|row| row.id == id).expect("a prepared stream").state = "Running".into();
+            return QueryResult::default();
+        }
+        let values = query.split_once(" values ").unwrap_or_else(|| panic!("{query}")).1;
+        // Ids that a table has given away are not given again.
+        let first = 1 + rows.iter().map(|row| row.id).max().unwrap_or(0).max(100);
+        for (id, value) in (first..).zip(values.trim_matches(['(', ')']).split("), (")) {
+            let columns: Vec<String> = sql_values(value);
+            rows.push(Stream {
+                id,
+                workflow: columns[0].clone(),
+                source: columns[1].clone(),
+                pos: columns[2].clone(),
+                state: columns[7].clone(),
+                db_name: columns[8].clone(),
+            });
+        }
+        QueryResult { insert_id: u64::from(first), ..Default::default() }
+    }
+}
+
+/// The columns of `'a', 1, 'b\'c'`.
+fn sql_values(text: &str) -> Vec<String> {
+    let mut columns = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        let column = columns.last_mut().expect("never empty");
+        match c {
+            '\\' if quoted => column.extend(chars.next()),
+            '\'' => quoted = !quoted,
+            ',' if !quoted => columns.push(String::new()),
+            ' ' if !quoted => {}
+            c => column.push(c),
+        }
+    }
+    columns
+}
+
+/// `select *` as MariaDB answers it.
+fn stream_rows(rows: &[Stream]) -> QueryResult {
+    use vtproto::query::Type::{Int32, Int64, Varbinary};
+    let columns = [
+        ("id", Int32),
+        ("workflow", Varbinary),
+        ("source", Varbinary),
+        ("pos", Varbinary),
+        ("stop_pos", Varbinary),
+        ("max_tps", Int64),
+        ("max_replication_lag", Int64),
+        ("cell", Varbinary),
+        ("tablet_types", Varbinary),
+        ("time_updated", Int64),
+        ("transaction_timestamp", Int64),
+        ("state", Varbinary),
+        ("message", Varbinary),
+        ("db_name", Varbinary),
+    ];
+    let fields = columns
+        .iter()
+        .map(|(name, r#type)| Field { name: (*name).into(), r#type: (*r#type).into(), ..Default::default() })
+        .collect();
+    let rows = rows
+        .iter()
+        .map(|row| {
+            let id = row.id.to_string();
+            let limit = i64::MAX.to_string();
+            let values: [Option<&str>; 14] = [
+                Some(&id),
+                Some(&row.workflow),
+                Some(&row.source),
+                Some(&row.pos),
+                None,
+                Some(&limit),
+                Some(&limit),
+                None,
+                None,
+                Some("7"),
+                Some("0"),
+                Some(&row.state),
+                if row.workflow == "SplitClone" { Some("") } else { None },
+                Some(&row.db_name),
+            ];
+            Row {
+                lengths: values.iter().map(|v| v.map_or(-1, |v| i64::try_from(v.len()).unwrap())).collect(),
+                values: values.iter().flatten().flat_map(|v| v.bytes()).collect(),
+            }
+        })
+        .collect();
+    QueryResult { fields, rows, ..Default::default() }
 }
 
 impl Tablets {
@@ -227,6 +382,33 @@ impl TabletManager for Tablets {
         self.call("MasterPosition", tablet, "")?;
         Ok(tmd::MasterPositionResponse { position: self.position(tablet) })
     }
+    async fn set_read_write(&self, tablet: &Tablet, _: tmd::SetReadWriteRequest) -> Result<tmd::SetReadWriteResponse> {
+        self.call("SetReadWrite", tablet, "")?;
+        Ok(tmd::SetReadWriteResponse {})
+    }
+    async fn v_replication_exec(
+        &self,
+        tablet: &Tablet,
+        request: tmd::VReplicationExecRequest,
+    ) -> Result<tmd::VReplicationExecResponse> {
+        let words: Vec<&str> = request.query.split(' ').collect();
+        let detail = match words[0] {
+            "select" => "select".to_owned(),
+            "insert" => "insert".to_owned(),
+            _ => format!("{} {}", words[0], words[words.len() - 1]),
+        };
+        self.call("VReplicationExec", tablet, &detail)?;
+        let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        Ok(tmd::VReplicationExecResponse { result: Some(self.run_on_streams(uid, &request.query)) })
+    }
+    async fn v_replication_wait_for_pos(
+        &self,
+        tablet: &Tablet,
+        request: tmd::VReplicationWaitForPosRequest,
+    ) -> Result<tmd::VReplicationWaitForPosResponse> {
+        self.slow("VReplicationWaitForPos", tablet, &format!("{} {}", request.id, request.position)).await?;
+        Ok(tmd::VReplicationWaitForPosResponse {})
+    }
     async fn reset_replication(
         &self,
         tablet: &Tablet,
@@ -298,6 +480,47 @@ impl TabletManager for Tablets {
     }
 }
 
+#[async_trait::async_trait]
+impl Cutover for Tablets {
+    async fn gate(&self, tablet: &Tablet, request: cutover::GateRequest) -> Result<cutover::GateResponse> {
+        self.gated(tablet)?;
+        self.call("Gate", tablet, &request.tables.join(","))?;
+        let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        let mut gates = self.gates.lock().unwrap();
+        let held = gates.entry(uid).or_insert((request.id.clone(), false));
+        if held.0 != request.id {
+            return Err(TmError::new(Code::FailedPrecondition, format!("gate {} holds", held.0)));
+        }
+        Ok(cutover::GateResponse::default())
+    }
+    async fn drain(&self, tablet: &Tablet, _: cutover::DrainRequest) -> Result<cutover::DrainResponse> {
+        self.gated(tablet)?;
+        self.slow("Drain", tablet, "").await?;
+        Ok(cutover::DrainResponse { drained: true, ..Default::default() })
+    }
+    async fn fence(&self, tablet: &Tablet, request: cutover::FenceRequest) -> Result<cutover::FenceResponse> {
+        self.gated(tablet)?;
+        self.call("Fence", tablet, if request.read_only { "read_only" } else { "" })?;
+        let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        match self.gates.lock().unwrap().get_mut(&uid) {
+            Some((id, fenced)) if *id == request.id => *fenced = true,
+            _ => return Err(TmError::new(Code::FailedPrecondition, "no such gate")),
+        }
+        Ok(cutover::FenceResponse { position: self.position(tablet), read_only_set: request.read_only })
+    }
+    async fn release(&self, tablet: &Tablet, request: cutover::ReleaseRequest) -> Result<cutover::ReleaseResponse> {
+        self.gated(tablet)?;
+        self.call("Release", tablet, if request.read_write { "read_write" } else { "" })?;
+        let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        let mut gates = self.gates.lock().unwrap();
+        let released = gates.get(&uid).is_some_and(|(id, _)| *id == request.id);
+        if released {
+            gates.remove(&uid);
+        }
+        Ok(cutover::ReleaseResponse { released, refused: 3, killed: 1, longest_stall_ms: 42 })
+    }
+}
+
 /// A topology with the cell `zone1`, and commands over it.
 pub struct Cluster {
     pub topo: TopoServer,
@@ -325,11 +548,51 @@ impl Cluster {
             schemas: Mutex::default(),
             preflights: Mutex::default(),
             results: Mutex::default(),
+            streams: Mutex::default(),
+            gateless: Mutex::default(),
+            gates: Mutex::default(),
             term: Mutex::new(1_574_000_000),
         });
-        let config = Config { remote_operation_timeout: Duration::from_secs(5), ..Config::default() };
+        let config = Config {
+            remote_operation_timeout: Duration::from_secs(5),
+            drain_pause_rdonly: Duration::ZERO,
+            drain_pause_replica: Duration::ZERO,
+            ..Config::default()
+        };
         let wr = Wrangler::new(topo.clone(), tablets.clone(), config);
         Self { topo, tablets, wr }
+    }
+
+    /// The same cluster, driven by a process that fails at a point.
+    pub fn failing_at(&self, point: &str, action: Action) -> Self {
+        let config = Config { failpoints: Failpoints::at(point, action), ..self.wr.config().clone() };
+        let wr = Wrangler::new(self.topo.clone(), self.tablets.clone(), config);
+        Self { topo: self.topo.clone(), tablets: self.tablets.clone(), wr }
+    }
+
+    /// A shard with a master, a replica and an rdonly, of uids `uid`, `uid + 1`, `uid + 2`.
+    pub async fn add_shard(&self, keyspace: &str, shard: &str, uid: u32) {
+        self.topo.create_shard(keyspace, shard).await.unwrap();
+        let types = [TabletType::Master, TabletType::Replica, TabletType::Rdonly];
+        for (uid, tablet_type) in (uid..).zip(types) {
+            let tablet = Tablet {
+                alias: Some(alias(uid)),
+                hostname: "<host>".into(),
+                port_map: BTreeMap::from([("grpc".to_owned(), 16000 + i32::try_from(uid).unwrap())]),
+                keyspace: keyspace.into(),
+                shard: shard.into(),
+                r#type: tablet_type.into(),
+                ..Default::default()
+            };
+            self.topo.create_tablet(&tablet).await.unwrap();
+        }
+        self.topo
+            .update_shard_fields(keyspace, shard, |info| {
+                info.record.master_alias = Some(alias(uid));
+                Ok(Update::Write)
+            })
+            .await
+            .unwrap();
     }
 
     /// One unsharded keyspace with the three tablets of the walkthrough, none of them master yet.

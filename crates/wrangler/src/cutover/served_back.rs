@@ -1,0 +1,143 @@
+//! MigrateServedFrom -reverse … master: the tables go back to the keyspace that they were split from.
+//!
+//! Possible as long as the stream back, which `-reverse_replication` started at the switch, runs. After
+//! it everything is as before the switch, so that it can be made again.
+
+use topo::Update;
+use vtproto::cutover as pb;
+use vtproto::topodata::{TabletType, shard::SourceShard};
+
+use super::journal::JournalFile;
+use super::plan::{self, Plan, ShardId};
+use super::run::{Context, Records};
+use super::served_from::{blacklist, place, tables_of};
+use crate::Wrangler;
+use crate::error::{Result, bail, err};
+use crate::resharding::streams;
+use crate::schema::{Filter, get_schema};
+
+/// The keyspace and shard that the tables of a vertical split's journal were split from.
+pub(super) fn split_source(journal: &pb::Journal) -> Option<ShardId> {
+    if journal.kind() != pb::Kind::MigrateServedFrom {
+        return None;
+    }
+    let (sources, destinations) = Plan::places_of(journal);
+    if journal.reverse { destinations.into_iter().next() } else { sources.into_iter().next() }
+}
+
+/// Decides how the tables go back.
+pub(super) async fn plan_back(
+    wr: &Wrangler,
+    before: Option<&JournalFile>,
+    keyspace: &str,
+    shard: &str,
+) -> Result<Plan> {
+    let Some((to_keyspace, to_shard)) = before.and_then(|journal| split_source(&journal.record)) else {
+        bail!("cannot add master back to {keyspace}")
+    };
+    let from = place(wr, wr.topo().get_shard(keyspace, shard).await?).await?;
+    let to = place(wr, wr.topo().get_shard(&to_keyspace, &to_shard).await?).await?;
+    let rows = streams::read(wr, &to.master).await?;
+    let back = rows
+        .iter()
+        .find(|row| row.source.keyspace == keyspace && row.source.shard == shard && !row.source.tables.is_empty());
+    let Some(back) = back else {
+        bail!("cannot add master back to {keyspace}: it was migrated without -reverse_replication")
+    };
+    // What the old place never had would be lost to its clients.
+    let filter = Filter { include_views: true, ..Filter::default() };
+    let schema =
+        get_schema(wr, &from.master, &filter).await.map_err(|error| err!("GetSchema({}): {error}", from.alias()))?;
+    let strange: Vec<&str> = schema
+        .table_definitions
+        .iter()
+        .map(|table| table.name.as_str())
+        .filter(|name| !back.source.tables.iter().any(|table| table == name))
+        .collect();
+    if !strange.is_empty() {
+        bail!(
+            "cannot add master back to {keyspace}: {to_keyspace} does not have {}, created since the migration",
+            strange.join(", ")
+        );
+    }
+    Ok(plan::served_back(from, to, back.uid, back.source.tables.clone()))
+}
+
+/// Source: the split's destination. Denial: its MASTER has the tables blacklisted until it is, again, a
+/// shard that is replicated into, which serves nothing.
+pub(super) struct ServedBack;
+
+#[async_trait::async_trait]
+impl Records for ServedBack {
+    async fn deny(&self, cx: &Context<'_>) -> Result {
+        blacklist(cx, &cx.plan.sources[0], false).await
+    }
+
+    async fn allow(&self, cx: &Context<'_>) -> Result {
+        blacklist(cx, &cx.plan.sources[0], true).await
+    }
+
+    async fn prepare(&self, cx: &Context<'_>) -> Result<Vec<pb::Stream>> {
+        let (source, destination) = (&cx.plan.sources[0], &cx.plan.destinations[0]);
+        let prepared = cx.prepare_at(source, &[(0, tables_of(destination, &cx.plan.tables))]).await?;
+        let lock = cx.lock(source.keyspace())?;
+        cx.wr
+            .topo()
+            .update_shard_fields(source.keyspace(), source.name(), |shard| {
+                shard.record.source_shards.clear();
+                for stream in &prepared {
+                    let fed_by = SourceShard {
+                        uid: stream.uid,
+                        keyspace: destination.keyspace().to_owned(),
+                        shard: destination.name().to_owned(),
+                        key_range: None,
+                        tables: cx.plan.tables.clone(),
+                    };
+                    shard.add_source_shard(lock, fed_by)?;
+                }
+                // One denial takes the place of the other in one write.
+                shard.update_source_blacklisted_tables(lock, TabletType::Master, &[], true, &cx.plan.tables)?;
+                Ok(Update::Write)
+            })
+            .await?;
+        Ok(prepared)
+    }
+
+    async fn unprepare(&self, cx: &Context<'_>) -> Result {
+        let (source, destination) = (&cx.plan.sources[0], &cx.plan.destinations[0]);
+        let lock = cx.lock(source.keyspace())?;
+        cx.wr
+            .topo()
+            .update_shard_fields(source.keyspace(), source.name(), |shard| {
+                lock.check_held(source.keyspace())?;
+                shard.record.source_shards.clear();
+                Ok(Update::Write)
+            })
+            .await?;
+        let from = [(destination.keyspace(), destination.name())];
+        streams::delete_prepared(cx.wr, &source.master, &from).await
+    }
+
+    async fn open(&self, cx: &Context<'_>) -> Result {
+        let (destination, topo) = (&cx.plan.destinations[0], cx.wr.topo());
+        cx.end_streams().await?;
+        let mut info = topo.get_keyspace(&cx.plan.keyspace).await?;
+        if info.get_served_from(TabletType::Master).is_none() {
+            info.restore_master_served_from(destination.keyspace());
+            topo.update_keyspace(cx.lock(&cx.plan.keyspace)?, &mut info).await?;
+        }
+        blacklist(cx, destination, true).await?;
+        cx.refresh_destinations().await
+    }
+
+    async fn route(&self, cx: &Context<'_>) -> Result {
+        Ok(cx.wr.topo().rebuild_keyspace_locked(cx.lock(&cx.plan.keyspace)?, &[]).await?)
+    }
+
+    async fn settle(&self, cx: &Context<'_>, back: &[pb::Stream]) -> Result {
+        for stream in back {
+            streams::start(cx.wr, &cx.source_of(stream)?.master, stream.uid).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! CancelResharding: gives up a split of which nothing has been moved yet.
+
+use topo::{KeyspaceLock, ShardInfo, Update};
+
+use super::refresh::{master_of, refresh_master, refresh_tablets};
+use super::{sides, streams};
+use crate::Wrangler;
+use crate::cutover;
+use crate::error::{Result, bail};
+use crate::locked::with_keyspace_lock;
+use crate::logger::info;
+
+/// Ends the streams into the destinations of a split, and makes them ordinary shards again.
+pub(crate) async fn cancel_resharding(wr: &Wrangler, keyspace: &str, shard: &str) -> Result {
+    with_keyspace_lock!(wr, keyspace, "CancelResharding", |lock| {
+        let info = wr.topo().get_keyspace(keyspace).await?;
+        if info.record.served_froms.is_empty() {
+            horizontal(wr, lock, keyspace, shard).await
+        } else {
+            vertical(wr, lock, keyspace, shard).await
+        }
+    })
+}
+
+fn migrated(keyspace: &str, shard: &str) -> Result {
+    bail!("some served types have migrated for {keyspace}/{shard}, please undo them before canceling")
+}
+
+async fn horizontal(wr: &Wrangler, lock: &KeyspaceLock, keyspace: &str, shard: &str) -> Result {
+    info!(wr, "cancel horizontal resharding in keyspace {keyspace}");
+    let sides = sides::sides_of(wr, keyspace, shard).await?;
+    cutover::refuse_unfinished(wr, keyspace, &cutover::group_name(&sides)).await?;
+    for destination in &sides.destinations {
+        if destination.record.is_master_serving || !wr.topo().get_shard_serving_types(destination).await?.is_empty() {
+            return migrated(keyspace, shard);
+        }
+    }
+    for destination in &sides.destinations {
+        let master = master_of(wr, destination).await?;
+        for source in &destination.record.source_shards {
+            streams::delete(wr, &master, source.uid).await?;
+        }
+        let cleared = clear(wr, lock, destination).await?;
+        refresh_tablets(wr, &cleared, None, &[]).await?;
+    }
+    Ok(())
+}
+
+async fn vertical(wr: &Wrangler, lock: &KeyspaceLock, keyspace: &str, shard: &str) -> Result {
+    info!(wr, "cancel vertical resharding in keyspace {keyspace}");
+    cutover::refuse_unfinished(wr, keyspace, shard).await?;
+    let destination = wr.topo().get_shard(keyspace, shard).await?;
+    let [source] = destination.record.source_shards.as_slice() else {
+        bail!("destination shard {keyspace}/{shard} is not a vertical split target")
+    };
+    if source.tables.is_empty() {
+        bail!("destination shard {keyspace}/{shard} is not a vertical split target");
+    }
+    let origin = wr.topo().get_shard(&source.keyspace, &source.shard).await?;
+    if !origin.record.tablet_controls.is_empty() {
+        return migrated(keyspace, shard);
+    }
+    let master = master_of(wr, &destination).await?;
+    streams::delete(wr, &master, source.uid).await?;
+    clear(wr, lock, &destination).await?;
+    refresh_master(wr, &master).await
+}
+
+/// A shard that nothing is replicated into.
+async fn clear(wr: &Wrangler, lock: &KeyspaceLock, shard: &ShardInfo) -> Result<ShardInfo> {
+    Ok(wr
+        .topo()
+        .update_shard_fields(&shard.keyspace, &shard.shard_name, |info| {
+            lock.check_held(&info.keyspace)?;
+            info.record.tablet_controls.clear();
+            info.record.source_shards.clear();
+            Ok(Update::Write)
+        })
+        .await?)
+}
