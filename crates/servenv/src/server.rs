@@ -33,6 +33,7 @@ pub struct Server {
     pages: Pages,
     services: RoutesBuilder,
     service_names: Vec<&'static str>,
+    protocols: Vec<grpc::Protocol>,
     on_term: Vec<Hook>,
     on_term_sync: Vec<Hook>,
     on_close: Vec<Hook>,
@@ -46,6 +47,7 @@ impl Server {
             pages,
             services: RoutesBuilder::default(),
             service_names: Vec::new(),
+            protocols: Vec::new(),
             on_term: Vec::new(),
             on_term_sync: Vec::new(),
             on_close: Vec::new(),
@@ -110,6 +112,12 @@ impl Server {
             self.service_names.push(name);
         }
         offered
+    }
+
+    /// Serves connections to `-grpc_port` whose first bytes are `magic` with something else than gRPC.
+    /// TLS comes before that, as for gRPC.
+    pub fn protocol(&mut self, magic: grpc::Magic, serve: grpc::ServeProtocol) {
+        self.protocols.push(grpc::Protocol { magic, serve });
     }
 
     /// Begins when the stop begins; nobody waits for it.
@@ -178,7 +186,8 @@ impl Server {
                 tracing::warn!("-grpc_port is set but -service_map names no service of this program");
             }
             tracing::info!("gRPC on {:?}: {}", running.grpc, self.service_names.join(", "));
-            running.grpc_task = Some(tokio::spawn(grpc::serve(listener, routes, grpc_settings, stop_grpc)));
+            running.grpc_task =
+                Some(tokio::spawn(grpc::serve(listener, routes, self.protocols, grpc_settings, stop_grpc)));
         }
         // By now every part has read what it uses.
         self.env.flags().warn_without_effect();

@@ -271,6 +271,94 @@ async fn tls_works_both_ways_and_certificates_can_be_demanded() {
     assert!(!nobody.starts_with("you are"), "{nobody}");
 }
 
+/// What a client of another protocol on the port is told, after what it sent in small pieces; over TLS if there is any.
+async fn echo(running: &Running, tls: Option<&tokio_rustls::TlsConnector>) -> String {
+    let io = TcpStream::connect(running.grpc.expect("gRPC is on")).await.expect("connects");
+    match tls {
+        None => echo_over(io).await,
+        Some(tls) => {
+            let name = "server.test".try_into().expect("a name");
+            echo_over(tls.connect(name, io).await.expect("TLS")).await
+        }
+    }
+}
+
+async fn echo_over(mut io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) -> String {
+    for piece in ["EC", "HO----", "hello", "!"] {
+        io.write_all(piece.as_bytes()).await.expect("sent");
+        io.flush().await.expect("sent");
+    }
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// Offers gRPC and a protocol that answers with the first bytes and with what the caller may do.
+fn offer_both(server: &mut servenv::Server) {
+    offer(server);
+    let serve = |accepted: servenv::grpc::Accepted| async move {
+        let servenv::grpc::Accepted { mut io, caller, stop } = accepted;
+        let mut read = [0; 14];
+        io.read_exact(&mut read).await.expect("from the first byte on");
+        let may = |credentials| match caller.authenticate(credentials) {
+            Ok(()) => "welcome".to_owned(),
+            Err(status) => status.message().to_owned(),
+        };
+        let text = format!("{} {} {}", String::from_utf8_lossy(&read), may(None), may(Some(("vt", "secret"))));
+        io.write_all(text.as_bytes()).await.expect("sent");
+        io.shutdown().await.expect("closed");
+        assert!(!stop.is_cancelled());
+    };
+    server.protocol(b"ECHO----", Arc::new(move |accepted| Box::pin(serve(accepted))));
+}
+
+#[tokio::test]
+async fn another_protocol_shares_the_port() {
+    let (_, running) = start(&["-service_map=grpc-vtctl"], offer_both).await;
+    // Connections that say nothing hold up nobody.
+    let silent = TcpStream::connect(running.grpc.expect("gRPC is on")).await.expect("connects");
+    assert_eq!(echo(&running, None).await, "ECHO----hello! welcome welcome");
+    assert_eq!(call(&running, "127.0.0.1", &ClientOptions::default()).await, "you are nobody");
+    assert_eq!(echo(&running, None).await, "ECHO----hello! welcome welcome");
+    drop(silent);
+
+    let dir = tempfile::tempdir().expect("directory");
+    let users = write(dir.path(), "users", r#"[{"Username":"vt","Password":"secret"}]"#);
+    let flags = ["-service_map=grpc-vtctl", "-grpc_auth_mode=static", "-grpc_auth_static_password_file", &users];
+    let (_, running) = start(&flags, offer_both).await;
+    assert_eq!(echo(&running, None).await, "ECHO----hello! username and password must be provided welcome");
+
+    let authority = Authority::new();
+    let (cert, key) = authority.sign("server.test");
+    let (other_cert, other_key) = authority.sign("other.test");
+    let tls = |cert: &str, key: &str| {
+        let pem = |path: &str| std::fs::read(path).expect("a file");
+        let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+        for certificate in rustls_pemfile::certs(&mut &pem(&authority.ca)[..]) {
+            roots.add(certificate.expect("PEM")).expect("an authority");
+        }
+        let chain = rustls_pemfile::certs(&mut &pem(cert)[..]).collect::<Result<Vec<_>, _>>().expect("PEM");
+        let key = rustls_pemfile::private_key(&mut &pem(key)[..]).expect("PEM").expect("a key");
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = tokio_rustls::rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .expect("a certificate");
+        tokio_rustls::TlsConnector::from(Arc::new(config))
+    };
+    let flags = ["-service_map=grpc-vtctl", "-grpc_cert", &cert, "-grpc_key", &key, "-grpc_ca", &authority.ca];
+    let mtls = ["-grpc_auth_mode=mtls", "-grpc_auth_mtls_allowed_substrings=CN=server"];
+    let (_, running) = start(&[&flags[..], &mtls].concat(), offer_both).await;
+    assert_eq!(echo(&running, Some(&tls(&cert, &key))).await, "ECHO----hello! welcome welcome");
+    let refused = "client certificate not authorized";
+    assert_eq!(
+        echo(&running, Some(&tls(&other_cert, &other_key))).await,
+        format!("ECHO----hello! {refused} {refused}")
+    );
+}
+
 #[tokio::test]
 async fn a_local_socket_serves_and_goes() {
     let dir = tempfile::tempdir().expect("directory");

@@ -3,6 +3,7 @@
 
 pub mod buffer;
 pub mod cutover;
+pub mod framed;
 pub mod gateway;
 pub mod grpc;
 pub mod health_check;

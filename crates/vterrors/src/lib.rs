@@ -16,6 +16,8 @@ pub type Result<T, E = VtError> = std::result::Result<T, E>;
 /// Longest error text put into a gRPC status: HTTP/2 header lists are limited to 8 KiB, some of
 /// which other headers need.
 const MAX_STATUS_TEXT: usize = 8 * 1024 - 512;
+/// The same as it travels, with most bytes that are not letters or digits as `%XX`: clients here take 16 KiB.
+const MAX_ENCODED_TEXT: usize = 15 * 1024;
 const TRUNCATED: &str = " [...] [remainder of the error is truncated because gRPC has a size limit on errors.]";
 
 /// A code that callers branch on and a text for people. The text is never parsed to decide
@@ -77,8 +79,13 @@ impl VtError {
 impl From<VtError> for tonic::Status {
     fn from(error: VtError) -> Self {
         let mut text = error.message;
-        if text.len() > MAX_STATUS_TEXT {
-            let mut cut = MAX_STATUS_TEXT;
+        let mut encoded = 0;
+        let mut fits = |byte: u8| {
+            encoded += if byte.is_ascii_alphanumeric() { 1 } else { 3 };
+            encoded <= MAX_ENCODED_TEXT
+        };
+        let mut cut = text.bytes().take(MAX_STATUS_TEXT).take_while(|byte| fits(*byte)).count();
+        if cut < text.len() {
             while !text.is_char_boundary(cut) {
                 cut -= 1;
             }

@@ -57,6 +57,8 @@ pub struct Config {
     pub initial_tablet_timeout: Duration,
     pub mysql: MysqlConfig,
     pub dial: DialOptions,
+    /// Over the framed transport to tablets that speak it (`-framed_transport`).
+    pub framed: bool,
     pub health: HealthCheckOptions,
     pub watcher: WatcherOptions,
     pub buffer: BufferOptions,
@@ -154,6 +156,7 @@ impl Config {
             initial_tablet_timeout: flags.duration("gateway_initial_tablet_timeout"),
             mysql: mysql_config(flags)?,
             dial: dial_options(flags)?,
+            framed: flags.bool("framed_transport"),
             health: HealthCheckOptions {
                 retry_delay: flags.duration("healthcheck_retry_delay"),
                 timeout: flags.duration("healthcheck_timeout"),

@@ -63,8 +63,11 @@ impl Gate {
     pub async fn start(config: Config, topo: TopoServer, registry: &Registry) -> Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let stats = Stats::new(registry);
-        let dial = config.dial.clone();
-        let health = HealthCheck::new(config.health.clone(), move |tablet| tabletclient::grpc::dial(tablet, &dial));
+        let (dial, framed) = (config.dial.clone(), config.framed);
+        let health = HealthCheck::new(config.health.clone(), move |tablet| match framed {
+            true => tabletclient::framed::dial(tablet, &dial),
+            false => tabletclient::grpc::dial(tablet, &dial),
+        });
         let options = GatewayOptions {
             cell: config.cell.clone(),
             retry_count: config.retry_count,

@@ -12,9 +12,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
 use servenv::{Env, Server};
-use tabletclient::grpc::QueryServer;
+use tabletclient::{QueryService, framed, grpc::QueryServer};
 use tokio_util::sync::CancellationToken;
 use topo::{TopoOptions, TopoServer, topoproto};
+use vterrors::VtError;
 use vtproto::{
     binlogservice::update_stream_server::UpdateStreamServer, query::Target, tabletmanagerservice::tablet_manager_server,
 };
@@ -174,9 +175,28 @@ fn pages(server: &mut Server, manager: &Arc<TabletManager>, queries: &TabletServ
     });
 }
 
+/// The query service over the framed transport, to callers that gRPC would let in.
+fn framed_service(queries: TabletServer, max_message_size: usize) -> servenv::grpc::ServeProtocol {
+    let queries: Arc<dyn QueryService> = Arc::new(queries);
+    Arc::new(move |accepted| {
+        let servenv::grpc::Accepted { io, caller, stop } = accepted;
+        let authenticate: framed::Authenticate = Arc::new(move |credentials| {
+            let pair = credentials.map(|pair| (pair.username.as_str(), pair.password.as_str()));
+            caller
+                .authenticate(pair)
+                .map_err(|status| VtError::new(vterrors::code_of_status(&status), status.message()))
+        });
+        let options = framed::ServeOptions { max_message_size, authenticate, stop };
+        Box::pin(framed::serve(io, queries.clone(), options))
+    })
+}
+
 fn services(server: &mut Server, env: &Env, manager: &Arc<TabletManager>, queries: &TabletServer) {
     let limit = env.grpc_max_message_size();
-    server.grpc("grpc-queryservice", QueryServer::new(Arc::new(queries.clone())).into_service(limit));
+    let offered = server.grpc("grpc-queryservice", QueryServer::new(Arc::new(queries.clone())).into_service(limit));
+    if offered && env.flags().bool("framed_transport") {
+        server.protocol(framed::MAGIC, framed_service(queries.clone(), limit));
+    }
     let service = tablet_manager_server::TabletManagerServer::new(TabletManagerService::new(manager.clone()));
     server.grpc("grpc-tabletmanager", service.max_decoding_message_size(limit).max_encoding_message_size(limit));
     server.grpc("grpc-updatestream", UpdateStreamServer::new(UpdateStreamService));

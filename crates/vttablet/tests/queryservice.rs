@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use support::{Mysqld, Tablet, bound, caller, cell, failure, int, message, rows, text, until};
-use tabletclient::QueryService;
 use vterrors::Code;
 use vtproto::query::execute_options::{IncludedFields, TransactionIsolation, Workload};
 use vtproto::query::{self, ExecuteOptions};
@@ -39,17 +38,17 @@ async fn begin(tablet: &Tablet, options: ExecuteOptions) -> vterrors::Result<i64
         options: Some(options),
         ..Default::default()
     };
-    tablet.server.begin(request).await
+    tablet.queries.begin(request).await
 }
 
 async fn commit(tablet: &Tablet, transaction_id: i64) -> vterrors::Result<()> {
     let request = query::CommitRequest { target: tablet.target(), transaction_id, ..Default::default() };
-    tablet.server.commit(request).await
+    tablet.queries.commit(request).await
 }
 
 async fn rollback(tablet: &Tablet, transaction_id: i64) -> vterrors::Result<()> {
     let request = query::RollbackRequest { target: tablet.target(), transaction_id, ..Default::default() };
-    tablet.server.rollback(request).await
+    tablet.queries.rollback(request).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,13 +133,13 @@ async fn the_target_is_checked() {
             "invalid tablet type: REPLICA, want: MASTER or []",
         ),
     ] {
-        assert_eq!(message(tablet.server.execute(request(target)).await), text);
+        assert_eq!(message(tablet.queries.execute(request(target)).await), text);
     }
     tablet.server.set_serving_type(TabletType::Master, true, vec![TabletType::Replica]).await.expect("still serving");
     let replica = query::Target { tablet_type: TabletType::Replica.into(), ..right.clone() };
-    tablet.server.execute(request(Some(replica))).await.expect("allowed besides");
+    tablet.queries.execute(request(Some(replica))).await.expect("allowed besides");
     tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
-    let error = failure(tablet.server.execute(request(Some(right))).await);
+    let error = failure(tablet.queries.execute(request(Some(right))).await);
     assert_eq!(
         (error.code(), error.message()),
         (Code::FailedPrecondition, "operation not allowed in state NOT_SERVING")
@@ -198,7 +197,7 @@ async fn transactions() {
         query: Some(bound("insert into n values (1, 'again')", &[])),
         ..Default::default()
     };
-    let outcome = tablet.server.begin_execute(request).await;
+    let outcome = tablet.queries.begin_execute(request).await;
     assert_eq!(outcome.result.expect_err("a duplicate").code(), Code::AlreadyExists);
     rollback(&tablet, outcome.transaction_id).await.expect("rolled back");
 
@@ -242,14 +241,14 @@ async fn batches() {
         ..Default::default()
     };
     let good = ["insert into n values (1, 'a')", "select count(*) from n"];
-    let results = tablet.server.execute_batch(batch(true, &good)).await.expect("both");
+    let results = tablet.queries.execute_batch(batch(true, &good)).await.expect("both");
     assert_eq!(cell(&results[1]), "1");
     let bad = ["insert into n values (2, 'b')", "insert into n values (2, 'b')"];
-    assert_eq!(tablet.server.execute_batch(batch(true, &bad)).await.expect_err("twice").code(), Code::AlreadyExists);
+    assert_eq!(tablet.queries.execute_batch(batch(true, &bad)).await.expect_err("twice").code(), Code::AlreadyExists);
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
-    tablet.server.execute_batch(batch(false, &bad)).await.expect_err("twice");
+    tablet.queries.execute_batch(batch(false, &bad)).await.expect_err("twice");
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
-    let empty = tablet.server.execute_batch(batch(false, &[])).await.expect_err("nothing");
+    let empty = tablet.queries.execute_batch(batch(false, &[])).await.expect_err("nothing");
     assert_eq!(empty.message(), "Empty query list");
 }
 
@@ -360,7 +359,7 @@ async fn streams() {
         query: Some(bound(sql, &[])),
         ..Default::default()
     };
-    let mut stream = tablet.server.stream_execute(request("select * from n")).await.expect("a stream");
+    let mut stream = tablet.queries.stream_execute(request("select * from n")).await.expect("a stream");
     let first = stream.next().await.expect("fields").expect("fields");
     assert_eq!((first.fields.len(), first.rows.len()), (2, 0));
     let (mut count, mut messages) = (0, 0);
@@ -375,22 +374,22 @@ async fn streams() {
 
     // A consumer that leaves frees the only connection.
     let endless = "select a.id from n a, n b, n c";
-    let mut stream = tablet.server.stream_execute(request(endless)).await.expect("a stream");
+    let mut stream = tablet.queries.stream_execute(request(endless)).await.expect("a stream");
     stream.next().await.expect("fields").expect("fields");
     drop(stream);
-    let mut stream = tablet.server.stream_execute(request("select 5")).await.expect("a stream");
+    let mut stream = tablet.queries.stream_execute(request("select 5")).await.expect("a stream");
     stream.next().await.expect("fields").expect("fields");
     assert_eq!(cell(&stream.next().await.expect("a row").expect("a row")), "5");
     assert!(stream.next().await.is_none());
 
-    let error = tablet.server.stream_execute(request("update n set v = 1")).await.err().expect("refused");
+    let error = tablet.queries.stream_execute(request("update n set v = 1")).await.err().expect("refused");
     assert_eq!(error.message(), "'update n set v = 1' not allowed for streaming (CallerID: userData1)");
-    let mut stream = tablet.server.stream_execute(request("select nope from n")).await.expect("a stream");
+    let mut stream = tablet.queries.stream_execute(request("select nope from n")).await.expect("a stream");
     let error = stream.next().await.expect("an answer").expect_err("no such column");
     assert_eq!(error.code(), Code::NotFound);
 
     // Serving stops although a stream is never read to its end.
-    let mut stream = tablet.server.stream_execute(request(endless)).await.expect("a stream");
+    let mut stream = tablet.queries.stream_execute(request(endless)).await.expect("a stream");
     stream.next().await.expect("fields").expect("fields");
     let started = Instant::now();
     tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
@@ -549,7 +548,7 @@ async fn two_phase_commit() {
     tablet.execute_in(id, "insert into n values (1, 'a')").await.expect("inserted");
     let prepare =
         query::PrepareRequest { target: target.clone(), transaction_id: id, dtid: dtid.into(), ..Default::default() };
-    tablet.server.prepare(prepare).await.expect("prepared");
+    tablet.queries.prepare(prepare).await.expect("prepared");
     assert_eq!(failure(tablet.execute_in(id, "select 1").await).code(), Code::Aborted);
 
     // The tablet stops and comes back: what was prepared is still there.
@@ -558,8 +557,8 @@ async fn two_phase_commit() {
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "0");
     let commit_prepared =
         query::CommitPreparedRequest { target: target.clone(), dtid: dtid.into(), ..Default::default() };
-    tablet.server.commit_prepared(commit_prepared.clone()).await.expect("committed");
-    tablet.server.commit_prepared(commit_prepared).await.expect("twice is no error");
+    tablet.queries.commit_prepared(commit_prepared.clone()).await.expect("committed");
+    tablet.queries.commit_prepared(commit_prepared).await.expect("twice is no error");
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
     assert_eq!(cell(&tablet.execute("select count(*) from _vt.redo_state").await.expect("rows")), "0");
 
@@ -570,10 +569,10 @@ async fn two_phase_commit() {
         participants,
         ..Default::default()
     };
-    tablet.server.create_transaction(create).await.expect("created");
+    tablet.queries.create_transaction(create).await.expect("created");
     let read =
         query::ReadTransactionRequest { target: target.clone(), dtid: "commerce:0:78".into(), ..Default::default() };
-    let metadata = tablet.server.read_transaction(read.clone()).await.expect("known");
+    let metadata = tablet.queries.read_transaction(read.clone()).await.expect("known");
     assert_eq!((metadata.state(), metadata.participants.len()), (query::TransactionState::Prepare, 1));
     let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
     tablet.execute_in(id, "insert into n values (2, 'b')").await.expect("inserted");
@@ -583,16 +582,16 @@ async fn two_phase_commit() {
         dtid: "commerce:0:78".into(),
         ..Default::default()
     };
-    tablet.server.start_commit(start).await.expect("decided and committed");
-    let metadata = tablet.server.read_transaction(read.clone()).await.expect("known");
+    tablet.queries.start_commit(start).await.expect("decided and committed");
+    let metadata = tablet.queries.read_transaction(read.clone()).await.expect("known");
     assert_eq!(metadata.state(), query::TransactionState::Commit);
     let conclude = query::ConcludeTransactionRequest {
         target: target.clone(),
         dtid: "commerce:0:78".into(),
         ..Default::default()
     };
-    tablet.server.conclude_transaction(conclude).await.expect("concluded");
-    assert_eq!(tablet.server.read_transaction(read).await.expect("unknown now").dtid, "");
+    tablet.queries.conclude_transaction(conclude).await.expect("concluded");
+    assert_eq!(tablet.queries.read_transaction(read).await.expect("unknown now").dtid, "");
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
 }
 
@@ -600,7 +599,7 @@ async fn two_phase_commit() {
 async fn two_phase_commit_has_to_be_enabled() {
     let tablet = tablet!("qs_no2pc");
     let request = query::PrepareRequest { target: tablet.target(), dtid: "a:0:1".into(), ..Default::default() };
-    let error = tablet.server.prepare(request).await.expect_err("refused");
+    let error = tablet.queries.prepare(request).await.expect_err("refused");
     assert_eq!((error.code(), error.message()), (Code::InvalidArgument, "2pc is not enabled"));
 }
 

@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use axum::http::{Extensions, HeaderMap};
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Status};
 
-use super::subject;
 use crate::Error;
 
 /// One entry of `-grpc_auth_static_password_file`.
@@ -43,7 +42,12 @@ impl StaticAuth {
     #[allow(clippy::result_large_err)]
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Status> {
         let get = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let (Some(username), Some(password)) = (get("username"), get("password")) else {
+        self.check_credentials(get("username").zip(get("password")))
+    }
+
+    #[allow(clippy::result_large_err)]
+    pub(super) fn check_credentials(&self, credentials: Option<(&str, &str)>) -> Result<(), Status> {
+        let Some((username, password)) = credentials else {
             return Err(Status::unauthenticated("username and password must be provided"));
         };
         let known = self.0.iter().any(|entry| {
@@ -82,8 +86,8 @@ impl MtlsAuth {
 
     // The status is the answer; it is made once per refused call.
     #[allow(clippy::result_large_err)]
-    pub(super) fn check(&self, extensions: &Extensions) -> Result<(), Status> {
-        let Some(subjects) = subject::peer_subjects(extensions) else {
+    pub(super) fn check_subjects(&self, subjects: Option<&[String]>) -> Result<(), Status> {
+        let Some(subjects) = subjects else {
             return Err(Status::unauthenticated("not connected via TLS"));
         };
         if subjects.iter().any(|subject| self.0.iter().any(|text| subject.contains(text))) {

@@ -3,11 +3,14 @@
 //! Owns: TLS, proof of identity (`-grpc_auth_mode` static or mtls), message sizes, keepalive, windows, and
 //! which services `-service_map` opens. Services themselves belong to the programs.
 
+mod accept;
 mod auth;
 mod client;
 mod server;
 mod subject;
 
+pub(crate) use accept::Protocol;
+pub use accept::{Accepted, Caller, Io, Magic, ServeProtocol};
 pub use auth::ClientAuth;
 pub use client::{ClientOptions, Tls};
 pub(crate) use server::{ServerSettings, serve, serve_socket};

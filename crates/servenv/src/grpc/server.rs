@@ -1,25 +1,29 @@
 //! The server of `-grpc_port` and `-socket_file`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
+use super::accept::{Acceptor, Handshake, Plain, Protocol};
 use super::auth::{MtlsAuth, StaticAuth};
-use super::{CONNECTION_WINDOW, STREAM_WINDOW, read, window};
+use super::{CONNECTION_WINDOW, STREAM_WINDOW, read, subject, window};
 use crate::{Error, Parsed};
 
 /// What the flags say about the server; files are read before a port is bound.
 #[derive(Clone)]
 pub(crate) struct ServerSettings {
-    tls: Option<ServerTlsConfig>,
+    tls: Option<TlsAcceptor>,
     auth: Option<Auth>,
     max_connection_age: Option<Duration>,
     max_connection_age_grace: Option<Duration>,
@@ -29,7 +33,7 @@ pub(crate) struct ServerSettings {
 
 /// How callers prove who they are.
 #[derive(Clone)]
-enum Auth {
+pub(super) enum Auth {
     Static(StaticAuth),
     Mtls(MtlsAuth),
 }
@@ -58,25 +62,48 @@ impl ServerSettings {
     }
 }
 
-fn tls(flags: &Parsed) -> Result<Option<ServerTlsConfig>, Error> {
+fn tls(flags: &Parsed) -> Result<Option<TlsAcceptor>, Error> {
     let (cert, key, ca) = (flags.str("grpc_cert"), flags.str("grpc_key"), flags.str("grpc_ca"));
     if cert.is_empty() || key.is_empty() {
         return Ok(None);
     }
-    let identity = Identity::from_pem(read("grpc_cert", cert)?, read("grpc_key", key)?);
-    let mut config = ServerTlsConfig::new().identity(identity);
-    if !ca.is_empty() {
+    let invalid = |flag: &str, problem: String| Error::Flag { flag: flag.into(), problem };
+    let certificates = |flag: &str, path: &str| {
+        rustls_pemfile::certs(&mut &read(flag, path)?[..])
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| invalid(flag, format!("{path}: {error}")))
+    };
+    let private = rustls_pemfile::private_key(&mut &read("grpc_key", key)?[..])
+        .map_err(|error| invalid("grpc_key", format!("{key}: {error}")))?
+        .ok_or_else(|| invalid("grpc_key", format!("{key}: no private key in it")))?;
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Tls(error.to_string()))?;
+    let builder = if ca.is_empty() {
+        builder.with_no_client_auth()
+    } else {
         // Clients then have to show a certificate of this authority.
-        config = config.client_ca_root(Certificate::from_pem(read("grpc_ca", ca)?));
-    }
-    Ok(Some(config))
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates("grpc_ca", ca)? {
+            roots.add(certificate).map_err(|error| invalid("grpc_ca", format!("{ca}: {error}")))?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        builder.with_client_cert_verifier(verifier.map_err(|error| invalid("grpc_ca", format!("{ca}: {error}")))?)
+    };
+    let mut config = builder
+        .with_single_cert(certificates("grpc_cert", cert)?, private)
+        .map_err(|error| invalid("grpc_cert", format!("{cert}: {error}")))?;
+    // Clients of gRPC insist on it; one that offers nothing gets in as well.
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
 /// Refuses calls without valid credentials.
 async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) -> Response {
     let outcome = match &auth {
         Auth::Static(auth) => auth.check(request.headers()),
-        Auth::Mtls(auth) => auth.check(request.extensions()),
+        Auth::Mtls(auth) => auth.check_subjects(subject::peer_subjects(request.extensions()).as_deref()),
     };
     match outcome {
         Ok(()) => next.run(request).await,
@@ -89,15 +116,53 @@ async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) ->
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: Routes,
+    protocols: Vec<Protocol>,
     settings: ServerSettings,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let mut builder = builder(&settings);
-    if let Some(tls) = settings.tls {
-        builder = builder.tls_config(tls).map_err(|error| Error::Tls(super::client::chain(&error)))?;
+    // Dropped with this future: the connections of other protocols then end too.
+    let tasks = AbortAll::default();
+    let acceptor = Acceptor {
+        auth: settings.auth.clone(),
+        protocols,
+        max_connection_age: settings.max_connection_age,
+        max_connection_age_grace: settings.max_connection_age_grace,
+        stop: stop.clone(),
+        tasks: tasks.tracker.clone(),
+        abort: tasks.abort.clone(),
+    };
+    let outcome = match settings.tls.clone() {
+        Some(tls) => serve_accepted(acceptor, listener, tls, routes, settings, stop).await,
+        None => serve_accepted(acceptor, listener, Plain, routes, settings, stop).await,
+    };
+    tasks.tracker.close();
+    tasks.tracker.wait().await;
+    outcome
+}
+
+/// The tasks of connections, which end when this is dropped.
+#[derive(Default)]
+struct AbortAll {
+    tracker: TaskTracker,
+    abort: CancellationToken,
+}
+
+impl Drop for AbortAll {
+    fn drop(&mut self) {
+        self.abort.cancel();
     }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
-    builder
+}
+
+async fn serve_accepted<H: Handshake>(
+    acceptor: Acceptor,
+    listener: TcpListener,
+    handshake: H,
+    routes: Routes,
+    settings: ServerSettings,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let incoming = ReceiverStream::new(acceptor.grpc_connections(listener, handshake));
+    builder(&settings)
         .add_routes(guarded(routes, settings.auth))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
@@ -139,6 +204,3 @@ fn guarded(routes: Routes, auth: Option<Auth>) -> Routes {
     }
     .prepare()
 }
-
-/// Go's default for accepted connections.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(15);

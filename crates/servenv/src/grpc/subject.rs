@@ -9,7 +9,12 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 /// Subjects of the certificates that the caller showed, its own first; `None` without TLS.
 pub(super) fn peer_subjects(extensions: &Extensions) -> Option<Vec<String>> {
     let certificates = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?.peer_certs().unwrap_or_default();
-    Some(certificates.iter().map(|certificate| subject(certificate).map_or_else(String::new, |s| s.text())).collect())
+    Some(certificates.iter().map(|certificate| text(certificate)).collect())
+}
+
+/// The subject of a certificate; empty when it is not understood.
+pub(super) fn text(certificate: &[u8]) -> String {
+    subject(certificate).map_or_else(String::new, |subject| subject.text())
 }
 
 /// The common name in the certificate of the caller of a request, if it showed one.

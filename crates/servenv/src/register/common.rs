@@ -197,6 +197,17 @@ pub(super) const GROUPS: &[Group] = &[
         rows: &[("vtctld_addr", Str, "", "address of a vtctld, for links on the status page")],
     },
     Group {
+        letters: "GT",
+        used_by: "GT",
+        heading: "Transport between vtgate and vttablet",
+        rows: &[(
+            "framed_transport",
+            Bool,
+            "true",
+            "carry queries over the framed transport where the other end speaks it too, else over gRPC (a flag of this implementation)",
+        )],
+    },
+    Group {
         letters: "GXO",
         used_by: "GXO",
         heading: "Discovery",

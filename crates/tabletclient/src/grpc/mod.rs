@@ -17,9 +17,9 @@ use vtproto::topodata::Tablet;
 use crate::QueryService;
 
 /// What an error text holds when the request has certainly not reached the tablet.
-const NEVER_SENT: &str = "all SubConns are in TransientFailure, latest connection error:";
+pub(crate) const NEVER_SENT: &str = "all SubConns are in TransientFailure, latest connection error:";
 /// What an error text holds when the connection broke with the request on its way.
-const CLOSING: &str = "transport is closing";
+pub(crate) const CLOSING: &str = "transport is closing";
 
 /// Certificates for connections to tablets: the `-tablet_grpc_{ca,cert,key,server_name}` flags.
 #[derive(Debug, Clone, Default)]
@@ -171,9 +171,6 @@ pub fn dial(tablet: &Tablet, options: &DialOptions) -> Result<Arc<dyn QueryServi
 /// The error of a call as vtgate reports it: `vttablet: rpc error: code = C desc = TEXT`. A failure
 /// of the connection becomes UNAVAILABLE; [`never_sent`] tells whether the tablet saw the request.
 pub fn tablet_error(status: &tonic::Status) -> VtError {
-    let local = |code: Code, text: String| {
-        VtError::new(code, format!("vttablet: rpc error: code = {} desc = {text}", go_code_name(code)))
-    };
     // A status that came from the tablet has no source; one made by our own transport has.
     let mut source = std::error::Error::source(status);
     if source.is_none() {
@@ -181,21 +178,26 @@ pub fn tablet_error(status: &tonic::Status) -> VtError {
     }
     while let Some(error) = source {
         if error.is::<tonic::ConnectError>() {
-            return local(Code::Unavailable, format!("{NEVER_SENT} {}", innermost(error)));
+            return local_error(Code::Unavailable, &format!("{NEVER_SENT} {}", innermost(error)));
         }
         if error.is::<tonic::TimeoutExpired>() {
-            return local(Code::DeadlineExceeded, "context deadline exceeded".into());
+            return local_error(Code::DeadlineExceeded, "context deadline exceeded");
         }
         source = error.source();
     }
     match status.code() {
         // Messages over the size limit and undecodable ones are also found on our side.
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
-            local(Code::ResourceExhausted, status.message().into())
+            local_error(Code::ResourceExhausted, status.message())
         }
         tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => VtError::from_tablet_status(status),
-        _ => local(Code::Unavailable, CLOSING.into()),
+        _ => local_error(Code::Unavailable, CLOSING),
     }
+}
+
+/// An error as a client of a tablet words it, whoever found it.
+pub(crate) fn local_error(code: Code, text: &str) -> VtError {
+    VtError::new(code, format!("vttablet: rpc error: code = {} desc = {text}", go_code_name(code)))
 }
 
 /// Whether a call failed before the tablet could have acted on it, so that even a write may be

@@ -13,8 +13,13 @@ use std::{
 };
 
 use futures::StreamExt;
-use tabletclient::{BeginOutcome, HealthStream, QueryService, ResultStream};
-use tokio::sync::watch;
+use tabletclient::{
+    BeginOutcome, HealthStream, QueryService, ResultStream,
+    framed::{self, ServeOptions},
+    grpc::{self, DialOptions, QueryServer},
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
 use vterrors::{Code, Result, VtError};
 use vtproto::{
     query::{self, Field, QueryResult, RealtimeStats, Row, StreamHealthResponse, Target},
@@ -29,6 +34,9 @@ pub struct FakeTablet {
     /// While true, executing calls never end.
     pub stuck: watch::Sender<bool>,
     pub calls: AtomicUsize,
+    /// Rows that a stream goes on with, of 1000 bytes each, and how many of them were taken.
+    pub endless: AtomicUsize,
+    pub taken: Arc<AtomicUsize>,
     pub transactions: AtomicI64,
     /// Calls that were dropped before they ended.
     pub dropped: Arc<AtomicUsize>,
@@ -52,6 +60,8 @@ impl FakeTablet {
             errors: Mutex::default(),
             stuck: watch::channel(false).0,
             calls: AtomicUsize::new(0),
+            endless: AtomicUsize::new(0),
+            taken: Arc::default(),
             transactions: AtomicI64::new(0),
             dropped: Arc::default(),
             name: name.into(),
@@ -135,14 +145,90 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
+/// How a test reaches the tablet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Grpc,
+    Framed,
+}
+
+/// A server of one tablet on a port of its own. Dropping it ends the server and its connections.
+pub struct Served {
+    pub tablet: Tablet,
+    pub stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub async fn listen() -> (TcpListener, Tablet) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("address").port();
+    (listener, at_port(port))
+}
+
+/// A tablet at 127.0.0.1.
+pub fn at_port(port: u16) -> Tablet {
+    Tablet {
+        hostname: "127.0.0.1".into(),
+        port_map: [("grpc".to_string(), i32::from(port))].into(),
+        ..tablet("zone1", 100, TabletType::Master)
+    }
+}
+
+impl Transport {
+    pub const ALL: [Self; 2] = [Self::Grpc, Self::Framed];
+
+    /// Serves `fake` over this transport only; messages up to 1 MiB.
+    pub async fn serve(self, fake: Arc<FakeTablet>) -> Served {
+        let (listener, tablet) = listen().await;
+        let stop = CancellationToken::new();
+        let task = match self {
+            Self::Grpc => tokio::spawn(serve_grpc(listener, fake, stop.clone())),
+            Self::Framed => tokio::spawn(serve_framed(listener, fake, allow_all(stop.clone()))),
+        };
+        Served { tablet, stop, task }
+    }
+
+    pub fn dial(self, tablet: &Tablet, options: &DialOptions) -> Result<Arc<dyn QueryService>> {
+        match self {
+            Self::Grpc => grpc::dial(tablet, options),
+            Self::Framed => framed::dial_only(tablet, options),
+        }
+    }
+}
+
+pub async fn serve_grpc(listener: TcpListener, fake: Arc<FakeTablet>, stop: CancellationToken) {
+    let server = tonic::transport::Server::builder().add_service(QueryServer::new(fake).into_service(1 << 20));
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.expect("served");
+}
+
+pub fn allow_all(stop: CancellationToken) -> ServeOptions {
+    ServeOptions { max_message_size: 1 << 20, authenticate: Arc::new(|_| Ok(())), stop }
+}
+
+pub async fn serve_framed(listener: TcpListener, fake: Arc<FakeTablet>, options: ServeOptions) {
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((io, _)) = listener.accept().await {
+        connections.spawn(framed::serve(io, fake.clone(), options.clone()));
+    }
+}
+
 fn not_faked<T>() -> Result<T> {
     Err(VtError::new(Code::Unimplemented, "not faked"))
 }
 
 #[async_trait::async_trait]
 impl QueryService for FakeTablet {
-    async fn execute(&self, _: query::ExecuteRequest) -> Result<QueryResult> {
-        self.answer().await
+    /// With a statement, answers with its text.
+    async fn execute(&self, request: query::ExecuteRequest) -> Result<QueryResult> {
+        let result = self.answer().await?;
+        Ok(request.query.map_or(result, |query| one_row(&query.sql)))
     }
     async fn execute_batch(&self, request: query::ExecuteBatchRequest) -> Result<Vec<QueryResult>> {
         let result = self.answer().await?;
@@ -152,7 +238,14 @@ impl QueryService for FakeTablet {
         let result = self.answer().await?;
         let fields = QueryResult { fields: result.fields, ..Default::default() };
         let row = QueryResult { rows: result.rows, ..Default::default() };
-        Ok(futures::stream::iter([Ok(fields), Ok(row.clone()), Ok(row)]).boxed())
+        let (more, taken) = (self.endless.load(Ordering::SeqCst), self.taken.clone());
+        let guard = OnDrop(self.dropped.clone(), more > 0);
+        let more = futures::stream::iter(0..more).map(move |_| {
+            let _guard = &guard;
+            taken.fetch_add(1, Ordering::SeqCst);
+            Ok(one_row(&"x".repeat(1000)))
+        });
+        Ok(futures::stream::iter([Ok(fields), Ok(row.clone()), Ok(row)]).chain(more).boxed())
     }
     async fn begin(&self, _: query::BeginRequest) -> Result<i64> {
         self.answer().await?;

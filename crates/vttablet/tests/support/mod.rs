@@ -1,5 +1,7 @@
 //! A real MariaDB in a directory of its own, and a query service over it.
 
+mod via;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -124,6 +126,8 @@ fn spawn(dir: &std::path::Path) -> Child {
 /// A query service over a database of its own.
 pub struct Tablet {
     pub server: TabletServer,
+    /// What a caller has of it: itself, or a client of it over the transport that this test program is for.
+    pub queries: Arc<dyn QueryService>,
     pub registry: Registry,
     pub db: String,
     pub mysqld: Arc<Mysqld>,
@@ -148,7 +152,8 @@ impl Tablet {
         let server = TabletServer::new(config, target, &registry).expect("a service");
         let changed = server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving");
         assert!(changed);
-        Self { server, registry, db: db.into(), mysqld }
+        let queries = via::reach(&server).await;
+        Self { server, queries, registry, db: db.into(), mysqld }
     }
 
     /// Runs statements in the database, past the query service, and tells it of the new schema.
@@ -179,7 +184,7 @@ impl Tablet {
         vars: &[(&str, BindVariable)],
         options: ExecuteOptions,
     ) -> Result<QueryResult> {
-        self.server
+        self.queries
             .execute(ExecuteRequest {
                 immediate_caller_id: caller("userData1"),
                 target: self.target(),

@@ -1,0 +1,489 @@
+//! A client's end of one connection: calls under way and their answers.
+//!
+//! Owns: request ids, who waits for which, the credit of streams. Does not own: when to connect (`pool.rs`). Invariants: a
+//! call that nobody waits for any more is cancelled at the server; when the connection ends, every waiting call is told so.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use prost::Message;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::task::AbortOnDropHandle;
+use vterrors::{Code, Result, VtError};
+use vtproto::vtrpc::RpcError;
+
+use super::{
+    codec::{Assembler, Frame, Kind},
+    drive::{Ended, Peer, drive},
+    method::Method,
+    outbox::Outbox,
+};
+use crate::grpc;
+
+/// Settings of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    /// Longest message, either way.
+    pub max_message_size: usize,
+    /// Bytes of a stream held unread; the server has been told.
+    pub stream_window: usize,
+    pub keepalive_time: Duration,
+    pub keepalive_timeout: Duration,
+}
+
+/// One connection to a tablet. Dropping it ends it, and the calls on it.
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+struct Shared {
+    settings: Settings,
+    outbox: Outbox,
+    calls: Mutex<Calls>,
+    /// Calls that wait, for those who only want to know how many.
+    waiting: AtomicUsize,
+    /// New calls are welcome: neither ended nor asked to go away.
+    open: AtomicBool,
+    /// Frames taken in so far.
+    received: AtomicU64,
+    /// Told once, at the end.
+    peer_gone: tokio::sync::Notify,
+}
+
+#[derive(Default)]
+struct Calls {
+    last_id: u64,
+    waiting: HashMap<u64, Waiting>,
+    ended: bool,
+}
+
+enum Waiting {
+    Unary(oneshot::Sender<Result<Bytes>>),
+    /// The first item stands for the beginning and is empty.
+    Stream {
+        items: mpsc::UnboundedSender<Result<Bytes>>,
+        unread: Arc<AtomicUsize>,
+    },
+}
+
+impl Waiting {
+    fn fail(self, error: VtError) {
+        // Nobody listens when the call was dropped at this moment.
+        match self {
+            Self::Unary(sender) => drop(sender.send(Err(error))),
+            Self::Stream { items, .. } => drop(items.send(Err(error))),
+        }
+    }
+}
+
+/// The failure of a call whose connection broke.
+fn closing() -> VtError {
+    grpc::local_error(Code::Unavailable, grpc::CLOSING)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        // Every section leaves the table whole.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self, call: Waiting) -> Option<u64> {
+        let mut calls = self.lock();
+        if calls.ended {
+            return None;
+        }
+        calls.last_id += 1;
+        let id = calls.last_id;
+        calls.waiting.insert(id, call);
+        self.waiting.store(calls.waiting.len(), Ordering::Relaxed);
+        Some(id)
+    }
+
+    fn remove(&self, id: u64) -> Option<Waiting> {
+        let mut calls = self.lock();
+        let call = calls.waiting.remove(&id);
+        self.waiting.store(calls.waiting.len(), Ordering::Relaxed);
+        call
+    }
+
+    /// Nobody waits for the call any more: tells the server, unless it has ended or never left.
+    fn cancel(&self, id: u64) {
+        if self.remove(id).is_some() && self.outbox.withdraw(id) {
+            self.outbox.frame(Kind::Cancel, id, &[]);
+        }
+        self.leave_when_idle();
+    }
+
+    /// A connection that was asked to go away ends with its last call.
+    fn leave_when_idle(&self) {
+        if !self.open.load(Ordering::Relaxed) && self.waiting.load(Ordering::Relaxed) == 0 {
+            self.outbox.close();
+        }
+    }
+
+    fn end(&self) {
+        self.open.store(false, Ordering::Relaxed);
+        self.outbox.abandon();
+        let waiting = {
+            let mut calls = self.lock();
+            calls.ended = true;
+            std::mem::take(&mut calls.waiting)
+        };
+        for call in waiting.into_values() {
+            call.fail(closing());
+        }
+        self.peer_gone.notify_waiters();
+    }
+}
+
+impl Connection {
+    /// Over a stream on which both ends have greeted each other; `input` is what the server has sent since.
+    pub fn new<S>(mut io: S, input: BytesMut, settings: Settings, address: Arc<str>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shared = Arc::new(Shared {
+            settings,
+            outbox: Outbox::default(),
+            calls: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            open: AtomicBool::new(true),
+            received: AtomicU64::new(0),
+            peer_gone: tokio::sync::Notify::new(),
+        });
+        let (driven, watched) = (shared.clone(), shared.clone());
+        let drive = async move {
+            // Also when the task is aborted: nobody waits for ever.
+            let guard = EndOnDrop(driven);
+            let limit = guard.0.settings.max_message_size;
+            let mut peer = Answers { shared: &guard.0, assembler: Assembler::new(limit, usize::MAX) };
+            match drive(&mut io, input, &guard.0.outbox, &mut peer).await {
+                Ended::Closed => tracing::debug!("framed connection to {address} ended"),
+                ended => tracing::warn!("framed connection to {address} broke: {ended}"),
+            }
+        };
+        let tasks = [tokio::spawn(drive), tokio::spawn(async move { watched.keep_alive().await })];
+        Self { shared, _tasks: tasks.map(AbortOnDropHandle::new) }
+    }
+
+    /// Whether new calls may go here.
+    pub fn is_open(&self) -> bool {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Calls under way.
+    pub fn load(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Calls and waits for the answer. `None` when the connection had ended before: nothing was sent.
+    pub async fn unary<Q, A>(&self, method: Method, request: &Q, timeout: Option<Duration>) -> Option<Result<A>>
+    where
+        Q: Message,
+        A: Message + Default,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let call = match self.start(method, request, timeout, Waiting::Unary(sender)).await? {
+            Ok(call) => call,
+            Err(error) => return Some(Err(error)),
+        };
+        let answer = match timeout {
+            None => receiver.await,
+            Some(timeout) => match tokio::time::timeout(timeout, receiver).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    return Some(Err(grpc::local_error(Code::DeadlineExceeded, "context deadline exceeded")));
+                }
+            },
+        };
+        call.answered();
+        Some(match answer {
+            Ok(Ok(bytes)) => decode(bytes),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(closing()),
+        })
+    }
+
+    /// Begins a stream. `None` when the connection had ended before.
+    pub async fn stream<Q: Message>(self: &Arc<Self>, method: Method, request: &Q) -> Option<Result<Items>> {
+        let (items, receiver) = mpsc::unbounded_channel();
+        let unread = Arc::new(AtomicUsize::new(0));
+        let call = Waiting::Stream { items, unread: unread.clone() };
+        let call = match self.start(method, request, None, call).await? {
+            Ok(call) => call,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut items = Items { items: receiver, unread, unreturned: 0, call, _connection: self.clone() };
+        // What fails before the first message fails here, as it does over gRPC.
+        match std::future::poll_fn(|cx| Pin::new(&mut items).poll_next(cx)).await {
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(_)) | None => Some(Ok(items)),
+        }
+    }
+
+    async fn start<Q: Message>(
+        &self,
+        method: Method,
+        request: &Q,
+        timeout: Option<Duration>,
+        call: Waiting,
+    ) -> Option<Result<Call>> {
+        let limit = self.shared.settings.max_message_size;
+        let found = request.encoded_len();
+        if found > limit {
+            let text =
+                format!("Error, encoded message length too large: found {found} bytes, the limit is: {limit} bytes");
+            return Some(Err(grpc::local_error(Code::ResourceExhausted, &text)));
+        }
+        self.shared.outbox.room().await;
+        let id = self.shared.register(call)?;
+        let call = Call { shared: self.shared.clone(), id, answered: false };
+        let mut prefix = [method as u8, 0, 0, 0, 0];
+        // 0 is no deadline; one of more than 49 days is none that matters.
+        let millis = timeout.map_or(0, |timeout| u32::try_from(timeout.as_millis().max(1)).unwrap_or(0));
+        prefix[1..].copy_from_slice(&millis.to_le_bytes());
+        if !self.shared.outbox.message(Kind::Request, id, &prefix, request) {
+            call.answered();
+            self.shared.remove(id);
+            return None;
+        }
+        Some(Ok(call))
+    }
+}
+
+fn decode<A: Message + Default>(bytes: Bytes) -> Result<A> {
+    A::decode(bytes).map_err(|error| grpc::local_error(Code::Internal, &error.to_string()))
+}
+
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A call under way. Dropping it before the answer cancels it.
+struct Call {
+    shared: Arc<Shared>,
+    id: u64,
+    answered: bool,
+}
+
+impl Call {
+    fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.shared.cancel(self.id);
+        }
+    }
+}
+
+/// The messages of a stream. Dropping it cancels it.
+pub(super) struct Items {
+    items: mpsc::UnboundedReceiver<Result<Bytes>>,
+    unread: Arc<AtomicUsize>,
+    /// Bytes read whose credit the server does not have yet.
+    unreturned: usize,
+    call: Call,
+    _connection: Arc<Connection>,
+}
+
+impl Items {
+    /// Messages of one type.
+    pub fn of<A: Message + Default + 'static>(self) -> impl Stream<Item = Result<A>> {
+        use futures::TryStreamExt;
+        self.and_then(|bytes| std::future::ready(decode(bytes)))
+    }
+}
+
+impl Stream for Items {
+    type Item = Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        let this = self.get_mut();
+        let item = ready!(this.items.poll_recv(cx));
+        match &item {
+            Some(Ok(bytes)) => {
+                this.unread.fetch_sub(bytes.len(), Ordering::Relaxed);
+                this.unreturned += bytes.len();
+                let shared = &this.call.shared;
+                if this.unreturned >= shared.settings.stream_window / 2 {
+                    let credit = u32::try_from(this.unreturned).unwrap_or(u32::MAX);
+                    shared.outbox.frame(Kind::Credit, this.call.id, &credit.to_le_bytes());
+                    this.unreturned = 0;
+                }
+            }
+            // The end, or the error that is one.
+            _ => this.call.answered = true,
+        }
+        Poll::Ready(item)
+    }
+}
+
+/// Hands answers to those who wait.
+struct Answers<'a> {
+    shared: &'a Shared,
+    assembler: Assembler,
+}
+
+impl Answers<'_> {
+    fn whole(&mut self, frame: &mut Frame) -> Result<Option<Bytes>, VtError> {
+        self.assembler.add(frame).map_err(|too_large| {
+            let text = format!(
+                "Error, decoded message length too large: found {} bytes, the limit is: {} bytes",
+                too_large.found, too_large.limit
+            );
+            grpc::local_error(Code::ResourceExhausted, &text)
+        })
+    }
+
+    /// Gives up a call on our own account.
+    fn give_up(&self, id: u64, error: VtError) {
+        if let Some(call) = self.shared.remove(id) {
+            self.shared.outbox.frame(Kind::Cancel, id, &[]);
+            call.fail(error);
+        }
+    }
+
+    /// Whether somebody waits for the call of a frame. What has come of a cancelled one is dropped.
+    fn wanted(&mut self, frame: &Frame) -> bool {
+        // A whole message finds out when it is handed over.
+        let whole = !frame.more && self.assembler.is_empty();
+        if whole || self.shared.lock().waiting.contains_key(&frame.id) {
+            return true;
+        }
+        self.assembler.forget(frame.id);
+        false
+    }
+
+    fn response(&mut self, mut frame: Frame) -> Result<(), Ended> {
+        if !self.wanted(&frame) {
+            return Ok(());
+        }
+        match self.whole(&mut frame) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => match self.shared.remove(frame.id) {
+                Some(Waiting::Unary(sender)) => drop(sender.send(Ok(bytes))),
+                Some(Waiting::Stream { .. }) => return Err(Ended::Protocol("a response to a stream".into())),
+                None => {}
+            },
+            Err(error) => self.give_up(frame.id, error),
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, mut frame: Frame) -> Result<(), Ended> {
+        if !self.wanted(&frame) {
+            return Ok(());
+        }
+        match self.whole(&mut frame) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => match self.shared.lock().waiting.get(&frame.id) {
+                Some(Waiting::Stream { items, unread }) => {
+                    if unread.fetch_add(bytes.len(), Ordering::Relaxed) >= self.shared.settings.stream_window {
+                        return Err(Ended::Protocol("more of a stream than was asked for".into()));
+                    }
+                    drop(items.send(Ok(bytes)));
+                }
+                Some(Waiting::Unary(_)) => {
+                    return Err(Ended::Protocol("a stream in answer to a unary call".into()));
+                }
+                None => {}
+            },
+            Err(error) => self.give_up(frame.id, error),
+        }
+        Ok(())
+    }
+}
+
+impl Peer for Answers<'_> {
+    fn frame(&mut self, frame: Frame) -> Result<(), Ended> {
+        self.shared.received.fetch_add(1, Ordering::Relaxed);
+        match frame.kind {
+            Kind::Response => self.response(frame)?,
+            Kind::Item => return self.item(frame),
+            Kind::Begun => {
+                if let Some(Waiting::Stream { items, .. }) = self.shared.lock().waiting.get(&frame.id) {
+                    drop(items.send(Ok(Bytes::new())));
+                }
+            }
+            Kind::End => drop(self.shared.remove(frame.id)),
+            Kind::Error => {
+                self.assembler.forget(frame.id);
+                let error = RpcError::decode(frame.payload).map_err(|e| Ended::Protocol(e.to_string()))?;
+                let error = VtError::from_rpc_error(Some(&error))
+                    .ok_or_else(|| Ended::Protocol("an error without a code".into()))?;
+                if let Some(call) = self.shared.remove(frame.id) {
+                    call.fail(grpc::local_error(error.code(), error.message()));
+                }
+            }
+            Kind::GoAway => self.shared.open.store(false, Ordering::Relaxed),
+            Kind::Pong => {}
+            kind => return Err(Ended::Protocol(format!("{kind:?} from a server"))),
+        }
+        self.shared.leave_when_idle();
+        Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) > 1
+    }
+}
+
+impl Shared {
+    /// Asks a silent server whether it is there, and ends the connection when it does not say so.
+    async fn keep_alive(&self) {
+        let Settings { keepalive_time, keepalive_timeout, .. } = self.settings;
+        let mut ticks = tokio::time::interval_at(Instant::now() + keepalive_time, keepalive_time);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = 0;
+        loop {
+            let gone = self.peer_gone.notified();
+            if self.lock().ended {
+                return;
+            }
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = gone => return,
+            }
+            let received = self.received.load(Ordering::Relaxed);
+            if received != seen {
+                seen = received;
+                continue;
+            }
+            self.outbox.frame(Kind::Ping, 0, &[]);
+            tokio::time::sleep(keepalive_timeout).await;
+            let received = self.received.load(Ordering::Relaxed);
+            if received == seen && !self.lock().ended {
+                tracing::warn!(
+                    "a framed connection is silent for {:?}: giving it up",
+                    keepalive_time + keepalive_timeout
+                );
+                self.end();
+                return;
+            }
+            seen = received;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What waits to be written on a connection.
+//!
+//! Owns: the queue between the tasks that send and the one that writes. Small frames lie one behind the other in one buffer,
+//! which the writer takes whole: one write carries whatever all callers have queued. Messages longer than a frame are cut, and
+//! take turns with each other and with the small ones. Invariants: frames of one call leave in the order they were put in;
+//! senders that wait in [`Outbox::room`] first keep the queue at about [`LIMIT`].
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Waker,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use tokio::sync::Notify;
+
+use super::codec::{HEAD, Kind, MAX_PAYLOAD, put_head};
+
+/// Bytes queued above which senders wait.
+const LIMIT: usize = 8 << 20;
+/// The write buffer goes back to this size when it has been larger.
+const KEPT: usize = 128 * 1024;
+
+/// The queue of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    /// Bytes queued, for those who only want to know whether there is room.
+    queued: AtomicUsize,
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    small: BytesMut,
+    /// At least two frames each, or frames behind such of the same call.
+    large: VecDeque<Large>,
+    /// The writer, while it waits for something to write.
+    writer: Option<Waker>,
+    /// Nothing is taken in any more.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Large {
+    id: u64,
+    /// Kind and what is left of each message.
+    messages: VecDeque<(Kind, Bytes)>,
+    /// Whether a frame of it has left.
+    begun: bool,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Every section is a few steps without a panic between.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the queue is short enough for another message.
+    pub async fn room(&self) {
+        while self.queued.load(Ordering::Relaxed) >= LIMIT {
+            let free = self.room.notified();
+            if self.queued.load(Ordering::Relaxed) < LIMIT {
+                return;
+            }
+            free.await;
+        }
+    }
+
+    /// Queues a message of a call behind a fixed prefix. False when the connection has ended.
+    pub fn message(&self, kind: Kind, id: u64, prefix: &[u8], message: &impl Message) -> bool {
+        let length = prefix.len() + message.encoded_len();
+        if length > MAX_PAYLOAD {
+            // Encoded without the lock: that takes long.
+            let mut bytes = BytesMut::with_capacity(length);
+            bytes.put_slice(prefix);
+            encode(message, &mut bytes);
+            return self.put_large(id, kind, bytes.freeze());
+        }
+        self.put(kind, id, length, |out| {
+            out.put_slice(prefix);
+            encode(message, out);
+        })
+    }
+
+    /// Queues a frame that is not longer than a frame may be.
+    pub fn frame(&self, kind: Kind, id: u64, payload: &[u8]) -> bool {
+        self.put(kind, id, payload.len(), |out| out.put_slice(payload))
+    }
+
+    fn put(&self, kind: Kind, id: u64, length: usize, write: impl FnOnce(&mut BytesMut)) -> bool {
+        let mut queue = self.lock();
+        if queue.closed {
+            return false;
+        }
+        if let Some(large) = queue.large.iter_mut().find(|large| large.id == id) {
+            let mut bytes = BytesMut::with_capacity(length);
+            write(&mut bytes);
+            large.messages.push_back((kind, bytes.freeze()));
+            self.queued.fetch_add(length, Ordering::Relaxed);
+        } else {
+            queue.small.reserve(HEAD + length);
+            put_head(&mut queue.small, kind, false, id, length);
+            write(&mut queue.small);
+            self.queued.fetch_add(HEAD + length, Ordering::Relaxed);
+        }
+        wake(queue)
+    }
+
+    fn put_large(&self, id: u64, kind: Kind, bytes: Bytes) -> bool {
+        let mut queue = self.lock();
+        if queue.closed {
+            return false;
+        }
+        self.queued.fetch_add(bytes.len(), Ordering::Relaxed);
+        match queue.large.iter_mut().find(|large| large.id == id) {
+            Some(large) => large.messages.push_back((kind, bytes)),
+            None => queue.large.push_back(Large { id, messages: [(kind, bytes)].into(), begun: false }),
+        }
+        wake(queue)
+    }
+
+    /// Drops what is queued of a call in several frames. Whether the other side may know of the call.
+    pub fn withdraw(&self, id: u64) -> bool {
+        let mut queue = self.lock();
+        let Some(at) = queue.large.iter().position(|large| large.id == id) else { return true };
+        let begun = queue.large[at].begun;
+        let bytes = queue.large.remove(at).map_or(0, |large| large.messages.iter().map(|(_, bytes)| bytes.len()).sum());
+        drop(queue);
+        self.written(bytes);
+        begun
+    }
+
+    /// Takes nothing in from here on. What is queued is still written.
+    pub fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        wake(queue);
+    }
+
+    /// Drops what is queued, and with it the connection. Lets go whoever waits for room.
+    pub fn abandon(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.small = BytesMut::new();
+        queue.large.clear();
+        wake(queue);
+        self.queued.store(0, Ordering::Relaxed);
+        self.room.notify_waiters();
+    }
+
+    /// Whether there is something to write. May miss what is being put in at this moment.
+    pub fn has_some(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) > 0
+    }
+
+    /// The next bytes to write, put into the empty `out`; its allocation is used again. Without any, `writer` is woken when
+    /// there are. False at the end: closed, and everything taken.
+    pub fn take(&self, out: &mut BytesMut, writer: &Waker) -> bool {
+        let mut queue = self.lock();
+        if out.capacity() > KEPT {
+            *out = BytesMut::new();
+        }
+        std::mem::swap(out, &mut queue.small);
+        if let Some(mut large) = queue.large.pop_front() {
+            if let Some((kind, bytes)) = large.messages.front_mut() {
+                let part = bytes.split_to(bytes.len().min(MAX_PAYLOAD));
+                put_head(out, *kind, !bytes.is_empty(), large.id, part.len());
+                out.put_slice(&part);
+                // Heads of cut messages are not counted when they are put in.
+                self.queued.fetch_add(HEAD, Ordering::Relaxed);
+                large.begun = true;
+                if bytes.is_empty() {
+                    large.messages.pop_front();
+                }
+            }
+            if !large.messages.is_empty() {
+                queue.large.push_back(large);
+            }
+        }
+        if out.is_empty() && !queue.closed {
+            match &mut queue.writer {
+                Some(known) => known.clone_from(writer),
+                none => *none = Some(writer.clone()),
+            }
+        }
+        !(out.is_empty() && queue.closed)
+    }
+
+    /// Says that bytes of [`Outbox::take`] have left.
+    pub fn written(&self, bytes: usize) {
+        let before = self.queued.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= LIMIT {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+fn encode(message: &impl Message, out: &mut BytesMut) {
+    // The only error is too little room, and the buffer grows.
+    message.encode(out).expect("a growing buffer has room");
+}
+
+/// Wakes the writer if it waits. Always true, for the callers' answer.
+fn wake(mut queue: MutexGuard<'_, Queue>) -> bool {
+    let writer = queue.writer.take();
+    drop(queue);
+    if let Some(writer) = writer {
+        writer.wake();
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framed::codec::{Frame, FrameCodec};
+    use tokio_util::codec::Decoder;
+
+    fn drain(outbox: &Outbox) -> Vec<Frame> {
+        let (mut all, mut out) = (BytesMut::new(), BytesMut::new());
+        loop {
+            outbox.take(&mut out, Waker::noop());
+            if out.is_empty() {
+                break;
+            }
+            outbox.written(out.len());
+            all.extend_from_slice(&out);
+            out.clear();
+        }
+        let mut frames = Vec::new();
+        while let Some(frame) = FrameCodec.decode(&mut all).expect("frames") {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    fn blob(size: usize) -> vtproto::query::Value {
+        vtproto::query::Value { r#type: 0, value: vec![7; size].into() }
+    }
+
+    #[test]
+    fn long_messages_take_turns_and_each_call_stays_in_order() {
+        let outbox = Outbox::default();
+        assert!(outbox.message(Kind::Item, 1, &[], &blob(MAX_PAYLOAD * 3)));
+        assert!(outbox.message(Kind::Item, 2, &[], &blob(MAX_PAYLOAD * 2)));
+        assert!(outbox.frame(Kind::End, 1, &[]));
+        assert!(outbox.frame(Kind::Response, 3, b"small"));
+        let order: Vec<(u64, bool)> = drain(&outbox).iter().map(|frame| (frame.id, frame.more)).collect();
+        let first = order.iter().position(|(id, _)| *id == 3);
+        assert_eq!(first, Some(0), "small ones do not wait for large ones: {order:?}");
+        assert!(order.windows(2).any(|pair| pair[0].0 == 1 && pair[1].0 == 2), "they take turns: {order:?}");
+        let of_one: Vec<bool> = order.iter().filter(|(id, _)| *id == 1).map(|(_, more)| *more).collect();
+        assert_eq!(of_one, [true, true, true, false, false], "the end comes last");
+        assert_eq!(outbox.queued.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn senders_wait_for_room_and_are_let_go_at_the_end() {
+        let outbox = std::sync::Arc::new(Outbox::default());
+        outbox.message(Kind::Item, 1, &[], &blob(LIMIT + 1));
+        let waiting = {
+            let outbox = outbox.clone();
+            tokio::spawn(async move { outbox.room().await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        assert!(!outbox.withdraw(1), "nothing of it had left");
+        waiting.await.expect("let go");
+        outbox.message(Kind::Item, 1, &[], &blob(LIMIT + 1));
+        let waiting = {
+            let outbox = outbox.clone();
+            tokio::spawn(async move { outbox.room().await })
+        };
+        tokio::task::yield_now().await;
+        outbox.abandon();
+        waiting.await.expect("let go");
+        assert!(!outbox.frame(Kind::Ping, 0, &[]), "closed");
+    }
+}

@@ -1,0 +1,470 @@
+//! Serves a [`QueryService`] on one framed connection.
+//!
+//! Owns: one task for each call, its credit, its end. Invariants: a call that the client cancels, or whose connection ends, is
+//! dropped, and with it whatever the service runs for it; a stream is read from the service only while the client has given
+//! credit, so that a client that stops reading stops mysqld and nobody else.
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures::{Stream, StreamExt};
+use prost::Message;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+    task::AbortHandle,
+};
+use tokio_util::sync::CancellationToken;
+use vterrors::{Code, Result, VtError};
+use vtproto::{binlogdata, framed::Credentials, query, vtrpc::RpcError};
+
+use super::{
+    codec::{Assembler, Frame, Kind},
+    drive::{Ended, Peer, drive},
+    hello,
+    method::Method,
+    outbox::Outbox,
+};
+use crate::{BeginOutcome, QueryService};
+
+/// Calls under way on one connection above which more are refused.
+const MAX_CALLS: usize = 50_000;
+/// Bytes of requests under way on one connection above which more are refused.
+const MAX_HELD: usize = 256 << 20;
+
+/// Says whether a caller with these credentials may call.
+pub type Authenticate = Arc<dyn Fn(Option<&Credentials>) -> Result<()> + Send + Sync>;
+
+/// How to serve.
+#[derive(Clone)]
+pub struct ServeOptions {
+    /// Longest message either way, in bytes.
+    pub max_message_size: usize,
+    pub authenticate: Authenticate,
+    /// Asks the client to go; calls under way end first.
+    pub stop: CancellationToken,
+}
+
+/// Serves until the client leaves. Dropping the future ends the connection and its calls.
+pub async fn serve<S>(mut io: S, service: Arc<dyn QueryService>, options: ServeOptions)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (greeting, input) = match hello::receive(&mut io).await {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::debug!("a framed connection did not begin: {error}");
+            return;
+        }
+    };
+    let outcome = match hello::common_version(&greeting) {
+        Some(version) => (options.authenticate)(greeting.credentials.as_ref()).map(|()| version),
+        None => {
+            let (min, max) = (greeting.version_min, greeting.version_max);
+            let text = format!("versions {min} to {max} of the framed transport are not spoken here");
+            Err(VtError::new(Code::Unimplemented, text))
+        }
+    };
+    let welcome = outcome.is_ok();
+    if let Err(error) = hello::answer(&mut io, outcome).await {
+        tracing::debug!("a framed connection did not begin: {error}");
+        return;
+    }
+    if !welcome {
+        return;
+    }
+    let shared = Arc::new(Shared {
+        outbox: Outbox::default(),
+        running: Mutex::default(),
+        max_message: options.max_message_size,
+        window: greeting.stream_window.max(1).into(),
+    });
+    let limit = options.max_message_size;
+    let mut calls = Calls { shared: shared.clone(), service, assembler: Assembler::new(limit, MAX_HELD) };
+    let mut driven = pin!(drive(&mut io, input, &shared.outbox, &mut calls));
+    let ended = tokio::select! {
+        ended = &mut driven => ended,
+        () = options.stop.cancelled() => {
+            shared.outbox.frame(Kind::GoAway, 0, &[]);
+            driven.await
+        }
+    };
+    match ended {
+        Ended::Closed => {}
+        Ended::Io(error) => tracing::debug!("a framed connection broke: {error}"),
+        ended => tracing::warn!("a framed connection was closed: {ended}"),
+    }
+}
+
+struct Shared {
+    outbox: Outbox,
+    running: Mutex<Running>,
+    max_message: usize,
+    /// Credit that a stream begins with.
+    window: i64,
+}
+
+#[derive(Default)]
+struct Running {
+    calls: HashMap<u64, Call>,
+    /// Bytes of their requests.
+    held: usize,
+}
+
+struct Call {
+    task: AbortHandle,
+    credit: Option<Arc<Credit>>,
+    held: usize,
+}
+
+/// How much more of a stream the client takes.
+struct Credit {
+    left: AtomicI64,
+    more: Notify,
+}
+
+impl Credit {
+    async fn any(&self) {
+        while self.left.load(Ordering::Acquire) <= 0 {
+            self.more.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        // Every section leaves the table whole.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, id: u64) -> Option<Call> {
+        let mut running = self.lock();
+        let call = running.calls.remove(&id)?;
+        running.held -= call.held;
+        Some(call)
+    }
+
+    fn fail(&self, id: u64, error: VtError) {
+        // Cut as gRPC cuts it, so that both transports say the same.
+        let status = tonic::Status::from(error);
+        let code = vterrors::code_of_status(&status);
+        let body = RpcError { legacy_code: 0, message: status.message().to_owned(), code: code.into() };
+        self.outbox.message(Kind::Error, id, &[], &body);
+    }
+
+    async fn answer(&self, id: u64, result: Result<impl Message>) {
+        self.outbox.room().await;
+        match result {
+            Ok(message) => match self.fits(&message) {
+                Ok(()) => {
+                    self.outbox.message(Kind::Response, id, &[], &message);
+                }
+                Err(error) => self.fail(id, error),
+            },
+            Err(error) => self.fail(id, error),
+        }
+    }
+
+    fn fits(&self, message: &impl Message) -> Result<()> {
+        let (found, limit) = (message.encoded_len(), self.max_message);
+        if found <= limit {
+            return Ok(());
+        }
+        let text = format!("Error, encoded message length too large: found {found} bytes, the limit is: {limit} bytes");
+        Err(VtError::new(Code::OutOfRange, text))
+    }
+
+    async fn stream<T, M: Message>(
+        &self,
+        id: u64,
+        credit: &Credit,
+        stream: Result<impl Stream<Item = Result<T>>>,
+        message: impl Fn(T) -> M,
+    ) {
+        let mut stream = match stream {
+            Ok(stream) => pin!(stream),
+            Err(error) => return self.fail(id, error),
+        };
+        self.outbox.frame(Kind::Begun, id, &[]);
+        loop {
+            credit.any().await;
+            self.outbox.room().await;
+            let message = match stream.next().await {
+                Some(Ok(item)) => message(item),
+                Some(Err(error)) => return self.fail(id, error),
+                None => {
+                    self.outbox.frame(Kind::End, id, &[]);
+                    return;
+                }
+            };
+            if let Err(error) = self.fits(&message) {
+                return self.fail(id, error);
+            }
+            let bytes = i64::try_from(message.encoded_len()).unwrap_or(i64::MAX);
+            credit.left.fetch_sub(bytes, Ordering::AcqRel);
+            self.outbox.message(Kind::Item, id, &[], &message);
+        }
+    }
+}
+
+/// Takes a call off the table however it ends, and answers for one that panicked.
+struct CallGuard {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.fail(self.id, VtError::new(Code::Internal, "the tablet failed on this request: see its log"));
+        }
+        self.shared.remove(self.id);
+    }
+}
+
+/// What the client asks for.
+struct Calls {
+    shared: Arc<Shared>,
+    service: Arc<dyn QueryService>,
+    assembler: Assembler,
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        let calls = std::mem::take(&mut self.shared.lock().calls);
+        for call in calls.into_values() {
+            call.task.abort();
+        }
+    }
+}
+
+impl Peer for Calls {
+    fn frame(&mut self, mut frame: Frame) -> Result<(), Ended> {
+        let id = frame.id;
+        match frame.kind {
+            Kind::Request => match self.assembler.add(&mut frame) {
+                Ok(None) => {}
+                Ok(Some(request)) => self.request(id, request)?,
+                Err(large) => {
+                    let text = format!(
+                        "Error, decoded message length too large: found {} bytes, the limit is: {} bytes",
+                        large.found, large.limit
+                    );
+                    self.shared.fail(id, VtError::new(Code::OutOfRange, text));
+                    if frame.more {
+                        // What follows of it could not be told from a new request.
+                        return Err(Ended::Protocol(format!("a request of more than {} bytes", large.limit)));
+                    }
+                }
+            },
+            Kind::Cancel => {
+                self.assembler.forget(id);
+                if let Some(call) = self.shared.remove(id) {
+                    call.task.abort();
+                    self.shared.outbox.withdraw(id);
+                }
+            }
+            Kind::Credit => {
+                let bytes: [u8; 4] = (&*frame.payload)
+                    .try_into()
+                    .map_err(|_| Ended::Protocol("a credit that is not four bytes".into()))?;
+                let credit = self.shared.lock().calls.get(&id).and_then(|call| call.credit.clone());
+                if let Some(credit) = credit {
+                    credit.left.fetch_add(u32::from_le_bytes(bytes).into(), Ordering::AcqRel);
+                    credit.more.notify_one();
+                }
+            }
+            Kind::Ping => {
+                self.shared.outbox.frame(Kind::Pong, id, &[]);
+            }
+            kind => return Err(Ended::Protocol(format!("{kind:?} from a client"))),
+        }
+        Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        self.shared.lock().calls.len() > 1
+    }
+}
+
+impl Calls {
+    fn request(&mut self, id: u64, mut request: Bytes) -> Result<(), Ended> {
+        if request.len() < 5 {
+            return Err(Ended::Protocol("a request without a method".into()));
+        }
+        let number = request.get_u8();
+        let millis = request.get_u32_le();
+        let Some(method) = Method::from_byte(number) else {
+            let text = format!("method {number} of the framed transport is not known here");
+            self.shared.fail(id, VtError::new(Code::Unimplemented, text));
+            return Ok(());
+        };
+        let held = request.len();
+        let mut running = self.shared.lock();
+        if running.calls.contains_key(&id) {
+            return Err(Ended::Protocol(format!("call {id} twice")));
+        }
+        if running.calls.len() >= MAX_CALLS || (running.held > 0 && running.held + held > MAX_HELD) {
+            let text = format!(
+                "too many requests on one connection: {} of {} bytes are under way",
+                running.calls.len(),
+                running.held
+            );
+            drop(running);
+            self.shared.fail(id, VtError::new(Code::ResourceExhausted, text));
+            return Ok(());
+        }
+        let credit = method
+            .is_stream()
+            .then(|| Arc::new(Credit { left: AtomicI64::new(self.shared.window), more: Notify::new() }));
+        let call = (self.service.clone(), CallGuard { shared: self.shared.clone(), id }, credit.clone());
+        // Under the lock: the task cannot end before it is in the table.
+        let task = tokio::spawn(async move {
+            let (service, guard, credit) = call;
+            let work = run(&guard.shared, &*service, id, method, request, credit.as_deref());
+            if millis == 0 {
+                work.await;
+            } else if tokio::time::timeout(Duration::from_millis(millis.into()), work).await.is_err() {
+                guard.shared.fail(id, VtError::new(Code::DeadlineExceeded, "context deadline exceeded"));
+            }
+        });
+        running.held += held;
+        running.calls.insert(id, Call { task: task.abort_handle(), credit, held });
+        Ok(())
+    }
+}
+
+fn decode<M: Message + Default>(bytes: Bytes) -> Result<M> {
+    M::decode(bytes).map_err(|error| VtError::new(Code::Internal, error.to_string()))
+}
+
+/// What a BeginExecute answers: with a transaction open, an error travels beside its id.
+fn begun<T, M>(outcome: BeginOutcome<T>, message: impl FnOnce(Option<RpcError>, Option<T>, i64) -> M) -> Result<M> {
+    match outcome.result {
+        Ok(result) => Ok(message(None, Some(result), outcome.transaction_id)),
+        Err(error) if outcome.transaction_id != 0 => {
+            Ok(message(Some(error.to_rpc_error()), None, outcome.transaction_id))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A unary call: decode, call, wrap the result.
+macro_rules! unary {
+    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident, $message:expr) => {{
+        let result = match decode($request) {
+            Ok(request) => $service.$name(request).await.map($message),
+            Err(error) => Err(error),
+        };
+        $shared.answer($id, result).await
+    }};
+}
+
+/// A stream: decode, call, wrap each item.
+macro_rules! stream {
+    ($shared:ident, $service:ident, $id:ident, $request:ident, $credit:ident, $name:ident, $message:expr) => {{
+        let stream = match decode($request) {
+            Ok(request) => $service.$name(request).await,
+            Err(error) => Err(error),
+        };
+        // Calls of streams come with one.
+        if let Some(credit) = $credit {
+            $shared.stream($id, credit, stream, $message).await
+        }
+    }};
+}
+
+async fn run(
+    shared: &Shared,
+    service: &dyn QueryService,
+    id: u64,
+    method: Method,
+    request: Bytes,
+    credit: Option<&Credit>,
+) {
+    match method {
+        Method::Execute => {
+            unary!(shared, service, id, request, execute, |result| query::ExecuteResponse { result: Some(result) })
+        }
+        Method::ExecuteBatch => {
+            unary!(shared, service, id, request, execute_batch, |results| query::ExecuteBatchResponse { results })
+        }
+        Method::StreamExecute => {
+            let message = |result| query::StreamExecuteResponse { result: Some(result) };
+            stream!(shared, service, id, request, credit, stream_execute, message)
+        }
+        Method::Begin => {
+            unary!(shared, service, id, request, begin, |transaction_id| query::BeginResponse { transaction_id })
+        }
+        Method::Commit => unary!(shared, service, id, request, commit, |()| query::CommitResponse {}),
+        Method::Rollback => unary!(shared, service, id, request, rollback, |()| query::RollbackResponse {}),
+        Method::BeginExecute => {
+            let result = match decode(request) {
+                Ok(request) => begun(service.begin_execute(request).await, |error, result, transaction_id| {
+                    query::BeginExecuteResponse { error, result, transaction_id }
+                }),
+                Err(error) => Err(error),
+            };
+            shared.answer(id, result).await;
+        }
+        Method::BeginExecuteBatch => {
+            let result = match decode(request) {
+                Ok(request) => begun(service.begin_execute_batch(request).await, |error, results, transaction_id| {
+                    query::BeginExecuteBatchResponse { error, results: results.unwrap_or_default(), transaction_id }
+                }),
+                Err(error) => Err(error),
+            };
+            shared.answer(id, result).await;
+        }
+        Method::Prepare => unary!(shared, service, id, request, prepare, |()| query::PrepareResponse {}),
+        Method::CommitPrepared => {
+            unary!(shared, service, id, request, commit_prepared, |()| query::CommitPreparedResponse {})
+        }
+        Method::RollbackPrepared => {
+            unary!(shared, service, id, request, rollback_prepared, |()| query::RollbackPreparedResponse {})
+        }
+        Method::CreateTransaction => {
+            unary!(shared, service, id, request, create_transaction, |()| query::CreateTransactionResponse {})
+        }
+        Method::StartCommit => unary!(shared, service, id, request, start_commit, |()| query::StartCommitResponse {}),
+        Method::SetRollback => unary!(shared, service, id, request, set_rollback, |()| query::SetRollbackResponse {}),
+        Method::ConcludeTransaction => {
+            unary!(shared, service, id, request, conclude_transaction, |()| query::ConcludeTransactionResponse {})
+        }
+        Method::ReadTransaction => {
+            let message = |metadata| query::ReadTransactionResponse { metadata: Some(metadata) };
+            unary!(shared, service, id, request, read_transaction, message)
+        }
+        Method::StreamHealth => {
+            let stream = service.stream_health().await;
+            if let Some(credit) = credit {
+                shared.stream(id, credit, stream, |health| health).await;
+            }
+        }
+        Method::MessageStream => {
+            let message = |result| query::MessageStreamResponse { result: Some(result) };
+            stream!(shared, service, id, request, credit, message_stream, message)
+        }
+        Method::MessageAck => {
+            let message = |count: i64| query::MessageAckResponse {
+                result: Some(query::QueryResult { rows_affected: count.max(0).unsigned_abs(), ..Default::default() }),
+            };
+            unary!(shared, service, id, request, message_ack, message)
+        }
+        Method::SplitQuery => {
+            unary!(shared, service, id, request, split_query, |queries| query::SplitQueryResponse { queries })
+        }
+        Method::VStream => {
+            let message = |events| binlogdata::VStreamResponse { events };
+            stream!(shared, service, id, request, credit, vstream, message)
+        }
+    }
+}

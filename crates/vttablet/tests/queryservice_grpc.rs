@@ -1,0 +1,4 @@
+//! The tests of `queryservice.rs` over gRPC: `support/via.rs` goes by the name of this program.
+
+#[path = "queryservice.rs"]
+mod queryservice;
