@@ -16,7 +16,7 @@ use topo::{EtcdTls, TopoOptions, topoproto};
 use vtproto::topodata::TabletType;
 
 use crate::{
-    queryservice::{LogFormat, QueryServiceConfig},
+    queryservice::{HotRowLimits, LogFormat, QueryServiceConfig, TxLimit, UserParts},
     tabletmanager::{InitTarget, Logins, ManagerConfig, RestoreConfig, fully_qualified},
 };
 
@@ -132,6 +132,7 @@ impl TabletConfig {
             return Err(flag("-health_check_interval has to be longer than 0"));
         }
         let mut query = query_service(flags)?;
+        query.uid = manager.alias.uid;
         query.alias = topoproto::tablet_alias_string(Some(&manager.alias));
         (query.app, query.dba) = (app, dba);
         (query.appdebug, query.filtered) = (Some(params("appdebug")?), Some(params("filtered")?));
@@ -275,6 +276,31 @@ fn topo_config(flags: &Parsed) -> Result<TopoConfig, ConfigError> {
     })
 }
 
+fn tx_limit(flags: &Parsed) -> Result<TxLimit, ConfigError> {
+    let limit = TxLimit {
+        enabled: flags.bool("enable_transaction_limit"),
+        dry_run: flags.bool("enable_transaction_limit_dry_run"),
+        per_user: flags.float("transaction_limit_per_user"),
+        parts: UserParts {
+            username: flags.bool("transaction_limit_by_username"),
+            principal: flags.bool("transaction_limit_by_principal"),
+            component: flags.bool("transaction_limit_by_component"),
+            subcomponent: flags.bool("transaction_limit_by_subcomponent"),
+        },
+    };
+    if !(0.0..=1.0).contains(&limit.per_user) {
+        return Err(flag(format!("-transaction_limit_per_user {}: a share between 0 and 1", limit.per_user)));
+    }
+    Ok(limit)
+}
+
+fn heartbeat_interval(flags: &Parsed) -> Result<std::time::Duration, ConfigError> {
+    match flags.duration("heartbeat_interval") {
+        interval if interval.is_zero() => Err(flag("-heartbeat_interval has to be longer than 0")),
+        interval => Ok(interval),
+    }
+}
+
 fn query_service(flags: &Parsed) -> Result<QueryServiceConfig, ConfigError> {
     let querylog_format = match flags.str("querylog-format") {
         "text" => LogFormat::Text,
@@ -297,6 +323,9 @@ fn query_service(flags: &Parsed) -> Result<QueryServiceConfig, ConfigError> {
         tx_pool_timeout: seconds("txpool-timeout"),
         query_pool_waiter_cap: size("query-pool-waiter-cap"),
         tx_pool_waiter_cap: size("txpool-waiter-cap"),
+        pool_prefill: size("pool-prefill-parallelism"),
+        stream_pool_prefill: size("stream-pool-prefill-parallelism"),
+        transaction_prefill: size("transaction-prefill-parallelism"),
         pool_name_prefix: flags.str("pool-name-prefix").to_owned(),
         query_timeout: seconds("query-timeout"),
         transaction_timeout: seconds("transaction-timeout"),
@@ -323,6 +352,16 @@ fn query_service(flags: &Parsed) -> Result<QueryServiceConfig, ConfigError> {
         querylog_filter_tag: flags.str("querylog-filter-tag").to_owned(),
         query_log_path: flags.str("query-log-stream-handler").to_owned(),
         tx_log_path: flags.str("transaction-log-stream-handler").to_owned(),
+        tx_limit: tx_limit(flags)?,
+        hot_rows: HotRowLimits {
+            enabled: flags.bool("enable_hot_row_protection"),
+            dry_run: flags.bool("enable_hot_row_protection_dry_run"),
+            max_queue: flags.size("hot_row_protection_max_queue_size"),
+            max_global_queue: flags.size("hot_row_protection_max_global_queue_size"),
+            concurrent: flags.size("hot_row_protection_concurrent_transactions"),
+        },
+        heartbeat_enable: flags.bool("heartbeat_enable"),
+        heartbeat_interval: heartbeat_interval(flags)?,
         twopc_enable: flags.bool("twopc_enable"),
         twopc_abandon_age: flags.seconds("twopc_abandon_age"),
         twopc_coordinator_address: flags.str("twopc_coordinator_address").to_owned(),

@@ -10,6 +10,7 @@ use vterrors::Code;
 use vtproto::query::execute_options::{IncludedFields, TransactionIsolation, Workload};
 use vtproto::query::{self, ExecuteOptions};
 use vtproto::topodata::TabletType;
+use vttablet::queryservice::QueryServiceConfig;
 use vttablet::queryservice::acl::TableAcl;
 use vttablet::queryservice::rules::{BLACKLIST_RULES, Rule, Rules};
 
@@ -665,6 +666,145 @@ async fn variables_and_pages() {
     assert_eq!(failure(outcome).code(), Code::Canceled);
     assert_eq!(tablet.registry.get("Kills").expect("a variable")["Queries"], 1);
     serving.abort();
+}
+
+/// One user cannot take every transaction; what he gives back he can take again.
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_of_one_user_are_limited() {
+    let tablet = tablet!("qs_user_limit", |config| {
+        config.tx_limit.enabled = true;
+        config.tx_limit.per_user = 0.1;
+    });
+    tablet.sql(&[NUMBERS]).await;
+    let first = begin(&tablet, ExecuteOptions::default()).await.expect("one of twenty");
+    let _second = begin(&tablet, ExecuteOptions::default()).await.expect("two of twenty");
+    let refused = begin(&tablet, ExecuteOptions::default()).await.expect_err("two are a tenth of twenty");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("per-user transaction pool connection limit exceeded"), "{refused}");
+    let other = query::BeginRequest {
+        target: tablet.target(),
+        immediate_caller_id: caller("somebody else"),
+        ..Default::default()
+    };
+    tablet.server.begin(other).await.expect("another user has his own share");
+    commit(&tablet, first).await.expect("committed");
+    begin(&tablet, ExecuteOptions::default()).await.expect("there is room again");
+    assert_eq!(tablet.registry.get("TxLimiterRejections").expect("registered")["...userData1"], 1);
+}
+
+async fn begin_execute(tablet: &Tablet, sql: &str) -> tabletclient::BeginOutcome<query::QueryResult> {
+    let request = query::BeginExecuteRequest {
+        immediate_caller_id: caller("userData1"),
+        target: tablet.target(),
+        query: Some(bound(sql, &[("vtg1", int(1))])),
+        ..Default::default()
+    };
+    tablet.server.begin_execute(request).await
+}
+
+/// Transactions that begin on one row queue up before mysqld, and a full queue refuses at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_rows_do_not_fill_mysqld_with_waiters() {
+    let tablet = tablet!("qs_hot", |config| {
+        config.hot_rows.enabled = true;
+        config.hot_rows.concurrent = 1;
+        config.hot_rows.max_queue = 3;
+    });
+    tablet.sql(&[NUMBERS, "insert into n values (1, 'a'), (2, 'b')"]).await;
+    let sql = "update n set v = 'x' where id = :vtg1 /* a comment */";
+    let holder = begin_execute(&tablet, sql).await;
+    holder.result.expect("the first holds the row");
+    let waiting = || {
+        let server = tablet.server.clone();
+        let target = tablet.target();
+        tokio::spawn(async move {
+            let request = query::BeginExecuteRequest {
+                target,
+                query: Some(bound("update n set v = 'y' where id = :vtg1", &[("vtg1", int(1))])),
+                ..Default::default()
+            };
+            server.begin_execute(request).await
+        })
+    };
+    // One waits for the lock in mysqld, two wait here, and the fourth finds the queue full.
+    let waiters = [waiting(), waiting(), waiting()];
+    let waits = || tablet.registry.get("TxSerializerWaits").expect("registered")["n"].as_i64().unwrap_or(0);
+    until("two wait in the queue", async || waits() == 2).await;
+    let refused = begin_execute(&tablet, sql).await.result.expect_err("the queue is full");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let text = "hot row protection: too many queued transactions (3 >= 3) for the same row \
+                (table + WHERE clause: 'n where id = 1')";
+    assert!(refused.message().starts_with(text), "{refused}");
+    let other = begin_execute(&tablet, "update n set v = 'z' where id = 2").await;
+    other.result.expect("another row is free");
+    rollback(&tablet, other.transaction_id).await.expect("rolled back");
+    let in_mysqld = "select count(*) from information_schema.processlist where info like 'update n%'";
+    assert_eq!(cell(&tablet.execute(in_mysqld).await.expect("counted")), "1");
+    // Each goes on when the one before has ended.
+    commit(&tablet, holder.transaction_id).await.expect("committed");
+    for waiter in waiters {
+        let outcome = waiter.await.expect("it runs");
+        outcome.result.expect("its turn came");
+        commit(&tablet, outcome.transaction_id).await.expect("committed");
+    }
+}
+
+/// The master writes heartbeats, a replica tells its lag by them.
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_measure_lag() {
+    let Some(mysqld) = support::shared() else { return };
+    let beating = |config: &mut QueryServiceConfig| {
+        config.heartbeat_enable = true;
+        config.heartbeat_interval = Duration::from_millis(20);
+        config.uid = 100;
+    };
+    let master = Tablet::over(mysqld.clone(), "qs_beat", beating).await;
+    let number = |tablet: &Tablet, name: &str| tablet.registry.get(name).and_then(|v| v.as_i64()).unwrap_or(-1);
+    until("heartbeats are written", async || number(&master, "HeartbeatWrites") > 2).await;
+    assert!(master.server.heartbeat.lag().is_none(), "a master has no lag");
+
+    let replica = Tablet::over(mysqld, "qs_beat", beating).await;
+    replica.server.set_serving_type(TabletType::Replica, true, vec![]).await.expect("a replica");
+    until("the replica reads them", async || matches!(replica.server.heartbeat.lag(), Some(Ok(_)))).await;
+    let stored = master.execute("select keyspaceShard, tabletUid from _vt.heartbeat").await.expect("rows");
+    assert_eq!(rows(&stored), [["commerce:0", "100"]]);
+
+    // The master stops writing: the lag grows although the reading goes on.
+    master.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+    until("the lag grows", async || {
+        matches!(replica.server.heartbeat.lag(), Some(Ok(lag)) if lag > Duration::from_millis(300))
+    })
+    .await;
+    replica.mysqld.run(&["drop table _vt.heartbeat"]).await;
+    until("an unknown lag is an error", async || matches!(replica.server.heartbeat.lag(), Some(Err(_)))).await;
+    assert!(number(&replica, "HeartbeatReadErrors") > 0);
+}
+
+/// Connections can be made before the first query needs them.
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_filled_beforehand() {
+    let tablet = tablet!("qs_prefill", |config| {
+        (config.pool_size, config.pool_prefill) = (5, 2);
+        (config.transaction_cap, config.transaction_prefill) = (4, 4);
+    });
+    let active = |pool: &str| tablet.registry.get(&format!("{pool}Active")).and_then(|v| v.as_i64());
+    assert_eq!(active("ConnPool"), Some(5));
+    assert_eq!(active("TransactionPool"), Some(4));
+    assert_eq!(active("StreamConnPool"), Some(0));
+}
+
+/// A driver asks for the variables of the version that a vtgate names; this mysqld calls them otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn renamed_variables_are_found() {
+    let tablet = tablet!("qs_names");
+    let options = ExecuteOptions { included_fields: IncludedFields::All.into(), ..Default::default() };
+    let sql = "select @@tx_isolation, @@session.transaction_isolation, @@transaction_read_only as ro, @@tx_read_only";
+    let result = tablet.execute_with(0, sql, &[], options).await.expect("every name is known");
+    assert_eq!(rows(&result), [["REPEATABLE-READ", "REPEATABLE-READ", "0", "0"]]);
+    let names: Vec<&str> = result.fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["@@tx_isolation", "@@session.transaction_isolation", "ro", "@@tx_read_only"]);
+    let unknown = message(tablet.execute("select @@nosuch").await);
+    assert!(unknown.starts_with("Unknown system variable 'nosuch' (errno 1193)"), "{unknown}");
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use mysql::ConnectParams;
 
+use super::hot_rows::HotRowLimits;
+use super::tx_limiter::TxLimit;
+
 /// How the query log and the transaction log print an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -32,6 +35,8 @@ pub struct QueryServiceConfig {
     pub filtered: Option<ConnectParams>,
     /// The tablet's alias as text, `zone1-0000000100`; for log lines and link texts.
     pub alias: String,
+    /// The number in the alias, which heartbeats carry.
+    pub uid: u32,
 
     /// `-queryserver-config-pool-size`: connections for reads.
     pub pool_size: usize,
@@ -52,6 +57,13 @@ pub struct QueryServiceConfig {
     pub query_pool_waiter_cap: usize,
     /// `-queryserver-config-txpool-waiter-cap`: callers that may wait for a transaction connection.
     pub tx_pool_waiter_cap: usize,
+    /// `-queryserver-config-pool-prefill-parallelism`: the connections for reads are made before serving, so many at
+    /// a time; zero makes each when it is first needed. Likewise the next two, for their pools.
+    pub pool_prefill: usize,
+    /// `-queryserver-config-stream-pool-prefill-parallelism`.
+    pub stream_pool_prefill: usize,
+    /// `-queryserver-config-transaction-prefill-parallelism`.
+    pub transaction_prefill: usize,
     /// `-pool-name-prefix`: put in front of the pools' names in metrics.
     pub pool_name_prefix: String,
 
@@ -114,6 +126,15 @@ pub struct QueryServiceConfig {
     /// `-transaction-log-stream-handler`: URL path of the transaction log.
     pub tx_log_path: String,
 
+    /// `-enable_transaction_limit` and the flags with it.
+    pub tx_limit: TxLimit,
+    /// `-enable_hot_row_protection` and the flags with it.
+    pub hot_rows: HotRowLimits,
+    /// `-heartbeat_enable`: lag is measured by rows that the master writes.
+    pub heartbeat_enable: bool,
+    /// `-heartbeat_interval`: how often it writes one, and how often replicas look.
+    pub heartbeat_interval: Duration,
+
     /// `-twopc_enable`: keep prepared transactions in `_vt`.
     pub twopc_enable: bool,
     /// `-twopc_abandon_age`: a distributed transaction older than this is resolved by its coordinator.
@@ -130,6 +151,7 @@ impl Default for QueryServiceConfig {
             appdebug: None,
             filtered: None,
             alias: String::new(),
+            uid: 0,
             pool_size: 16,
             stream_pool_size: 200,
             transaction_cap: 20,
@@ -139,6 +161,9 @@ impl Default for QueryServiceConfig {
             tx_pool_timeout: Duration::from_secs(1),
             query_pool_waiter_cap: 50_000,
             tx_pool_waiter_cap: 50_000,
+            pool_prefill: 0,
+            stream_pool_prefill: 0,
+            transaction_prefill: 0,
             pool_name_prefix: String::new(),
             query_timeout: Duration::from_secs(30),
             transaction_timeout: Duration::from_secs(30),
@@ -166,6 +191,10 @@ impl Default for QueryServiceConfig {
             querylog_filter_tag: String::new(),
             query_log_path: "/debug/querylog".into(),
             tx_log_path: "/debug/txlog".into(),
+            tx_limit: TxLimit::default(),
+            hot_rows: HotRowLimits::default(),
+            heartbeat_enable: false,
+            heartbeat_interval: Duration::from_secs(1),
             twopc_enable: false,
             twopc_abandon_age: Duration::ZERO,
             twopc_coordinator_address: String::new(),

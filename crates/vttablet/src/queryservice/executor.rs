@@ -31,6 +31,7 @@ use super::schema::{TableKind, cells};
 use super::sequence::next_value_result;
 use super::server::{TabletServer, TxMode};
 use super::tx::{BeginOptions, Transaction};
+use super::variables;
 
 /// Bound on the two statements that move a sequence.
 const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -189,7 +190,7 @@ impl TabletServer {
     }
 
     /// The plan of a text, from the cache or new.
-    async fn plan(&self, sql: &str, skip_cache: bool, in_transaction: bool) -> Result<Arc<Plan>, ExecError> {
+    pub(crate) async fn plan(&self, sql: &str, skip_cache: bool, in_transaction: bool) -> Result<Arc<Plan>, ExecError> {
         if !skip_cache && let Some(plan) = self.plans.get(sql) {
             return Ok(plan);
         }
@@ -307,23 +308,22 @@ impl TabletServer {
             timeout: limits.timeout,
             max_rows: limits.accept,
         };
-        let outcome = if transaction_id != 0 {
-            self.run_in_transaction(plan, &sql, &run, transaction_id, options, trace).await
-        } else {
-            match shape.kind {
-                PlanKind::SelectLock => {
-                    let text = format!("{} disallowed outside transaction", shape.kind.name());
-                    return Err(ExecError::new(Code::FailedPrecondition, text));
-                }
-                PlanKind::PassSelect
-                    if self.config.enable_consolidator && shape.shareable && options.session_settings.is_empty() =>
-                {
-                    self.read_shared(caller, plan, &sql, &run, options, trace).await
-                }
-                kind if kind.is_write() => self.write(plan, &sql, &run, options, trace).await,
-                _ => self.read(caller, plan, &sql, &run, options, trace).await,
-            }
-        };
+        if transaction_id == 0 && shape.kind == PlanKind::SelectLock {
+            let text = format!("{} disallowed outside transaction", shape.kind.name());
+            return Err(ExecError::new(Code::FailedPrecondition, text));
+        }
+        let mut outcome = self.send(caller, plan, &sql, &run, transaction_id, options, trace).await;
+        let mut renamed = Vec::new();
+        for _ in 0..variables::MOST {
+            let Some(replaced) = variables::for_other_server(shape.kind, &trace.sent, &outcome) else { break };
+            trace.sent = replaced.sql.into();
+            renamed.extend(replaced.names);
+            let sql = trace.sent.clone();
+            outcome = self.send(caller, plan, &sql, &run, transaction_id, options, trace).await;
+        }
+        if let Ok(result) = &mut outcome {
+            variables::rename(&mut result.fields, &renamed);
+        }
         let mut result = match outcome {
             Ok(result) => result,
             Err(error) => {
@@ -340,6 +340,33 @@ impl TabletServer {
         self.check_row_count(caller, &result, limits)?;
         trim_fields(&mut result.fields, options.included_fields());
         Ok(result)
+    }
+
+    /// Sends a statement to mysqld on the connection that is right for it.
+    #[expect(clippy::too_many_arguments)]
+    async fn send(
+        &self,
+        caller: Caller<'_>,
+        plan: &Plan,
+        sql: &Bytes,
+        run: &RunAs,
+        transaction_id: i64,
+        options: &ExecuteOptions,
+        trace: &mut Trace,
+    ) -> Result<QueryResult, ExecError> {
+        let shape = &plan.shape;
+        if transaction_id != 0 {
+            return self.run_in_transaction(plan, sql, run, transaction_id, options, trace).await;
+        }
+        match shape.kind {
+            PlanKind::PassSelect
+                if self.config.enable_consolidator && shape.shareable && options.session_settings.is_empty() =>
+            {
+                self.read_shared(caller, plan, sql, run, options, trace).await
+            }
+            kind if kind.is_write() => self.write(plan, sql, run, options, trace).await,
+            _ => self.read(caller, plan, sql, run, options, trace).await,
+        }
     }
 
     fn limits(&self, shape: &Shape, options: &ExecuteOptions) -> Limits {

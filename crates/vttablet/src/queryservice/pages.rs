@@ -48,6 +48,7 @@ pub fn routes(server: TabletServer) -> Router {
         .route("/debug/query_stats", get(query_stats))
         .route("/debug/query_rules", get(async |State(s): State<TabletServer>| pretty(&s.with_rules(|r| r.json()))))
         .route("/debug/consolidations", get(consolidations))
+        .route("/debug/hotrows", get(hot_rows))
         .route("/debug/acl", get(async |State(s): State<TabletServer>| pretty(&s.acl().json())));
     if query_log.starts_with('/') {
         router = router.route(&query_log, get(async |State(s): State<TabletServer>| listen(&s.query_log)));
@@ -195,6 +196,16 @@ async fn consolidations(State(server): State<TabletServer>) -> String {
     let mut out = format!("Length: {}\n", joins.len());
     for (sql, count) in joins {
         let shown = if server.config.redact_debug_ui_queries { "[REDACTED]" } else { sql.as_str() };
+        let _ = writeln!(out, "{count}: {shown}");
+    }
+    out
+}
+
+async fn hot_rows(State(server): State<TabletServer>) -> String {
+    let ranges = server.hot_rows.hottest();
+    let mut out = format!("Length: {}\n", ranges.len());
+    for (count, range) in ranges {
+        let shown = if server.config.redact_debug_ui_queries { "[REDACTED]" } else { &*range };
         let _ = writeln!(out, "{count}: {shown}");
     }
     out

@@ -312,6 +312,35 @@ impl Shape {
         Some(format!("{head}{} where 1 != 1", if from { "" } else { " from dual" }))
     }
 
+    /// The rows that an UPDATE or DELETE of one table is about, as `table where condition` with values; `None` for
+    /// other statements, and for those without a condition.
+    pub fn row_range(&self, vars: &BindVars) -> Option<String> {
+        if !matches!(self.kind, PlanKind::Update | PlanKind::Delete) || self.table.is_empty() {
+            return None;
+        }
+        let sql = self.sql.as_bytes();
+        let mut depth = 0i32;
+        let mut condition: Option<(usize, usize)> = None;
+        for token in tokens(sql) {
+            match token.bytes(sql) {
+                b"(" => depth += 1,
+                b")" => depth -= 1,
+                _ => {}
+            }
+            let is_one_of = |list: &[&str]| depth == 0 && list.iter().any(|word| token.is_word(sql, word));
+            match &mut condition {
+                None if is_one_of(&["where"]) => condition = Some((token.start, token.end)),
+                Some(_) if is_one_of(&["order", "limit", "returning"]) || token.is_punct(sql, ";") => break,
+                Some((_, end)) => *end = token.end,
+                None => {}
+            }
+        }
+        let (start, end) = condition?;
+        let mut range = format!("{} ", self.table).into_bytes();
+        Template::new(self.sql.get(start..end)?).render_into(vars, &mut range).ok()?;
+        Some(String::from_utf8_lossy(&range).into_owned())
+    }
+
     /// Bytes that keeping it costs, roughly.
     pub fn size(&self) -> usize {
         2 * self.sql.len() + 256 + self.tables.iter().map(|t| 3 * t.len() + 64).sum::<usize>()
@@ -635,6 +664,23 @@ mod tests {
         }
         for sql in ["select 1", "update a set x = 1", "savepoint a"] {
             assert!(!shape(sql).dirties, "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_rows_of_a_change() {
+        let vars = BindVars::from([("id".to_owned(), crate::queryservice::executor::int64(7))]);
+        let range = |sql: &str| Shape::new(sql).expect("a plan").row_range(&vars);
+        for (sql, wanted) in [
+            ("update t set v = (select 1 from u where x = 2) where id = :id", Some("t where id = 7")),
+            ("delete from t where id = :id and v = 'where' limit 5 /* c */", Some("t where id = 7 and v = 'where'")),
+            ("update t set v = 1 where (id = 1) order by id", Some("t where (id = 1)")),
+            ("update t set v = 1", None),
+            ("insert into t values (1)", None),
+            ("select * from t where id = 1", None),
+            ("update t, u set t.v = 1 where t.id = u.id", None),
+        ] {
+            assert_eq!(range(sql).as_deref(), wanted, "{sql}");
         }
     }
 }

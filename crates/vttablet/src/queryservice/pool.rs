@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt, TryStreamExt};
 use mysql::ConnectParams;
 use tokio::sync::oneshot;
 use vterrors::Code;
@@ -105,6 +106,21 @@ impl Pool {
     /// Starts giving out connections; they are made when asked for.
     pub fn open(&self) {
         lock(&self.state).open = true;
+    }
+
+    /// Makes every connection that the pool may have, `parallel` at a time. The pool is not in use yet.
+    ///
+    /// Errors: the first that kept one from being made.
+    pub async fn prefill(self: &Arc<Self>, parallel: usize) -> Result<(), ExecError> {
+        let missing = self.available();
+        let made: Vec<PooledConn> = futures::stream::iter(0..missing)
+            .map(|_| self.get(&[]))
+            .buffer_unordered(parallel)
+            .try_collect()
+            .await?;
+        // Only now: one that came back at once would have been given out again.
+        drop(made);
+        Ok(())
     }
 
     /// Stops: idle connections close now, others when they come back; waiters are told.

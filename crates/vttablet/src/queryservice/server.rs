@@ -27,6 +27,8 @@ use super::consolidator::Consolidator;
 use super::error::{ErrorStyle, ExecError};
 use super::gate::{Current, Gate, State};
 use super::health::Health;
+use super::heartbeat::{self, Heartbeat};
+use super::hot_rows::HotRows;
 use super::live::{KILL_GRACE, LiveQueries, lock};
 use super::logs::{StreamLog, TxLog};
 use super::plan_cache::PlanCache;
@@ -36,6 +38,7 @@ use super::schema::{Schema, first_cell};
 use super::stats::{Stats, register_pool};
 use super::twopc::TwoPc;
 use super::tx::Transactions;
+use super::tx_limiter::TxLimiter;
 
 /// Bound on probing mysqld.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +77,9 @@ pub struct Core {
     pub tx_log: Arc<TxLog>,
     pub health: Health,
     pub(crate) twopc: TwoPc,
+    pub(crate) tx_limiter: Arc<TxLimiter>,
+    pub(crate) hot_rows: Arc<HotRows>,
+    pub heartbeat: Heartbeat,
     transition: tokio::sync::Mutex<()>,
     /// mysqld did not answer: told to whoever watches over it.
     mysql_lost: Notify,
@@ -158,7 +164,11 @@ impl TabletServer {
                 VtError::new(Code::Internal, format!("-log_queries_to_file {}: {error}", path.display()))
             })?;
         }
+        let heartbeat_interval = config.heartbeat_interval;
         let core = Core {
+            tx_limiter: TxLimiter::new(config.tx_limit.clone(), config.transaction_cap, registry),
+            hot_rows: HotRows::new(config.hot_rows.clone(), registry),
+            heartbeat: Heartbeat::new(config.heartbeat_enable, registry),
             gate: Gate::new(target),
             plans: PlanCache::new(config.query_cache_size, config.query_cache_bytes),
             twopc: TwoPc::new(config.twopc_enable, config.transaction_cap.saturating_sub(2)),
@@ -184,7 +194,15 @@ impl TabletServer {
         let server = Self { core: Arc::new(core) };
         server.register(registry);
         tokio::spawn(chores(Arc::downgrade(&server.core)));
+        if server.heartbeat.is_on() {
+            tokio::spawn(heartbeat::run(Arc::downgrade(&server.core), heartbeat_interval));
+        }
         Ok(server)
+    }
+
+    /// The service that a task of its own looks after.
+    pub(super) fn from_core(core: Arc<Core>) -> Self {
+        Self { core }
     }
 
     fn register(&self, registry: &Registry) {
@@ -354,6 +372,7 @@ impl TabletServer {
             }
             self.verify_mode().await?;
             self.reload(&[], true).await?;
+            self.prefill().await;
         }
         if tablet_type == TabletType::Master {
             self.tx.open();
@@ -375,6 +394,25 @@ impl TabletServer {
             self.set_tx_mode(TxMode::ReadOnly);
         }
         Ok(())
+    }
+
+    /// Makes the connections that the flags want before anybody needs them.
+    async fn prefill(&self) {
+        let config = &self.config;
+        // Those of transactions open with the transactions, a moment later.
+        self.tx.open();
+        for (pool, parallel) in [
+            (&self.reads, config.pool_prefill),
+            (&self.streams, config.stream_pool_prefill),
+            (&self.tx.pool, config.transaction_prefill),
+        ] {
+            if parallel == 0 {
+                continue;
+            }
+            if let Err(error) = pool.prefill(parallel).await {
+                tracing::warn!("{}: not every connection could be made beforehand: {error}", pool.config().name);
+            }
+        }
     }
 
     async fn stop_gracefully(&self) {

@@ -3,7 +3,7 @@
 //! Owns: which checks a call passes first and what its failure looks like. Calls that end a
 //! transaction are let in while serving stops.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tabletclient::{BeginOutcome, HealthStream, QueryService, ResultStream};
@@ -15,8 +15,12 @@ use vtsql::BindVars;
 
 use super::error::ExecError;
 use super::executor::Caller;
+use super::hot_rows::Ticket;
 use super::server::TabletServer;
 use super::tx::{BeginOptions, Conclusion};
+
+/// Longest wait for a turn on a hot row when queries may run without limit.
+const LONGEST_TURN: Duration = Duration::from_secs(60);
 
 impl TabletServer {
     async fn begin_checked(
@@ -29,7 +33,9 @@ impl TabletServer {
         let isolation = options.transaction_isolation();
         let begun = async {
             self.check_tx_mode(isolation == TransactionIsolation::ConsistentSnapshotReadOnly)?;
+            let slot = self.tx_limiter.take(immediate.as_ref(), effective.as_ref())?;
             let options = BeginOptions {
+                slot,
                 found_rows: options.client_found_rows,
                 isolation,
                 settings: &options.session_settings,
@@ -70,6 +76,26 @@ impl TabletServer {
             results.push(self.execute_query(caller, &bound.sql, vars, transaction_id, options).await?);
         }
         Ok(results)
+    }
+
+    /// Waits behind transactions that begin on the same row, if hot row protection is on.
+    async fn turn_on_hot_row(
+        &self,
+        bound: &query::BoundQuery,
+        options: &ExecuteOptions,
+    ) -> Result<Option<Ticket>, ExecError> {
+        if !self.hot_rows.is_on() {
+            return Ok(None);
+        }
+        // A statement that cannot be planned fails where every statement does.
+        let Ok(plan) = self.plan(&bound.sql, options.skip_query_plan_cache, true).await else { return Ok(None) };
+        let Some(range) = plan.shape.row_range(&bound.bind_variables) else { return Ok(None) };
+        let longest = if self.config.query_timeout.is_zero() { LONGEST_TURN } else { self.config.query_timeout };
+        let ticket = self.hot_rows.enter(&plan.shape.table, range, longest).await?;
+        if let Some(waited) = ticket.waited {
+            self.stats.waits.record(&["TxSerializer"], waited);
+        }
+        Ok(Some(ticket))
     }
 
     async fn commit_id(&self, id: i64, immediate: Option<&VtGateCallerId>) -> Result<()> {
@@ -176,6 +202,11 @@ impl QueryService for TabletServer {
         let mut bound = request.query.unwrap_or_default();
         let options = request.options.unwrap_or_default();
         let (effective, immediate) = (request.effective_caller_id, request.immediate_caller_id);
+        // Held until the first statement has run.
+        let _turn = match self.turn_on_hot_row(&bound, &options).await {
+            Ok(turn) => turn,
+            Err(error) => return failed(self.tell(error, &bound.sql, &bound.bind_variables, immediate.as_ref())),
+        };
         let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options).await {
             Ok(id) => id,
             Err(error) => return failed(error),

@@ -25,6 +25,7 @@ use super::live::lock;
 use super::logs::TxLog;
 use super::pool::{Pool, PooledConn};
 use super::stats::{Stats, nanos};
+use super::tx_limiter::TxSlot;
 
 /// Ended transactions that are remembered.
 const REMEMBERED: usize = 1000;
@@ -72,6 +73,8 @@ pub struct Transaction {
     pub wrote: bool,
     /// It has temporary tables, which the schema does not know.
     pub temporary_tables: bool,
+    /// Its place in the count of its user.
+    _slot: Option<TxSlot>,
 }
 
 impl Transaction {
@@ -145,6 +148,8 @@ pub struct BeginOptions<'a> {
     pub settings: &'a [String],
     pub effective: Option<CallerId>,
     pub immediate: Option<VtGateCallerId>,
+    /// Its place in the count of its user, if users are limited.
+    pub slot: Option<TxSlot>,
 }
 
 impl Transactions {
@@ -221,6 +226,7 @@ impl Transactions {
             autocommit,
             wrote: false,
             temporary_tables: false,
+            _slot: options.slot,
         });
         lock(&self.state).open.insert(tx.id, Entry::InUse { purpose: "for begin" });
         Ok(TxGuard { owner: self.clone(), tx: Some(tx) })

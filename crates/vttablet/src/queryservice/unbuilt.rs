@@ -1,6 +1,5 @@
-//! Variables of parts that this build does not have: message tables, hot row protection, the
-//! transaction limiter, replication heartbeats, event tokens, filtered replication and its update
-//! streams, a MySQL server of the tablet's own.
+//! Variables of parts that this build does not have: message tables, event tokens, filtered replication
+//! and its update streams, a MySQL server of the tablet's own.
 //!
 //! Dashboards made for Vitess expect them. They read zero and empty because nothing of the kind ever
 //! happens here; whoever builds such a part registers the real ones over these.
@@ -13,13 +12,6 @@ use servenv::stats::Registry;
 pub fn register(registry: &Registry) {
     for (name, help) in [
         ("FilteredReplicationUnfriendlyStatementsCount", "Count of unfriendly statements"),
-        ("HeartbeatCumulativeLagNs", "Sum of the lags that heartbeats measured"),
-        ("HeartbeatReads", "Heartbeats read"),
-        ("HeartbeatReadErrors", "Heartbeats that could not be read"),
-        ("HeartbeatWrites", "Heartbeats written"),
-        ("HeartbeatWriteErrors", "Heartbeats that could not be written"),
-        ("TxSerializerGlobalQueueExceeded", "Transactions rejected because all queues together were full"),
-        ("TxSerializerGlobalQueueExceededDryRun", "Dry run transactions that would have been rejected"),
         ("BinlogStreamerErrors", "Errors of update streams"),
         ("MysqlServerConnAccepted", "Connections accepted by a MySQL server"),
         ("MysqlServerConnSlow", "Logins to a MySQL server that were slow"),
@@ -33,7 +25,6 @@ pub fn register(registry: &Registry) {
     ] {
         registry.counter(name, help);
     }
-    registry.gauge("HeartbeatCurrentLagNs", "Lag that the last heartbeat measured");
     registry.gauge("EventTokenTimestamp", "Time of the last event token, unix seconds");
     registry.string("EventTokenPosition", "");
     registry.string("UpdateStreamState", "Disabled");
@@ -64,12 +55,6 @@ pub fn register(registry: &Registry) {
         ("TopologyWatcherErrors", &["Operation"][..]),
         ("TopologyWatcherOperations", &["Operation"][..]),
         ("VReplicationTotalSecondsBehindMaster", &["counts"][..]),
-        ("TxLimiterRejections", &["Component", "Principal", "Subcomponent", "Username"][..]),
-        ("TxLimiterRejectionsDryRun", &["Component", "Principal", "Subcomponent", "Username"][..]),
-        ("TxSerializerQueueExceeded", &["table_name"][..]),
-        ("TxSerializerQueueExceededDryRun", &["table_name"][..]),
-        ("TxSerializerWaits", &["table_name"][..]),
-        ("TxSerializerWaitsDryRun", &["table_name"][..]),
     ] {
         registry.multi_counter(name, "Of a part that this build does not have", labels);
     }

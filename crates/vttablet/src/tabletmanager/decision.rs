@@ -5,6 +5,8 @@ use std::time::Duration;
 use topo::topoproto;
 use vtproto::topodata::{Shard, SrvKeyspace, Tablet, TabletType};
 
+use crate::queryservice::Lag;
+
 /// What follows from the records in topo. Holds until the next refresh.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Permit {
@@ -46,6 +48,19 @@ pub enum Replication {
     NotWatched,
     Lag(Duration),
     Broken(String),
+}
+
+impl Replication {
+    /// The same with what heartbeats say: the larger lag counts, and an unknown one is an error.
+    pub fn with_heartbeat(self, heartbeat: Option<Lag>) -> Self {
+        match (self, heartbeat) {
+            (known, None) => known,
+            (Self::Broken(reason), _) => Self::Broken(reason),
+            (_, Some(Err(reason))) => Self::Broken(format!("heartbeat: {reason}")),
+            (Self::NotWatched, Some(Ok(lag))) => Self::Lag(lag),
+            (Self::Lag(seen), Some(Ok(lag))) => Self::Lag(seen.max(lag)),
+        }
+    }
 }
 
 /// Why the tablet is not healthy; `None` when it is.
@@ -143,6 +158,19 @@ mod tests {
         let mut here = tablet(TabletType::Replica);
         here.alias = Some(TabletAlias { cell: "zone2".into(), uid: 1 });
         assert_eq!(permit(&here, Some(&record), None, false).denied_tables, ["customer"]);
+    }
+
+    #[test]
+    fn the_larger_lag_counts() {
+        let lag = |seconds| Replication::Lag(Duration::from_secs(seconds));
+        let beat = |seconds| Some(Ok(Duration::from_secs(seconds)));
+        assert_eq!(lag(3).with_heartbeat(beat(1)), lag(3));
+        assert_eq!(lag(3).with_heartbeat(beat(7)), lag(7));
+        assert_eq!(lag(3).with_heartbeat(None), lag(3));
+        assert_eq!(Replication::NotWatched.with_heartbeat(beat(2)), lag(2));
+        let broken = |text: &str| Replication::Broken(text.into());
+        assert_eq!(broken("stopped").with_heartbeat(beat(2)), broken("stopped"));
+        assert_eq!(lag(3).with_heartbeat(Some(Err("no row".into()))), broken("heartbeat: no row"));
     }
 
     #[test]

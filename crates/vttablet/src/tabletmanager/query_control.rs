@@ -12,7 +12,7 @@ use vtproto::{
 };
 
 use crate::queryservice::{
-    TabletServer,
+    Lag, TabletServer,
     rules::{BLACKLIST_RULES, Rule, Rules},
 };
 
@@ -29,6 +29,10 @@ pub trait QueryControl: Send + Sync + 'static {
     /// `SERVING`, `NOT_SERVING` or `SHUTTING_DOWN`.
     fn state_name(&self) -> &'static str;
     async fn reload_schema(&self) -> Result<()>;
+    /// What heartbeats say about the lag of this tablet; `None` when they are off, for a master, and before the first.
+    fn heartbeat_lag(&self) -> Option<Lag>;
+    /// Whether lag is measured by heartbeats.
+    fn has_heartbeats(&self) -> bool;
     /// Refuses queries on these tables (names, or `/regexps/`) from now on.
     fn set_denied_tables(&self, tables: &[String]) -> Result<()>;
     /// Sends this to everybody who listens to the tablet's health. `term_start` is the start of the master term in
@@ -83,6 +87,14 @@ impl QueryControl for ServedQueries {
 
     async fn reload_schema(&self) -> Result<()> {
         self.server.reload_schema().await
+    }
+
+    fn heartbeat_lag(&self) -> Option<Lag> {
+        self.server.heartbeat.lag()
+    }
+
+    fn has_heartbeats(&self) -> bool {
+        self.server.heartbeat.is_on()
     }
 
     fn set_denied_tables(&self, tables: &[String]) -> Result<()> {

@@ -18,9 +18,17 @@ const NOT_RUNNING: &str = "slave is not running";
 impl TabletManager {
     /// What replication of a tablet of this type is like; with `may_repair`, after trying to put it right.
     pub(super) async fn report(&self, tablet_type: TabletType, may_repair: bool) -> Replication {
-        if tablet_type == TabletType::Master || !self.config.enable_replication_reporter {
+        if tablet_type == TabletType::Master {
             return Replication::NotWatched;
         }
+        let by_status = match self.config.enable_replication_reporter {
+            true => self.report_status(may_repair).await,
+            false => Replication::NotWatched,
+        };
+        by_status.with_heartbeat(self.query.heartbeat_lag())
+    }
+
+    async fn report_status(&self, may_repair: bool) -> Replication {
         let mut status = self.mysqld.slave_status().await;
         if may_repair && is_stopped(&status) && !self.markers.has(Marker::DoNotReplicate) {
             if self.config.disable_active_reparents {

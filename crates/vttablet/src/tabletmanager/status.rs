@@ -47,8 +47,14 @@ impl TabletManager {
     /// The latest health checks, newest first.
     pub fn health_html(&self) -> String {
         let state = self.state();
-        let from = if self.config.enable_replication_reporter { "mysqld and MySQLReplicationLag" } else { "mysqld" };
-        let mut out = format!("<p>Polling health information from {from}. Current status: ");
+        let mut sources = vec!["mysqld"];
+        if self.config.enable_replication_reporter {
+            sources.push("MySQLReplicationLag");
+        }
+        if self.query.has_heartbeats() {
+            sources.push("MySQLHeartbeat");
+        }
+        let mut out = format!("<p>Polling health information from {}. Current status: ", sources.join(" and "));
         let lag = match &state.replication {
             Replication::Lag(lag) => *lag,
             Replication::NotWatched | Replication::Broken(_) => Default::default(),
