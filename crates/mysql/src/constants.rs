@@ -112,6 +112,7 @@ pub mod errno {
     pub const UNKNOWN_COM: u16 = 1047;
     pub const SERVER_SHUTDOWN: u16 = 1053;
     pub const NO_SUCH_THREAD: u16 = 1094;
+    pub const KILL_DENIED: u16 = 1095;
     pub const UNKNOWN: u16 = 1105;
     pub const PACKET_TOO_LARGE: u16 = 1153;
     pub const PACKETS_OUT_OF_ORDER: u16 = 1156;

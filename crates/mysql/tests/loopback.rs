@@ -200,15 +200,15 @@ async fn kill_query_and_kill() {
         let server = running.server.clone();
         let killer = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            server.kill(id, query_only)
+            server.kill(id.into(), query_only, None)
         });
         let error = conn.query(sql, 1).await.expect_err("killed");
         assert_eq!(error.errno(), number);
-        assert!(killer.await.expect("the killer"));
+        killer.await.expect("the killer").expect("killed");
     }
     assert!(conn.ping().await.is_err(), "the last was a KILL of the connection");
     until("nobody is left", || running.server.connection_count() == 0).await;
-    assert!(!running.server.kill(id, true));
+    assert_eq!(running.server.kill(id.into(), true, None).expect_err("it is gone").errno, 1094);
 }
 
 #[tokio::test]

@@ -85,29 +85,35 @@ fn hint(lines: &[String]) -> Option<String> {
     }
     if has(&["Errcode: 13", "Permission denied", "OS errno 13", "(errno: 13"]) {
         return Some(if apparmor_confines_mysqld() {
-            "AppArmor confines mysqld to its own directories: allow the tablet directory in \
-             /etc/apparmor.d/local/usr.sbin.mysqld and reload the profile, or switch the profile off with aa-disable"
-                .to_owned()
+            APPARMOR.to_owned()
         } else {
             "the user that runs mysqld may not use the tablet directory, or one of its parents".to_owned()
         });
     }
-    None
+    // A confined mysqld may not even write its error log.
+    (lines.is_empty() && apparmor_confines_mysqld()).then(|| APPARMOR.to_owned())
 }
+
+const APPARMOR: &str = "AppArmor confines mysqld to its own directories: allow the tablet directory in \
+    /etc/apparmor.d/local/usr.sbin.mysqld and reload the profile, or switch the profile off with aa-disable";
 
 /// Whether the kernel enforces an AppArmor profile for a MySQL or MariaDB server.
 pub fn apparmor_confines_mysqld() -> bool {
     let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
-    if !enabled.starts_with('Y') {
-        return false;
-    }
     // Only root may list the loaded profiles; for others the profile file has to do.
-    match std::fs::read_to_string("/sys/kernel/security/apparmor/profiles") {
-        Ok(profiles) => profiles
-            .lines()
-            .any(|line| (line.contains("mysqld") || line.contains("mariadbd")) && line.contains("(enforce)")),
-        Err(_) => Path::new("/etc/apparmor.d/usr.sbin.mysqld").exists(),
-    }
+    let loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").ok();
+    let files = ["usr.sbin.mysqld", "usr.sbin.mariadbd"];
+    let has_file = || files.iter().any(|name| Path::new("/etc/apparmor.d").join(name).exists());
+    is_confined(&enabled, loaded.as_deref(), has_file)
+}
+
+fn is_confined(enabled: &str, loaded: Option<&str>, has_file: impl Fn() -> bool) -> bool {
+    let server = |line: &str| line.contains("mysqld") || line.contains("mariadbd");
+    enabled.starts_with('Y')
+        && match loaded {
+            Some(profiles) => profiles.lines().any(|line| server(line) && line.contains("(enforce)")),
+            None => has_file(),
+        }
 }
 
 #[cfg(test)]
@@ -127,6 +133,19 @@ mod tests {
         let option = "[ERROR] mysqld: unknown variable 'no_such=1'";
         assert!(hint_for(option).is_some_and(|hint| hint.contains("'no_such=1'")));
         assert_eq!(hint_for("[Note] mysqld: ready for connections."), None);
+    }
+
+    #[test]
+    fn apparmor_is_named_only_where_it_confines_mysqld() {
+        let enforced = "/usr/sbin/cupsd (enforce)\n/usr/sbin/mysqld (enforce)\n";
+        assert!(is_confined("Y\n", Some(enforced), || false));
+        assert!(is_confined("Y\n", Some("/usr/sbin/mariadbd (enforce)\n"), || false));
+        assert!(!is_confined("Y\n", Some("/usr/sbin/mysqld (complain)\n/usr/sbin/cupsd (enforce)\n"), || true));
+        assert!(is_confined("Y\n", None, || true) && !is_confined("Y\n", None, || false));
+        assert!(!is_confined("", Some(enforced), || true));
+        let denied = "[ERROR] mysqld: Can't create/write to file '/vt/vt_1/x' (Errcode: 13 \"Permission denied\")";
+        let advice = hint_for(denied).expect("advice");
+        assert_eq!(advice.contains("AppArmor"), apparmor_confines_mysqld(), "{advice}");
     }
 
     #[test]

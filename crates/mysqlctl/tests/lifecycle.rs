@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -223,4 +224,130 @@ fn mistakes_on_the_command_line_are_named() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "MariaDB/0-1-6\n");
     let output = root.run(&["position", "at_least", "MariaDB/0-1-5", "MariaDB/0-1-6"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "false\n");
+}
+
+/// A mysqld that is a script: it answers `--version` like the real one, and then does `body`.
+fn fake_installation(root: &Root, body: &str) -> PathBuf {
+    let version = Installation::find().unwrap().version.to_string();
+    let fake = root.dir.path().join("fake");
+    fs::create_dir_all(fake.join("bin")).unwrap();
+    let vendor = if version.contains("MariaDB") { "10.11.6-MariaDB" } else { "8.0.36" };
+    let script =
+        format!("#!/bin/sh\ncase \"$*\" in *--version*) echo 'mysqld  Ver {vendor} for Linux';; *) {body};; esac\n");
+    let path = fake.join("bin/mysqld");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fake
+}
+
+#[test]
+fn a_mysqld_that_dies_is_explained_with_its_last_words() {
+    let Some(root) = Root::new() else { return };
+    root.succeed(&["init"]);
+    root.succeed(&["shutdown"]);
+    let start_with = |body: &str| {
+        let fake = fake_installation(&root, body);
+        let output = root.command(&["start"]).env("VT_MYSQL_ROOT", fake).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        text(&output)
+    };
+    let error = start_with("echo 'InnoDB: the last words'; kill -9 $$");
+    assert!(error.contains("failed start mysql: mysqld ended during start (killed by SIGKILL)"), "{error}");
+    let log = root.tablet_dir().join("error.log");
+    assert!(error.contains(&format!("last lines of {}:\n  InnoDB: the last words", log.display())), "{error}");
+    let error = start_with("exit 7");
+    assert!(error.contains("mysqld ended during start (exit code 7)\nmysqld wrote nothing to"), "{error}");
+    let error =
+        start_with("echo \"[ERROR] mysqld: Can\\'t create file 'x' (Errcode: 13 \\\"Permission denied\\\")\"; exit 1");
+    assert!(
+        error.contains("hint: the user that runs mysqld may not use") || error.contains("hint: AppArmor"),
+        "{error}"
+    );
+    // The data is untouched by all that.
+    root.succeed(&["start"]);
+    root.succeed(&["teardown"]);
+}
+
+#[test]
+fn leftovers_do_not_keep_mysqld_from_starting() {
+    let Some(root) = Root::new() else { return };
+    root.succeed(&["init"]);
+    root.succeed(&["shutdown"]);
+    // A pid file that names a process which is not mysqld, and a socket that nobody listens on.
+    let pid_file = root.tablet_dir().join("mysql.pid");
+    fs::write(&pid_file, format!("{}\n", std::process::id())).unwrap();
+    fs::write(root.tablet_dir().join("mysql.sock"), "").unwrap();
+    root.succeed(&["shutdown"]);
+    fs::write(&pid_file, format!("{}\n", std::process::id())).unwrap();
+    root.succeed(&["start"]);
+    let pid = root.pid().expect("mysqld runs");
+    assert_eq!(fs::read_to_string(&pid_file).unwrap().trim(), pid.to_string());
+    root.succeed(&["shutdown"]);
+
+    let holder = TcpListener::bind(("127.0.0.1", root.port)).unwrap();
+    let error = root.fail(&["start"]);
+    let expected = format!("failed start mysql: port {} is already in use by pid {}", root.port, std::process::id());
+    assert!(error.contains(&expected), "{error}");
+    drop(holder);
+    root.succeed(&["start"]);
+    root.succeed(&["teardown"]);
+}
+
+/// A file system of its own, in memory. `None`, said loudly, where it cannot be mounted.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(root: &Root, megabytes: u32) -> Option<Self> {
+        let dir = root.dir.path().join("disk");
+        fs::create_dir_all(&dir).unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&dir).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED: a small file system cannot be mounted here (it takes root)");
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        let block = vec![b'x'; 1 << 20];
+        while file.write_all(&block).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    let Some(root) = Root::new() else { return };
+    {
+        let Some(disk) = SmallDisk::mount(&root, 50) else { return };
+        let output = root.command(&["init"]).env("VTDATAROOT", &disk.0).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output);
+        let cause = error.split_once("failed init mysql: only ").expect("the cause").1;
+        assert!(cause[2..].starts_with(" MB are free on the file system of"), "{error}");
+        assert!(cause.contains("a new data directory needs 300 MB"), "{error}");
+    }
+    let Some(disk) = SmallDisk::mount(&root, 500) else { return };
+    let run = |action: &str| root.command(&[action]).env("VTDATAROOT", &disk.0).output().unwrap();
+    for action in ["init", "shutdown"] {
+        let output = run(action);
+        assert!(output.status.success(), "{action}: {}", text(&output));
+    }
+    disk.fill();
+    let output = run("start");
+    let error = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("failed start mysql: ") && error.contains("the file system is full"), "{error}");
+    fs::remove_file(disk.0.join("filler")).unwrap();
+    for action in ["start", "teardown"] {
+        let output = run(action);
+        assert!(output.status.success(), "{action}: {}", text(&output));
+    }
 }

@@ -8,9 +8,11 @@
 
 mod http;
 mod process;
+mod tls;
 
 pub use http::get as http_get;
 pub use process::{Process, program, resident_kib};
+pub use tls::TlsFiles;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
@@ -86,6 +88,8 @@ pub struct Spec {
     pub vtgate_flags: Vec<String>,
     pub vttablet_flags: Vec<String>,
     pub vtctld_flags: Vec<String>,
+    /// TLS and passwords on every connection, etcd's too.
+    pub encrypted: bool,
 }
 
 impl Spec {
@@ -104,6 +108,7 @@ impl Spec {
             vtgate_flags: Vec::new(),
             vttablet_flags: Vec::new(),
             vtctld_flags: Vec::new(),
+            encrypted: false,
         }
     }
 
@@ -116,6 +121,26 @@ impl Spec {
     /// Only a master: the quickest cluster that serves.
     pub fn single(flavor: Flavor) -> Self {
         Self::commerce(flavor, vec![TabletSpec::new(100, "commerce", "0", "replica")])
+    }
+
+    /// The masters of two unsharded keyspaces, `commerce` and `other`, and a replica of `other`: the least for transactions
+    /// over several shards.
+    pub fn two_keyspaces(flavor: Flavor) -> Self {
+        let tablet = |uid, keyspace| TabletSpec::new(uid, keyspace, "0", "replica");
+        let mut spec =
+            Self::commerce(flavor, vec![tablet(100, "commerce"), tablet(200, "other"), tablet(201, "other")]);
+        // The master of commerce has no replica that could acknowledge.
+        spec.semi_sync = false;
+        spec.schema.push(("other".into(), "create table note(id bigint primary key, text_ varchar(100))".into()));
+        spec.vschema.push(("other".into(), r#"{"tables": {"note": {}}}"#.into()));
+        spec
+    }
+
+    /// With TLS and passwords on every connection.
+    #[must_use]
+    pub fn encrypted(mut self) -> Self {
+        self.encrypted = true;
+        self
     }
 
     #[must_use]
@@ -151,6 +176,7 @@ pub struct Tablet {
 pub struct Cluster {
     pub spec: Spec,
     dir: PathBuf,
+    pub tls: Option<TlsFiles>,
     pub etcd_port: u16,
     etcd: Option<Process>,
     pub vtctld_http_port: u16,
@@ -166,10 +192,16 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything and returns when vtgate serves.
     pub fn start(spec: Spec) -> Result<Self> {
+        Self::start_with(spec, |_| {})
+    }
+
+    /// The same; `adjust` may change the spec when ports and directory are known, before anything runs.
+    pub fn start_with(spec: Spec, adjust: impl FnOnce(&mut Self)) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vtdataroot-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(dir.join("tmp"))?;
+        let tls = spec.encrypted.then(|| TlsFiles::make(&dir.join("tls"))).transpose()?;
         let tablets = spec
             .tablets
             .iter()
@@ -184,6 +216,7 @@ impl Cluster {
         let mut cluster = Self {
             spec,
             dir,
+            tls,
             etcd_port: free_port(),
             etcd: None,
             vtctld_http_port: free_port(),
@@ -195,6 +228,7 @@ impl Cluster {
             vtgate: None,
             tablets,
         };
+        adjust(&mut cluster);
         cluster.start_etcd()?;
         let address = format!("127.0.0.1:{}", cluster.etcd_port);
         cluster.run("vtctl", &["AddCellInfo", "-root", "/vitess/zone1", "-server_address", &address, CELL], true)?;
@@ -220,14 +254,21 @@ impl Cluster {
     }
 
     fn topo_flags(&self) -> Vec<String> {
-        vec![
+        let mut flags = vec![
             "-topo_implementation".into(),
             "etcd2".into(),
             "-topo_global_server_address".into(),
             format!("127.0.0.1:{}", self.etcd_port),
             "-topo_global_root".into(),
             "/vitess/global".into(),
-        ]
+        ];
+        flags.extend(self.tls_flags(TlsFiles::etcd_flags));
+        flags
+    }
+
+    /// The flags that encryption takes, if this cluster has it.
+    fn tls_flags(&self, flags: impl FnOnce(&TlsFiles) -> Vec<String>) -> Vec<String> {
+        self.tls.as_ref().map(flags).unwrap_or_default()
     }
 
     /// A program of ours with the environment and the log directory of this cluster.
@@ -250,15 +291,23 @@ impl Cluster {
     }
 
     pub fn start_etcd(&mut self) -> Result<()> {
-        let url = format!("http://127.0.0.1:{}", self.etcd_port);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://127.0.0.1:{}", self.etcd_port);
         let peer = format!("http://127.0.0.1:{}", free_port());
         let mut command = Command::new("etcd");
         command.arg("--data-dir").arg(self.dir.join("etcd"));
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.arg(format!("--initial-cluster=default={peer}"));
+        // Its health is asked for where no certificate is wanted.
+        let health_port = if self.tls.is_some() { free_port() } else { self.etcd_port };
+        if let Some(tls) = &self.tls {
+            command.arg(format!("--listen-metrics-urls=http://127.0.0.1:{health_port}"));
+            command.arg("--cert-file").arg(&tls.cert).arg("--key-file").arg(&tls.key);
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.ca);
+        }
         self.etcd = Some(Process::start("etcd", command, &self.dir.join("tmp/etcd.out"))?);
-        let port = self.etcd_port;
+        let port = health_port;
         wait_for("etcd to be healthy", Duration::from_secs(30), || {
             http_get(port, "/health").is_ok_and(|(status, body)| status == 200 && body.contains("true"))
         })
@@ -276,6 +325,10 @@ impl Cluster {
             .args(["-backup_storage_implementation", "file", "-file_backup_storage_root"])
             .arg(self.dir.join("backups"))
             .args(["-port", &self.vtctld_http_port.to_string(), "-grpc_port", &self.vtctld_grpc_port.to_string()])
+            .args(self.tls_flags(|tls| {
+                [tls.server_flags(), tls.client_flags("tablet_manager_grpc"), tls.client_flags("tablet_grpc")].concat()
+            }))
+            .args(self.tls_flags(|tls| [tls.client_flags("vtgate_grpc"), vec![tls.creds_flag()]].concat()))
             .args(&self.spec.vtctld_flags);
         self.vtctld = Some(Process::start("vtctld", command, &self.dir.join("tmp/vtctld.out"))?);
         self.wait_for_port(self.vtctld_http_port, "vtctld")
@@ -346,6 +399,7 @@ impl Cluster {
             .args(["-service_map", "grpc-queryservice,grpc-tabletmanager,grpc-updatestream"])
             .args(["-port", &tablet.http_port.to_string(), "-grpc_port", &tablet.grpc_port.to_string()])
             .arg(format!("-enable_semi_sync={}", self.spec.semi_sync))
+            .args(self.tls_flags(TlsFiles::server_flags))
             .args(&self.spec.vttablet_flags);
         let log = self.tablet_dir(index).join("vttablet.out");
         let process = Process::start("vttablet", command, &log)?;
@@ -382,6 +436,11 @@ impl Cluster {
         if !self.spec.vtgate_flags.iter().any(|flag| flag.starts_with("-mysql_auth_server_impl")) {
             command.args(["-mysql_auth_server_impl", "none"]);
         }
+        command.args(self.tls_flags(|tls| {
+            let mysql = [("cert", &tls.cert), ("key", &tls.key)]
+                .map(|(name, path)| format!("-mysql_server_ssl_{name}={}", path.display()));
+            [tls.server_flags(), tls.client_flags("tablet_grpc"), vec![tls.creds_flag()], mysql.to_vec()].concat()
+        }));
         command.args(&self.spec.vtgate_flags);
         self.vtgate = Some(Process::start("vtgate", command, &self.dir.join("tmp/vtgate.out"))?);
         self.wait_for_port(self.vtgate_http_port, "vtgate")?;
@@ -412,6 +471,7 @@ impl Cluster {
     pub fn vtctlclient(&self, args: &[&str]) -> Result<Finished> {
         let server = format!("127.0.0.1:{}", self.vtctld_grpc_port);
         let mut command = self.command("vtctlclient", false);
+        command.args(self.tls_flags(|tls| [tls.client_flags("vtctld_grpc"), vec![tls.creds_flag()]].concat()));
         let output = command.args(["-server", &server]).args(args).stdin(Stdio::null()).output()?;
         Ok(Finished::new(format!("vtctlclient {}", args.join(" ")), output))
     }

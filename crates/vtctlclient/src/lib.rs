@@ -92,6 +92,24 @@ impl Command {
         }
     }
 
+    /// What the connection's own end means: a server that wants TLS hangs up on whoever comes without, or with a
+    /// certificate that it does not know, and gRPC calls that a cancellation.
+    fn explain(&self, status: tonic::Status) -> tonic::Status {
+        let hung_up = match status.code() {
+            tonic::Code::Cancelled => status.message() == "operation was canceled",
+            tonic::Code::Unknown | tonic::Code::Unavailable => status.message().starts_with("transport error"),
+            _ => false,
+        };
+        if !hung_up {
+            return status;
+        }
+        let (kind, address) = (self.server_kind, &self.address);
+        tonic::Status::unavailable(format!(
+            "the {kind} at {address} closed the connection without an answer; if it wants TLS, see the flags -{kind}_grpc_ca, \
+             -{kind}_grpc_cert and -{kind}_grpc_key"
+        ))
+    }
+
     async fn run_until<F, Fut>(&self, output: &mut impl Output, deadline: Instant, start: F) -> Result<(), ClientError>
     where
         F: FnOnce(Channel, ClientAuth) -> Fut,
@@ -106,7 +124,7 @@ impl Command {
             eprintln!("waiting for the {} at {} (at most {limit}): {error}", self.server_kind, self.address);
         };
         let channel = connect::wait(&endpoint, deadline, notice).await.map_err(remote)?;
-        let events = start(channel, self.options.auth.clone()).await.map_err(remote)?;
+        let events = start(channel, self.options.auth.clone()).await.map_err(|status| remote(self.explain(status)))?;
         events::print(events, output).await
     }
 }

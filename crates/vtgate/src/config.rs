@@ -73,6 +73,7 @@ pub struct Config {
     pub stream_buffer_size: usize,
     pub terse_errors: bool,
     pub vschema_ddl_users: Vec<String>,
+    pub kill_users: Vec<String>,
     pub use_effective_caller_id: bool,
     pub query_timeout: Option<Duration>,
     pub query_log: QueryLogOptions,
@@ -91,6 +92,11 @@ fn positive(flags: &Parsed, name: &str) -> Option<Duration> {
 
 fn path(flags: &Parsed, name: &str) -> Option<PathBuf> {
     Some(flags.str(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// A list of users.
+fn users(flags: &Parsed, name: &str) -> Vec<String> {
+    flags.list(name).iter().map(|user| user.trim().to_owned()).filter(|user| !user.is_empty()).collect()
 }
 
 fn count(flags: &Parsed, name: &str) -> Result<usize> {
@@ -187,12 +193,12 @@ impl Config {
             warn_memory_rows: count(flags, "warn_memory_rows")?,
             stream_buffer_size: count(flags, "stream_buffer_size")?,
             terse_errors: flags.bool("vtgate-config-terse-errors"),
-            vschema_ddl_users: flags
-                .str("vschema_ddl_authorized_users")
-                .split(',')
-                .map(|user| user.trim().to_string())
-                .filter(|user| !user.is_empty())
-                .collect(),
+            vschema_ddl_users: users(flags, "vschema_ddl_authorized_users"),
+            // Without logins a name says nothing: everybody could take the owner's.
+            kill_users: match flags.str("mysql_auth_server_impl") {
+                "none" => vec!["%".to_owned()],
+                _ => users(flags, "kill_authorized_users"),
+            },
             use_effective_caller_id: flags.bool("grpc_use_effective_callerid"),
             query_timeout: positive(flags, "mysql_server_query_timeout"),
             query_log: QueryLogOptions {
@@ -326,12 +332,8 @@ fn buffer_options(flags: &Parsed) -> Result<BufferOptions> {
 /// The flags are wrong, or the server does not answer.
 pub async fn open_topo(env: &Env) -> Result<topo::TopoServer> {
     let flags = env.flags();
-    let tls = (path(flags, "topo_etcd_tls_cert"), path(flags, "topo_etcd_tls_key"), path(flags, "topo_etcd_tls_ca"));
-    let etcd_tls = match tls {
-        (Some(cert), Some(key), Some(ca)) => Some(EtcdTls { cert, key, ca }),
-        (None, None, None) => None,
-        _ => bail!("-topo_etcd_tls_cert, -topo_etcd_tls_key and -topo_etcd_tls_ca belong together"),
-    };
+    let [cert, key, ca] = ["topo_etcd_tls_cert", "topo_etcd_tls_key", "topo_etcd_tls_ca"].map(|name| flags.str(name));
+    let etcd_tls = EtcdTls::from_flags(cert, key, ca)?;
     let options = TopoOptions {
         remote_operation_timeout: flags.duration("remote_operation_timeout"),
         etcd_lease_ttl_seconds: flags.int("topo_etcd_lease_ttl"),

@@ -176,8 +176,9 @@ impl Gate {
         let handler = Arc::new(MysqlHandler::new(self.executor.clone(), registry));
         let server = MysqlServer::new(server_config, handler);
         let killer = Arc::downgrade(&server);
-        self.executor.set_killer(Box::new(move |id, query_only| {
-            killer.upgrade().is_some_and(|server| server.kill(id, query_only))
+        self.executor.set_killer(Box::new(move |kill, by| match killer.upgrade() {
+            Some(server) => server.kill(kill.id, kill.query, by),
+            None => Ok(()),
         }));
         register_server(registry, &server);
         let stop_accepting = CancellationToken::new();
@@ -292,6 +293,7 @@ fn executor_config(config: &Config) -> ExecutorConfig {
         warn_memory_rows: config.warn_memory_rows,
         terse_errors: config.terse_errors,
         vschema_ddl_users: config.vschema_ddl_users.clone(),
+        kill_users: config.kill_users.clone(),
         query_timeout: config.query_timeout,
     }
 }

@@ -198,6 +198,10 @@ impl MysqlHandler {
 impl Handler for MysqlHandler {
     type Session = Connection;
 
+    fn may_kill_any(&self, conn: &Connection) -> bool {
+        self.executor.may_kill_any(&conn.caller)
+    }
+
     async fn connected(&self, conn: &ConnectionInfo) -> Result<Connection, MysqlError> {
         self.stats.accepted.inc();
         self.stats.connected(&conn.user, conn.tls, 1);

@@ -322,6 +322,36 @@ async fn kill_query_ends_the_statement_and_kill_the_connection() {
     assert_eq!(fails(&mut other, "kill 4000000").await.errno, 1094);
 }
 
+/// Where clients log in, they end only connections of their own, but for those who are named.
+#[tokio::test]
+async fn kill_needs_the_same_user_or_the_right() {
+    let users = r#"{"ann": [{"Password": "a"}], "bob": [{"Password": "b"}], "admin": [{"Password": "c"}]}"#;
+    let w = world_with(&[
+        "-mysql_auth_server_impl=static",
+        &format!("-mysql_auth_server_static_string={users}"),
+        "-kill_authorized_users=admin, other",
+    ])
+    .await;
+    let login = async |user: &str, password: &str| {
+        let mut params = mysql::ConnectParams::tcp("127.0.0.1", w.mysql.port(), user);
+        params.password = password.into();
+        mysql::Connection::connect(&params).await.expect("login")
+    };
+    let (mut ann, mut second) = (login("ann", "a").await, login("ann", "a").await);
+    let (mut bob, mut admin) = (login("bob", "b").await, login("admin", "c").await);
+    for sql in ["kill", "kill query", "kill connection"] {
+        let refused = fails(&mut bob, &format!("{sql} {}", ann.thread_id())).await;
+        assert_eq!((refused.errno, refused.sqlstate.as_str()), (1095, "HY000"));
+        let text = format!("You are not owner of thread {}", ann.thread_id());
+        assert!(refused.message.contains(&text), "{}", refused.message);
+    }
+    run(&mut ann, "select 1 from fast").await;
+    run(&mut second, &format!("kill {}", ann.thread_id())).await;
+    assert!(ann.execute("select 1 from fast").await.expect_err("killed").is_connection_error());
+    run(&mut admin, &format!("kill {}", bob.thread_id())).await;
+    assert!(bob.execute("select 1 from fast").await.expect_err("killed").is_connection_error());
+}
+
 #[tokio::test]
 async fn a_client_that_goes_away_stops_its_statement() {
     let w = world().await;

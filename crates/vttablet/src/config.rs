@@ -258,11 +258,7 @@ fn port(flags: &Parsed, name: &str) -> Result<u16, ConfigError> {
 
 fn topo_config(flags: &Parsed) -> Result<TopoConfig, ConfigError> {
     let [cert, key, ca] = ["topo_etcd_tls_cert", "topo_etcd_tls_key", "topo_etcd_tls_ca"].map(|name| flags.str(name));
-    let etcd_tls = match [cert, key, ca].iter().filter(|value| value.is_empty()).count() {
-        3 => None,
-        0 => Some(EtcdTls { cert: cert.into(), key: key.into(), ca: ca.into() }),
-        _ => return Err(flag("-topo_etcd_tls_cert, -topo_etcd_tls_key and -topo_etcd_tls_ca go together")),
-    };
+    let etcd_tls = EtcdTls::from_flags(cert, key, ca).map_err(|error| flag(error.to_string()))?;
     Ok(TopoConfig {
         implementation: flags.str("topo_implementation").to_owned(),
         address: flags.str("topo_global_server_address").to_owned(),
@@ -413,7 +409,7 @@ mod tests {
         let master = ["-init_keyspace", "k", "-init_shard", "0", "-init_tablet_type", "master"];
         assert!(error(&master).contains("cannot be master"));
         assert!(error(&["-restore_from_backup"]).contains("-db_host"));
-        assert!(error(&["-topo_etcd_tls_cert", "c"]).contains("go together"));
+        assert!(error(&["-topo_etcd_tls_cert", "c"]).contains("must be given together"));
         assert!(error(&["-querylog-format", "xml"]).contains("text or json"));
         assert!(error(&["-init_tags", "a"]).contains("key:value"));
         assert!(error(&["-port", "70000"]).contains("not a TCP port"));

@@ -686,7 +686,7 @@ async fn transactions_of_one_user_are_limited() {
         immediate_caller_id: caller("somebody else"),
         ..Default::default()
     };
-    tablet.server.begin(other).await.expect("another user has his own share");
+    tablet.queries.begin(other).await.expect("another user has his own share");
     commit(&tablet, first).await.expect("committed");
     begin(&tablet, ExecuteOptions::default()).await.expect("there is room again");
     assert_eq!(tablet.registry.get("TxLimiterRejections").expect("registered")["...userData1"], 1);
@@ -699,7 +699,7 @@ async fn begin_execute(tablet: &Tablet, sql: &str) -> tabletclient::BeginOutcome
         query: Some(bound(sql, &[("vtg1", int(1))])),
         ..Default::default()
     };
-    tablet.server.begin_execute(request).await
+    tablet.queries.begin_execute(request).await
 }
 
 /// Transactions that begin on one row queue up before mysqld, and a full queue refuses at once.
@@ -715,15 +715,19 @@ async fn hot_rows_do_not_fill_mysqld_with_waiters() {
     let holder = begin_execute(&tablet, sql).await;
     holder.result.expect("the first holds the row");
     let waiting = || {
-        let server = tablet.server.clone();
+        let queries = tablet.queries.clone();
         let target = tablet.target();
         tokio::spawn(async move {
             let request = query::BeginExecuteRequest {
-                target,
+                target: target.clone(),
                 query: Some(bound("update n set v = 'y' where id = :vtg1", &[("vtg1", int(1))])),
                 ..Default::default()
             };
-            server.begin_execute(request).await
+            let begun = queries.begin_execute(request).await;
+            begun.result.expect("its turn came");
+            let transaction_id = begun.transaction_id;
+            let request = query::CommitRequest { target, transaction_id, ..Default::default() };
+            queries.commit(request).await
         })
     };
     // One waits for the lock in mysqld, two wait here, and the fourth finds the queue full.
@@ -743,9 +747,7 @@ async fn hot_rows_do_not_fill_mysqld_with_waiters() {
     // Each goes on when the one before has ended.
     commit(&tablet, holder.transaction_id).await.expect("committed");
     for waiter in waiters {
-        let outcome = waiter.await.expect("it runs");
-        outcome.result.expect("its turn came");
-        commit(&tablet, outcome.transaction_id).await.expect("committed");
+        waiter.await.expect("it runs").expect("committed");
     }
 }
 
@@ -771,9 +773,10 @@ async fn heartbeats_measure_lag() {
 
     // The master stops writing: the lag grows although the reading goes on.
     master.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
-    until("the lag grows", async || {
-        matches!(replica.server.heartbeat.lag(), Some(Ok(lag)) if lag > Duration::from_millis(300))
-    })
+    until(
+        "the lag grows",
+        async || matches!(replica.server.heartbeat.lag(), Some(Ok(lag)) if lag > Duration::from_millis(300)),
+    )
     .await;
     replica.mysqld.run(&["drop table _vt.heartbeat"]).await;
     until("an unknown lag is an error", async || matches!(replica.server.heartbeat.lag(), Some(Err(_)))).await;

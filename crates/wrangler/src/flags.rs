@@ -16,14 +16,8 @@ use crate::{BackupStorage, Config, Wrangler};
 /// Connects to the topology of `-topo_implementation`, `-topo_global_server_address` and
 /// `-topo_global_root`.
 pub async fn open_topo(flags: &Parsed) -> Result<TopoServer> {
-    let tls = ["topo_etcd_tls_cert", "topo_etcd_tls_key", "topo_etcd_tls_ca"].map(|flag| flags.str(flag));
-    let etcd_tls = match tls {
-        ["", "", ""] => None,
-        [cert, key, ca] if !cert.is_empty() && !key.is_empty() && !ca.is_empty() => {
-            Some(EtcdTls { cert: cert.into(), key: key.into(), ca: ca.into() })
-        }
-        _ => bail!("-topo_etcd_tls_cert, -topo_etcd_tls_key and -topo_etcd_tls_ca belong together"),
-    };
+    let [cert, key, ca] = ["topo_etcd_tls_cert", "topo_etcd_tls_key", "topo_etcd_tls_ca"].map(|flag| flags.str(flag));
+    let etcd_tls = EtcdTls::from_flags(cert, key, ca)?;
     let options = TopoOptions {
         remote_operation_timeout: flags.duration("remote_operation_timeout"),
         etcd_lease_ttl_seconds: flags.int("topo_etcd_lease_ttl"),

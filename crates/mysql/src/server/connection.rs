@@ -16,7 +16,7 @@ use vtproto::query::{Field, Type};
 
 use super::handshake::{self, LoggedIn, LoginError};
 use super::prepared::Statements;
-use super::registry::{Killed, Registered, Registry};
+use super::registry::{Registered, Registry};
 use super::writer::Output;
 use super::{ConnectionInfo, Handler, HandlerError, OkInfo, ResultWriter, ServerConfig};
 use crate::constants::{capability, command, errno, status};
@@ -423,16 +423,10 @@ impl<H: Handler> Client<H> {
 
     fn process_kill(&mut self, session: &H::Session, argument: &[u8]) {
         let Ok(id) = Cursor::new(argument).u32() else { return self.put_malformed() };
-        match self.registry.kill(id, false, Some(&self.info.user)) {
-            Killed::Done => self.put_ok(session),
-            Killed::NoSuchConnection => {
-                let text = format!("Unknown thread id: {id}");
-                self.output.put_error(&mysql_error(errno::NO_SUCH_THREAD, "HY000", text));
-            }
-            Killed::NotOwner => {
-                let text = format!("You are not owner of thread {id}");
-                self.output.put_error(&mysql_error(1095, "HY000", text));
-            }
+        let by = if self.handler.may_kill_any(session) { None } else { Some(self.info.user.as_str()) };
+        match self.registry.kill(id, false, by).into_result(id.into()) {
+            Ok(()) => self.put_ok(session),
+            Err(error) => self.output.put_error(&error),
         }
     }
 

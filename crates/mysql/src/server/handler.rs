@@ -130,6 +130,12 @@ pub trait Handler: Send + Sync + 'static {
         status::AUTOCOMMIT
     }
 
+    /// Whether COM_PROCESS_KILL may end connections of other users too.
+    fn may_kill_any(&self, session: &Self::Session) -> bool {
+        let _ = session;
+        false
+    }
+
     /// COM_STATISTICS: a line for people.
     fn statistics(&self) -> String {
         String::new()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_util::sync::CancellationToken;
+use vterrors::MysqlError;
 
 use super::handshake::{self, LoginError};
 use super::registry::{Killed, Registered, Registry};
@@ -157,9 +158,16 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// KILL (`query_only` false) or KILL QUERY; false when there is no such connection. Checks no rights.
-    pub fn kill(&self, connection_id: u32, query_only: bool) -> bool {
-        self.registry.kill(connection_id, query_only, None) == Killed::Done
+    /// KILL (`query_only` false) or KILL QUERY. `by`: the user who asks, who may kill only their own; `None` for one who
+    /// may kill any.
+    ///
+    /// Errors: MySQL's `Unknown thread id` and `You are not owner of thread`.
+    pub fn kill(&self, connection_id: u64, query_only: bool, by: Option<&str>) -> Result<(), MysqlError> {
+        match u32::try_from(connection_id) {
+            Ok(id) => self.registry.kill(id, query_only, by),
+            Err(_) => Killed::NoSuchConnection,
+        }
+        .into_result(connection_id)
     }
 
     /// Open connections, those logging in included.

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use vterrors::MysqlError;
+
+use crate::constants::errno;
 
 /// What others may see and do of a connection.
 #[derive(Debug)]
@@ -56,6 +59,21 @@ pub(super) enum Killed {
     Done,
     NoSuchConnection,
     NotOwner,
+}
+
+impl Killed {
+    /// MySQL's answer to KILL.
+    pub fn into_result(self, id: u64) -> Result<(), MysqlError> {
+        match self {
+            Self::Done => Ok(()),
+            Self::NoSuchConnection => {
+                Err(MysqlError::new(errno::NO_SUCH_THREAD, "HY000", format!("Unknown thread id: {id}")))
+            }
+            Self::NotOwner => {
+                Err(MysqlError::new(errno::KILL_DENIED, "HY000", format!("You are not owner of thread {id}")))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]

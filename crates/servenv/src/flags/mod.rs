@@ -6,6 +6,7 @@
 //! not a flag ends the flags; a boolean takes a value only after `=`; a repeated flag: the last wins.
 //! See `docs/decisions/0001-go-style-flags.md`.
 
+mod file;
 mod parsed;
 mod usage;
 mod value;
@@ -13,6 +14,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use file::CONFIG_FILE;
 pub use parsed::Parsed;
 use value::Value;
 pub use value::{go_duration, print_go_duration};
@@ -62,6 +64,15 @@ pub struct FlagSet {
     /// Keyed by the spelling with dashes.
     flags: BTreeMap<String, Flag>,
     group: &'static str,
+}
+
+/// What a command line says, word by word.
+struct Words {
+    flags: BTreeMap<String, Flag>,
+    /// Keys of the flags that were given.
+    given: Vec<String>,
+    /// The words behind the flags.
+    rest: Vec<String>,
 }
 
 /// Both spellings of a flag lead to this one.
@@ -191,6 +202,11 @@ impl FlagSet {
     /// # Errors
     /// [`FlagError::Help`] for `-h`, [`FlagError::Invalid`] with Go's text for everything else.
     pub fn parse<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<Parsed, FlagError> {
+        let Words { flags, given, rest } = self.read(args)?;
+        Ok(Parsed::new(self.name.clone(), flags, &self.flags, given, rest))
+    }
+
+    fn read<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Result<Words, FlagError> {
         let mut flags = self.flags.clone();
         let mut given = Vec::new();
         let words: Vec<String> = args.into_iter().map(|word| word.as_ref().to_owned()).collect();
@@ -239,14 +255,14 @@ impl FlagSet {
             }
             given.push(key(name));
         }
-        Ok(Parsed::new(self.name.clone(), flags, &self.flags, given, words[next..].to_vec()))
+        Ok(Words { flags, given, rest: words[next..].to_vec() })
     }
 
     fn invalid(&self, message: String) -> FlagError {
         FlagError::Invalid { message, usage: self.usage() }
     }
 
-    /// Parses the arguments of this process. Help goes to stdout with exit code 0; an error and the
+    /// Parses the arguments of this process and the file that they name. Help goes to stdout with exit code 0; an error and the
     /// usage text go to stderr with exit code 2, as in Go.
     pub fn parse_or_exit(&self) -> Parsed {
         let mut args = Vec::new();
@@ -259,7 +275,7 @@ impl FlagSet {
                 }
             }
         }
-        match self.parse(args) {
+        match self.parse_with_file(args) {
             Ok(parsed) => parsed,
             Err(FlagError::Help { usage }) => {
                 use std::io::Write;

@@ -7,6 +7,17 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         letters: "GTCLWMDcwXOSB",
         used_by: "GTCLWMDcwXOSB",
+        heading: "Configuration",
+        rows: &[(
+            crate::flags::CONFIG_FILE,
+            Str,
+            "",
+            "YAML file of flags, name: value; the command line wins (a flag of this implementation)",
+        )],
+    },
+    Group {
+        letters: "GTCLWMDcwXOSB",
+        used_by: "GTCLWMDcwXOSB",
         heading: "Logs",
         rows: &[
             ("logtostderr", Bool, "false", "log to standard error instead of files"),

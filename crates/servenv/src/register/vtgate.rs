@@ -95,6 +95,12 @@ pub(super) const GROUPS: &[Group] = &[
                 "SINGLE: one shard per transaction, MULTI: several, TWOPC: several, atomically",
             ),
             ("vschema_ddl_authorized_users", Str, "", "users who may change the vschema by SQL; %: all"),
+            (
+                "kill_authorized_users",
+                Str,
+                "",
+                "users who may KILL connections of others; %: all (a flag of this implementation)",
+            ),
         ],
     },
     Group {

@@ -83,11 +83,12 @@ impl Executor {
                 Ok(nothing)
             }
             Primitive::Kill(kill) => {
-                let known = u32::try_from(kill.id).ok().zip(self.killer.get());
-                if known.is_some_and(|(id, killer)| killer(id, kill.query)) {
-                    return Ok(nothing);
-                }
-                Err(MysqlError::new(1094, "HY000", format!("Unknown thread id: {}", kill.id)).into())
+                let Some(killer) = self.killer.get() else {
+                    return Err(MysqlError::new(1094, "HY000", format!("Unknown thread id: {}", kill.id)).into());
+                };
+                let by = if self.may_kill_any(caller) { None } else { Some(caller.principal()) };
+                killer(kill, by)?;
+                Ok(nothing)
             }
             Primitive::VschemaDdl { keyspace, command } => {
                 self.vschema_ddl(caller, keyspace, command).await?;

@@ -66,13 +66,14 @@ pub struct ExecutorConfig {
     pub terse_errors: bool,
     /// Who may change the vschema (`-vschema_ddl_authorized_users`); `%` is everybody.
     pub vschema_ddl_users: Vec<String>,
+    /// Who may KILL connections of other users (`-kill_authorized_users`); `%` is everybody.
+    pub kill_users: Vec<String>,
     /// Bound on every statement (`-mysql_server_query_timeout`).
     pub query_timeout: Option<Duration>,
 }
 
-/// Ends a connection or its statement: `(connection id, only the statement)`; false when there is no
-/// such connection.
-pub type Killer = Box<dyn Fn(u32, bool) -> bool + Send + Sync>;
+/// Ends a connection or its statement for a user, who may end only their own; for `None` any.
+pub type Killer = Box<dyn Fn(&vtsql::Kill, Option<&str>) -> Result<(), MysqlError> + Send + Sync>;
 
 /// A plan with what is worked out of it once.
 #[derive(Debug)]
@@ -160,6 +161,11 @@ impl Executor {
 
     pub fn transactions(&self) -> &Transactions {
         &self.transactions
+    }
+
+    /// Whether a caller may end connections of other users.
+    pub fn may_kill_any(&self, caller: &Caller) -> bool {
+        self.parts.config.kill_users.iter().any(|user| user == "%" || user == caller.principal())
     }
 
     /// Lets KILL work. Only the first call has an effect.

@@ -98,10 +98,8 @@ impl HotRows {
                 "TxSerializerGlobalQueueExceeded",
                 "Transactions rejected because all queues together were full",
             ),
-            global_exceeded_dry_run: registry.counter(
-                "TxSerializerGlobalQueueExceededDryRun",
-                "Dry run transactions that would have been rejected",
-            ),
+            global_exceeded_dry_run: registry
+                .counter("TxSerializerGlobalQueueExceededDryRun", "Dry run transactions that would have been rejected"),
         })
     }
 

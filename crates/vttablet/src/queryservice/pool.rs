@@ -113,11 +113,8 @@ impl Pool {
     /// Errors: the first that kept one from being made.
     pub async fn prefill(self: &Arc<Self>, parallel: usize) -> Result<(), ExecError> {
         let missing = self.available();
-        let made: Vec<PooledConn> = futures::stream::iter(0..missing)
-            .map(|_| self.get(&[]))
-            .buffer_unordered(parallel)
-            .try_collect()
-            .await?;
+        let made: Vec<PooledConn> =
+            futures::stream::iter(0..missing).map(|_| self.get(&[])).buffer_unordered(parallel).try_collect().await?;
         // Only now: one that came back at once would have been given out again.
         drop(made);
         Ok(())

@@ -389,6 +389,11 @@ impl TabletServer {
                 }
                 self.twopc.forget_all();
             }
+            if self.config.twopc_enable
+                && let Err(error) = self.ensure_twopc_tables().await
+            {
+                tracing::warn!("the tables of two-phase commit: {error}");
+            }
             self.schema.reset_sequences();
             self.tx.open();
             self.set_tx_mode(TxMode::ReadOnly);

@@ -317,17 +317,23 @@ impl TabletServer {
         })
     }
 
-    /// Makes the tables, and what was prepared when the last master stopped.
-    pub(crate) async fn recover_prepared(&self) -> Result<()> {
-        self.twopc.forget_all();
+    /// Makes the tables. Every tablet makes its own, past the binary log: a master that waits for replicas could not
+    /// make them otherwise, and a replica without them could not follow what its master prepares.
+    pub(crate) async fn ensure_twopc_tables(&self) -> Result<DbConn> {
         let dba = mysql::ConnectParams { db_name: String::new(), ..self.config.dba.clone() };
         let mut conn = DbConn::connect(&dba, &self.live, "Dba".into()).await.map_err(bare)?;
-        // Each tablet makes its own: as part of the binlog they would collide on replicas.
         conn.run("set @@session.sql_log_bin = 0", TIMEOUT).await.map_err(bare)?;
         conn.run("create database if not exists _vt", TIMEOUT).await.map_err(bare)?;
         for table in TABLES {
             conn.run(table, TIMEOUT).await.map_err(bare)?;
         }
+        Ok(conn)
+    }
+
+    /// Makes what was prepared when the last master stopped.
+    pub(crate) async fn recover_prepared(&self) -> Result<()> {
+        self.twopc.forget_all();
+        let mut conn = self.ensure_twopc_tables().await?;
         let stored = conn
             .run(
                 "select t.dtid, t.state, s.statement from _vt.redo_state t join _vt.redo_statement s \

@@ -185,7 +185,6 @@ mod tests {
             principal: "p".into(),
             component: component.into(),
             subcomponent: subcomponent.into(),
-            ..CallerId::default()
         };
         let _first = limiter.take(Some(&user("a")), Some(&caller("web", "1"))).expect("the first");
         assert!(limiter.take(Some(&user("b")), Some(&caller("web", "2"))).is_err());
