@@ -23,6 +23,15 @@ pub(crate) fn hash_id(number: u64) -> [u8; 8] {
     encrypt(number).to_be_bytes()
 }
 
+/// The number behind a keyspace id. The key of zeroes is one of those under which DES undoes itself.
+pub(crate) fn unhash(id: &KeyspaceId) -> Result<u64, VtError> {
+    let bytes: [u8; 8] = id
+        .as_bytes()
+        .try_into()
+        .map_err(|_| VtError::new(Code::InvalidArgument, format!("invalid keyspace id: {id}")))?;
+    Ok(encrypt(u64::from_be_bytes(bytes)))
+}
+
 impl Vindex for Hash {
     fn name(&self) -> &str {
         &self.name
@@ -49,13 +58,6 @@ impl Vindex for Hash {
             .collect()
     }
     fn reverse_map(&self, ids: &[KeyspaceId]) -> Option<Result<Vec<Value>, VtError>> {
-        let one = |id: &KeyspaceId| {
-            let bytes: [u8; 8] = id.as_bytes().try_into().map_err(|_| {
-                let hex: String = id.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-                VtError::new(Code::InvalidArgument, format!("invalid keyspace id: {hex}"))
-            })?;
-            Ok(Value::new(Type::Uint64, encrypt(u64::from_be_bytes(bytes)).to_string()))
-        };
-        Some(ids.iter().map(one).collect())
+        Some(ids.iter().map(|id| Ok(Value::new(Type::Uint64, unhash(id)?.to_string()))).collect())
     }
 }

@@ -31,32 +31,35 @@ impl Value {
     /// The number behind a signed type or else [`to_u64`], as the hash vindex counts: -1 is 2^64-1.
     pub(crate) fn wrapped_u64(&self) -> Result<u64, VtError> {
         if self.is_signed() {
-            let text = self.text();
-            return text
-                .parse::<i64>()
-                .map(|n| n as u64)
-                .map_err(|_| VtError::new(Code::InvalidArgument, format!("could not parse value: '{text}'")));
+            return number::<i64>(&self.bytes).map(|n| n as u64).ok_or_else(|| self.fault());
         }
         to_u64(self)
     }
+
+    fn fault(&self) -> VtError {
+        VtError::new(Code::InvalidArgument, format!("could not parse value: '{}'", self.text()))
+    }
+}
+
+/// A number in decimal, without a copy of the text.
+fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 /// The unsigned number of a value. Errors: negative numbers, types and texts that are no number.
 pub fn to_u64(value: &Value) -> Result<u64, VtError> {
-    let text = value.text();
-    let fault = || VtError::new(Code::InvalidArgument, format!("could not parse value: '{text}'"));
     if value.kind == Type::NullType {
-        return Err(fault());
+        return Err(value.fault());
     }
-    if let Ok(number) = text.parse::<u64>() {
+    if let Some(number) = number::<u64>(&value.bytes) {
         // Go's parser takes digits only.
-        return if text.starts_with('+') { Err(fault()) } else { Ok(number) };
+        return if value.bytes.starts_with(b"+") { Err(value.fault()) } else { Ok(number) };
     }
-    if value.is_signed() && text.parse::<i64>().is_ok() {
+    if value.is_signed() && number::<i64>(&value.bytes).is_some() {
         return Err(VtError::new(
             Code::InvalidArgument,
-            format!("negative number cannot be converted to unsigned: {text}"),
+            format!("negative number cannot be converted to unsigned: {}", value.text()),
         ));
     }
-    Err(fault())
+    Err(value.fault())
 }
