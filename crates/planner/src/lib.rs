@@ -4,18 +4,20 @@
 //! ([`sysvars`]). Texts go on as the user wrote them, literals lifted by `vtsql::normalize`; only session
 //! functions are replaced, and qualifiers that a tablet could not know are cut out.
 //!
-//! What is planned: everything for unsharded keyspaces, explicit shards, and statements that a gate
-//! answers itself. A sharded keyspace gets single-table reads that need no merging; the rest is refused
-//! with UNIMPLEMENTED.
+//! What is planned: everything for unsharded keyspaces and explicit shards, statements that a gate answers
+//! itself, and what `sharded` can do with tables of sharded keyspaces; the rest is refused with
+//! UNIMPLEMENTED.
 
 mod plan;
 mod primitive;
 mod route;
 mod set;
+mod sharded;
 mod show;
 pub mod sysvars;
 mod target;
 mod text;
+mod value;
 mod vschema_ddl;
 
 pub use plan::{Context, plan, plan_text};
@@ -23,6 +25,8 @@ pub use primitive::{
     Destination, Opcode, Plan, Primitive, Route, RouteText, SavepointAction, SetAction, SetValue, SettingValue,
     ShowAction,
 };
+pub use sharded::{ChangedVindex, Insert, InsertRows, InsertShape, InsertedRows, OwnedVindexes, Write};
 pub use show::like;
 pub use target::Target;
+pub use value::{PlanValue, VindexDestination, VindexInput, bind_variable, resolve_list};
 pub use vschema_ddl::parse_vschema_ddl;

@@ -5,7 +5,9 @@ use vtproto::query::{BindVariable, QueryResult};
 use vtproto::vtgate::TransactionMode;
 use vtsql::{Kill, Needs, Prepare, StatementKind, Template, TransactionCharacteristic};
 
+use crate::sharded::{Insert, Write};
 use crate::target::Target;
+use crate::value::VindexDestination;
 
 /// A plan: what to do, and what to give to it.
 #[derive(Debug, Clone)]
@@ -23,6 +25,10 @@ pub struct Plan {
 pub enum Primitive {
     /// Sends a text to shards.
     Route(Route),
+    /// Puts rows on their shards.
+    Insert(Box<Insert>),
+    /// Changes rows, and the lookup tables that point to them.
+    Write(Box<Write>),
     /// Rows known without asking anybody.
     Rows(QueryResult),
     /// Answered by the gate from what it knows.
@@ -77,6 +83,8 @@ pub enum Destination {
     /// Named by the session's target.
     Explicit(keyrange::Destination),
     KeyspaceIds(Vec<KeyspaceId>),
+    /// Where a vindex says that the values of the statement live.
+    Vindex(VindexDestination),
 }
 
 /// Sends `query` to the shards of `destination`.

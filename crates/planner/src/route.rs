@@ -11,6 +11,7 @@ use vtsql::{
 
 use crate::plan::{Context, any_keyspace, session_keyspace};
 use crate::primitive::{Destination, Opcode, Plan, Primitive, Route};
+use crate::sharded::{plan_dml, plan_insert, plan_select};
 use crate::sysvars::is_read_from_session;
 use crate::text::Edits;
 
@@ -75,6 +76,23 @@ struct Places<'s> {
 }
 
 impl Places<'_> {
+    /// Whether the rows may be on several shards, or in several keyspaces.
+    fn are_spread(&self) -> bool {
+        let Some((_, first)) = self.tables.first() else { return false };
+        let mut tables = self.tables.iter().map(|(_, table)| table);
+        if tables.clone().any(|table| table.keyspace != first.keyspace) {
+            return true;
+        }
+        if tables.clone().all(|table| !table.sharded || table.kind == TableType::Reference) {
+            return false;
+        }
+        // Pinned tables at one place, and what is everywhere.
+        let fixed = |table: &&Arc<Table>| table.kind == TableType::Reference || table.pinned.is_some();
+        let mut pins = tables.clone().filter_map(|table| table.pinned.as_ref());
+        let one_pin = pins.next().is_some_and(|pin| pins.all(|other| other == pin));
+        !(one_pin && tables.all(|table| fixed(&table)))
+    }
+
     /// The only keyspace of all tables; `None` without tables. Errors: several.
     fn keyspace(&self) -> Result<Option<&Table>, VtError> {
         let Some((_, first)) = self.tables.first() else { return Ok(None) };
@@ -201,18 +219,27 @@ fn session_text(statement: &Statement, sql: String) -> (String, Needs) {
     (rewritten.sql, rewritten.needs)
 }
 
-fn finish(statement: &Statement, mut route: Route, needs: Needs) -> Plan {
+pub(crate) fn finish(statement: &Statement, mut route: Route, needs: Needs) -> Plan {
+    finish_route(statement, &mut route);
+    finish_primitive(statement, Primitive::Route(route), needs)
+}
+
+/// What directives and functions in the statement ask of its route.
+pub(crate) fn finish_route(statement: &Statement, route: &mut Route) {
     let directives = &statement.directives;
     route.timeout_ms = directives.number(Directives::QUERY_TIMEOUT_MS).unwrap_or(0);
     route.scatter_errors_as_warnings = directives.is_set(Directives::SCATTER_ERRORS_AS_WARNINGS);
     route.multi_shard_autocommit = directives.is_set(Directives::MULTI_SHARD_AUTOCOMMIT);
     route.needs_connection = statement.facts.functions.contains(&SessionFunction::NamedLock);
+}
+
+pub(crate) fn finish_primitive(statement: &Statement, primitive: Primitive, needs: Needs) -> Plan {
     Plan {
         kind: statement.kind,
-        primitive: Primitive::Route(route),
+        primitive,
         needs,
         cacheable: (statement.kind == StatementKind::Select || statement.kind.is_dml())
-            && !directives.is_set(Directives::SKIP_QUERY_PLAN_CACHE),
+            && !statement.directives.is_set(Directives::SKIP_QUERY_PLAN_CACHE),
     }
 }
 
@@ -270,16 +297,29 @@ fn pinned(table: &Table) -> Option<Destination> {
 fn select(statement: &Statement, context: &Context<'_>) -> Result<Plan, VtError> {
     let places = resolve(statement, context)?;
     let (sql, needs) = text(statement, context, &places);
+    if places.are_spread() {
+        // Conditions on session values choose shards, too.
+        let lifted = lifted(statement)?;
+        return plan_select(&lifted, context, sql, needs);
+    }
     let Some(first) = places.keyspace()? else {
         return without_tables(statement, context, &places, sql, needs);
     };
-    let destination = match place_of(statement, &places)? {
-        (Opcode::Unsharded, destination) => (Opcode::Unsharded, destination),
-        other => other,
-    };
-    let mut route = plain_route(destination.0, &first.keyspace, destination.1, sql);
+    let (opcode, destination) = place_of(&places);
+    let mut route = plain_route(opcode, &first.keyspace, destination, sql);
     route.table = Some(first.name.clone());
     Ok(finish(statement, route, needs))
+}
+
+/// The statement with session functions and variables replaced by variables.
+fn lifted(statement: &Statement) -> Result<Statement, VtError> {
+    let (sql, needs) = session_text(statement, statement.sql.clone());
+    if needs == Needs::default() {
+        return Ok(statement.clone());
+    }
+    let mut lifted = vtsql::parse(&sql)?;
+    lifted.directives = statement.directives.clone();
+    Ok(lifted)
 }
 
 /// SELECT from nothing, from `dual` or from information_schema: any shard answers.
@@ -306,26 +346,16 @@ fn without_tables(
     Ok(finish(statement, plain_route(Opcode::Dba, keyspace, Destination::AnyShard, sql), needs))
 }
 
-/// Where tables of one keyspace are read, as long as no rows have to be merged.
-fn place_of(statement: &Statement, places: &Places<'_>) -> Result<(Opcode, Destination), VtError> {
-    let tables: Vec<&Arc<Table>> = places.tables.iter().map(|(_, table)| table).collect();
-    if tables.iter().all(|table| !table.sharded) {
-        return Ok((Opcode::Unsharded, Destination::AllShards));
+/// Where the tables of one keyspace are that are together without a look at their rows.
+fn place_of(places: &Places<'_>) -> (Opcode, Destination) {
+    let mut tables = places.tables.iter().map(|(_, table)| table);
+    if tables.clone().all(|table| !table.sharded) {
+        return (Opcode::Unsharded, Destination::AllShards);
     }
-    if tables.iter().all(|table| table.kind == TableType::Reference) {
-        return Ok((Opcode::Reference, Destination::AnyShard));
+    match tables.find_map(|table| pinned(table)) {
+        Some(destination) => (Opcode::EqualUnique, destination),
+        None => (Opcode::Reference, Destination::AnyShard),
     }
-    if let [table] = tables[..]
-        && let Some(destination) = pinned(table)
-    {
-        return Ok((Opcode::EqualUnique, destination));
-    }
-    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
-    unsupported(format_args!(
-        "{} on tables of a sharded keyspace is not built yet: {}",
-        statement.kind.name().to_ascii_lowercase(),
-        names.join(", ")
-    ))
 }
 
 fn dml(statement: &Statement, context: &Context<'_>) -> Result<Plan, VtError> {
@@ -334,17 +364,30 @@ fn dml(statement: &Statement, context: &Context<'_>) -> Result<Plan, VtError> {
         return unsupported("writing to a system database");
     }
     let (sql, needs) = text(statement, context, &places);
-    let Some(first) = places.keyspace()? else { return unsupported("a write without a table") };
-    let (opcode, destination) = place_of(statement, &places)?;
+    let Some((_, first)) = places.tables.first() else { return unsupported("a write without a table") };
     let is_insert = matches!(statement.kind, StatementKind::Insert | StatementKind::Replace);
-    let target = places.tables.iter().find(|(reference, _)| reference.access == Access::Write);
-    if is_insert && target.is_some_and(|(_, table)| table.auto_increment.is_some()) {
-        return unsupported(format_args!("insert with values of a sequence is not built yet: {}", first.name));
+    let written = places.tables.iter().find(|(reference, _)| reference.access == Access::Write);
+    let table = written.map_or(first, |(_, table)| table);
+    let spread = places.are_spread();
+    if is_insert && (spread || table.auto_increment.is_some()) {
+        return plan_insert(&lifted(statement)?, context, table.clone(), &sql, needs);
     }
-    let mut route = plain_route(opcode, &first.keyspace, destination, sql);
+    if spread {
+        if !table.sharded {
+            return unsupported("sharded subqueries in DML");
+        }
+        return plan_dml(&lifted(statement)?, context, table, sql, needs);
+    }
+    places.keyspace()?;
+    let (opcode, mut destination) = place_of(&places);
+    if opcode == Opcode::Reference {
+        // Every shard has the rows, and has to keep them.
+        destination = Destination::AllShards;
+    }
+    let mut route = plain_route(opcode, &table.keyspace, destination, sql);
     route.is_write = true;
     route.error_context = is_insert.then_some("execInsertUnsharded");
-    route.table = Some(target.map_or(&first.name, |(_, table)| &table.name).clone());
+    route.table = Some(table.name.clone());
     Ok(finish(statement, route, needs))
 }
 
@@ -556,14 +599,12 @@ mod tests {
             ),
             ("lock tables a read", "commerce", "unsupported: lock tables"),
             ("purge binary logs to 'x'", "", "unrecognized statement: purge binary logs to 'x'"),
-            ("insert into auto values (1)", "", "unsupported: insert with values of a sequence is not built yet: auto"),
+            ("insert into auto values (1)", "", "column list required for tables with auto-inc columns"),
             ("select * from h", "", "unsupported: select from vindex h"),
         ] {
             assert_eq!(route(sql, target).map(|_| ()), Err(want.to_owned()), "{sql}");
         }
-        for sql in
-            ["select * from s", "select * from commerce.a, main.b", "insert into s values (1)", "select 1 into @a"]
-        {
+        for sql in ["select count(*) from s", "select * from commerce.a, main.b", "select 1 into @a"] {
             assert!(route(sql, "").expect_err(sql).starts_with("unsupported: "), "{sql}");
         }
     }

@@ -112,6 +112,20 @@ impl Spec {
         }
     }
 
+    /// Any keyspaces: the masters, or also other tablets, of their shards. Schema and vschema are to be added.
+    pub fn keyspaces(flavor: Flavor, tablets: Vec<TabletSpec>) -> Self {
+        Self {
+            flavor,
+            tablets,
+            semi_sync: false,
+            schema: Vec::new(),
+            vschema: Vec::new(),
+            vtgate_flags: vec!["-tablet_types_to_wait".into(), "MASTER".into()],
+            vttablet_flags: Vec::new(),
+            vtctld_flags: Vec::new(),
+        }
+    }
+
     /// What 101 of the walkthrough starts: a master, a replica and an rdonly.
     pub fn walkthrough(flavor: Flavor) -> Self {
         let tablet = |uid, tablet_type| TabletSpec::new(uid, "commerce", "0", tablet_type);
@@ -234,6 +248,7 @@ impl Cluster {
         cluster.run("vtctl", &["AddCellInfo", "-root", "/vitess/zone1", "-server_address", &address, CELL], true)?;
         cluster.start_vtctld()?;
         cluster.start_mysqlds("init")?;
+        cluster.create_shards()?;
         for index in 0..cluster.tablets.len() {
             cluster.start_vttablet(index)?;
         }
@@ -409,6 +424,21 @@ impl Cluster {
 
     pub fn kill_vttablet(&mut self, index: usize) {
         self.tablets[index].vttablet = None;
+    }
+
+    /// Creates the shards of sharded keyspaces: a tablet waits until those of its keyspace cover all of it.
+    fn create_shards(&self) -> Result<()> {
+        let shards: HashSet<String> = self
+            .spec
+            .tablets
+            .iter()
+            .filter(|tablet| tablet.shard.contains('-'))
+            .map(|tablet| format!("{}/{}", tablet.keyspace, tablet.shard))
+            .collect();
+        for shard in shards {
+            self.vtctlclient(&["CreateShard", "-parent", "-force", &shard])?.success()?;
+        }
+        Ok(())
     }
 
     /// The first tablet of every shard becomes its master.

@@ -191,10 +191,9 @@ fn flag(params: &Params, name: &str) -> Result<bool, VtError> {
     match params.get(name).map(String::as_str) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(value) => Err(VtError::new(
-            Code::InvalidArgument,
-            format!("{name} value must be 'true' or 'false': '{value}'"),
-        )),
+        Some(value) => {
+            Err(VtError::new(Code::InvalidArgument, format!("{name} value must be 'true' or 'false': '{value}'")))
+        }
     }
 }
 

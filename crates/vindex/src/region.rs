@@ -78,7 +78,10 @@ mod tests {
             let got = vindex.map_rows(&[vec![value(region), value(1)]]).expect("maps");
             let Destination::KeyspaceId(id) = &got[0] else { panic!("{got:?}") };
             assert_eq!(id.to_string(), want);
-            assert_eq!(vindex.verify_rows(&[vec![value(region), value(1)]], &[id.clone()]).expect("verifies"), [true]);
+            assert_eq!(
+                vindex.verify_rows(&[vec![value(region), value(1)]], std::slice::from_ref(id)).expect("verifies"),
+                [true]
+            );
         }
         assert_eq!(
             region_experimental("r", &Params::new()).expect_err("missing").message(),

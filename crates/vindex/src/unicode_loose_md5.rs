@@ -21,10 +21,7 @@ pub(crate) fn unicode_loose_md5(name: &str, _: &Params) -> Result<Arc<dyn Vindex
 /// The MD5 of a text's loose sort key. Errors: text that is not UTF-8.
 pub(crate) fn loose_md5(value: &Value) -> Result<[u8; 16], VtError> {
     let text = std::str::from_utf8(&value.bytes).map_err(|_| {
-        VtError::new(
-            Code::Unknown,
-            format!("cannot normalize string containing invalid UTF-8: {:?}", value.text()),
-        )
+        VtError::new(Code::Unknown, format!("cannot normalize string containing invalid UTF-8: {:?}", value.text()))
     })?;
     Ok(Md5::digest(loose::key(text.trim_end_matches(' '))).into())
 }

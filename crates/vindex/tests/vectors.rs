@@ -7,9 +7,18 @@ use vtproto::query::Type;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/cases/vindex.jsonl");
 /// Types of v5.0.1 that map without I/O.
-const BUILT: &[&str] =
-    &["binary", "binary_md5", "hash", "null", "numeric", "numeric_static_map", "region_experimental", "reverse_bits",
-      "unicode_loose_md5", "xxhash"];
+const BUILT: &[&str] = &[
+    "binary",
+    "binary_md5",
+    "hash",
+    "null",
+    "numeric",
+    "numeric_static_map",
+    "region_experimental",
+    "reverse_bits",
+    "unicode_loose_md5",
+    "xxhash",
+];
 
 fn value(json: &Json) -> Option<Value> {
     let kind = match json["t"].as_str()? {

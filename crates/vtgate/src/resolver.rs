@@ -125,6 +125,10 @@ impl Resolver {
             Destination::Explicit(keyrange::Destination::ExactKeyRange(range)) => {
                 Ok(named(exact(shards, range, &serving.keyspace)?))
             }
+            Destination::Vindex(vindex) => Err(VtError::new(
+                Code::Internal,
+                format!("the values of vindex {} are not mapped", vindex.vindex.name()),
+            )),
             Destination::KeyspaceIds(ids) => {
                 let mut found: Vec<&ShardReference> = Vec::new();
                 for id in ids {
@@ -136,6 +140,16 @@ impl Resolver {
                 Ok(named(found))
             }
         }
+    }
+
+    /// The shards of a keyspace, to find those of many ids in.
+    ///
+    /// # Errors
+    /// As [`Resolver::shards`].
+    pub async fn shard_map(&self, keyspace: &str, tablet_type: TabletType) -> Result<ShardMap> {
+        let serving = self.serving(keyspace, tablet_type).await?;
+        references(&serving, tablet_type)?;
+        Ok(ShardMap { serving, tablet_type })
     }
 
     /// The shards that hold any part of a range.
@@ -159,6 +173,43 @@ impl Resolver {
                 cell: String::new(),
             })
             .collect())
+    }
+}
+
+/// The shards that serve a type in a keyspace at one moment.
+pub struct ShardMap {
+    serving: Serving,
+    tablet_type: TabletType,
+}
+
+impl ShardMap {
+    fn shards(&self) -> Result<&[ShardReference]> {
+        references(&self.serving, self.tablet_type)
+    }
+
+    fn target(&self, shard: &ShardReference) -> Target {
+        Target {
+            keyspace: self.serving.keyspace.clone(),
+            shard: shard.name.clone(),
+            tablet_type: self.tablet_type.into(),
+            cell: String::new(),
+        }
+    }
+
+    /// Every shard.
+    ///
+    /// # Errors
+    /// UNKNOWN when there is none.
+    pub fn all(&self) -> Result<Vec<Target>> {
+        Ok(self.shards()?.iter().map(|shard| self.target(shard)).collect())
+    }
+
+    /// The shard that holds an id.
+    ///
+    /// # Errors
+    /// `KeyspaceId … didn't match any shards in keyspace …`.
+    pub fn holder(&self, id: &KeyspaceId) -> Result<Target> {
+        Ok(self.target(holder(self.shards()?, id, &self.serving.keyspace)?))
     }
 }
 

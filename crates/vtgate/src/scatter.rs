@@ -93,7 +93,7 @@ impl Scatter {
         let target = &query.target;
         let options = session.tablet_options();
         let mut result = if session.in_transaction() && target.tablet_type() == TabletType::Master {
-            match session.transaction_on(&target.keyspace, &target.shard, target.tablet_type()) {
+            match session.transaction_on(order, &target.keyspace, &target.shard, target.tablet_type()) {
                 0 => self.begin_and_execute(caller, session, query, options, order).await?,
                 open => {
                     let request = || execute_request(caller, query, open, &options);
@@ -309,7 +309,7 @@ impl Scatter {
     pub async fn stream_one(&self, caller: &Caller, session: &mut Session, query: &ShardQuery) -> Result<ResultStream> {
         let target = query.target.clone();
         let open = if target.tablet_type() == TabletType::Master {
-            session.transaction_on(&target.keyspace, &target.shard, target.tablet_type())
+            session.transaction_on(CommitOrder::Normal, &target.keyspace, &target.shard, target.tablet_type())
         } else {
             0
         };

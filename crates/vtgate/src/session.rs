@@ -10,7 +10,7 @@ use vterrors::Result;
 use vtproto::{
     query::{ExecuteOptions, QueryWarning, execute_options::IncludedFields},
     topodata::TabletType,
-    vtgate::{self, session::ShardSession},
+    vtgate::{self, CommitOrder, session::ShardSession},
 };
 
 /// Most warnings kept for SHOW WARNINGS, as MySQL's default `max_error_count`.
@@ -111,6 +111,17 @@ impl Session {
         options
     }
 
+    /// A session with the same settings and no transaction, for statements of our own.
+    pub fn beside(&self) -> Self {
+        let pb = vtgate::Session {
+            autocommit: true,
+            options: self.pb.options.clone(),
+            system_variables: self.pb.system_variables.clone(),
+            ..vtgate::Session::default()
+        };
+        Self { pb, ..Self::default() }
+    }
+
     /// Whether the open transaction refuses writes.
     pub fn is_read_only(&self) -> bool {
         self.transaction.read_only.unwrap_or(self.read_only)
@@ -127,9 +138,14 @@ impl Session {
         self.pb.pre_sessions.iter().chain(&self.pb.shard_sessions).chain(&self.pb.post_sessions)
     }
 
-    /// The transaction that is open on a shard; 0 when there is none.
-    pub fn transaction_on(&self, keyspace: &str, shard: &str, tablet_type: TabletType) -> i64 {
-        self.all_shard_sessions()
+    /// The transaction that is open on a shard for statements of an order of commit; 0 when there is none.
+    pub fn transaction_on(&self, order: CommitOrder, keyspace: &str, shard: &str, tablet_type: TabletType) -> i64 {
+        let open = match order {
+            CommitOrder::Pre => &self.pb.pre_sessions,
+            CommitOrder::Post => &self.pb.post_sessions,
+            CommitOrder::Normal | CommitOrder::Autocommit => &self.pb.shard_sessions,
+        };
+        open.iter()
             .find(|open| {
                 open.target.as_ref().is_some_and(|target| {
                     target.keyspace == keyspace && target.shard == shard && target.tablet_type() == tablet_type

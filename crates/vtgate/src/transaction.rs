@@ -291,15 +291,21 @@ impl Transactions {
     }
 
     async fn on_open_shards(&self, caller: &Caller, session: &mut Session, sql: &str) -> Result<()> {
-        let targets: Vec<Target> = session
-            .all_shard_sessions()
-            .filter_map(|open| open.target.clone())
-            .filter(|target| target.tablet_type() == TabletType::Master)
+        let pb = &session.pb;
+        let open = [
+            (CommitOrder::Pre, &pb.pre_sessions),
+            (CommitOrder::Normal, &pb.shard_sessions),
+            (CommitOrder::Post, &pb.post_sessions),
+        ];
+        let targets: Vec<(CommitOrder, Target)> = open
+            .into_iter()
+            .flat_map(|(order, list)| list.iter().filter_map(move |open| Some((order, open.target.clone()?))))
+            .filter(|(_, target)| target.tablet_type() == TabletType::Master)
             .collect();
         let sql: Arc<str> = sql.into();
-        for target in targets {
+        for (order, target) in targets {
             let query = ShardQuery { target, sql: sql.clone(), bind_variables: Arc::default() };
-            self.scatter.execute_one(caller, session, &query, Effect::Other, CommitOrder::Normal).await?;
+            self.scatter.execute_one(caller, session, &query, Effect::Other, order).await?;
         }
         Ok(())
     }

@@ -18,6 +18,9 @@ use crate::statement::Tree;
 /// Deepest nesting of expressions and queries.
 const MAX_NESTING: usize = 200;
 
+/// Begins the name of a variable that stands for a whole list in a tree.
+pub(crate) const LIST_MARK: &str = "__vtlist_";
+
 /// Binds a sign or `~` closer than any infix operator.
 const SIGN: u8 = 46;
 const BANG: u8 = 47;
@@ -39,7 +42,7 @@ pub(crate) fn parse_tree(sql: &str) -> Result<Tree, SyntaxError> {
     }
 }
 
-/// Spellings that the tree parser lacks, replaced by equal ones that it has: `::list` by `(:list)`,
+/// Spellings that the tree parser lacks, replaced by equal ones that it has: `::list` by a marked `(:list)`,
 /// `lock in share mode` by `for share`, hints and modifiers that say nothing about the result left out.
 fn rewritten(sql: &str) -> String {
     let bytes = sql.as_bytes();
@@ -55,7 +58,7 @@ fn rewritten(sql: &str) -> String {
     let mut i = 0;
     while let Some(token) = tokens.get(i) {
         if token.kind == TokenKind::ListVar {
-            replace(token.start, token.end, &format!("({})", &sql[token.start + 1..token.end]));
+            replace(token.start, token.end, &format!("(:{LIST_MARK}{})", &sql[token.start + 2..token.end]));
         } else if word(i, "lock") && word(i + 1, "in") && word(i + 2, "share") && word(i + 3, "mode") {
             replace(token.start, tokens[i + 3].end, "for share");
             i += 3;

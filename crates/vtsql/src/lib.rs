@@ -1,4 +1,4 @@
-//! SQL as this system needs to see it: nothing outside this crate names a type of `sqlparser`.
+//! SQL as this system needs to see it: nothing outside this crate names `sqlparser`; its tree is [`ast`].
 //!
 //! Three depths of looking, cheapest first:
 //! - [`preview`] and [`normalize`]: one pass over the bytes, no tree. The hot path.
@@ -7,8 +7,9 @@
 //!   accepts passes through.
 //! - [`Statement::tree`]: the syntax tree, made when somebody asks for it.
 //!
-//! Text is never rebuilt from a tree on its way to mysqld: what the user wrote is what runs, with
-//! literals replaced by bind variables ([`normalize`]) and back ([`bind`]).
+//! Where a statement can go to its shards whole, what the user wrote is what runs, with literals replaced
+//! by bind variables ([`normalize`]) and back ([`bind`]). Only what is made of parts is printed from a tree
+//! ([`print_tree`]).
 
 mod bind;
 mod canonical;
@@ -17,6 +18,7 @@ mod cursor;
 mod dialect;
 mod error;
 mod facts;
+mod insert;
 mod kind;
 pub mod lexer;
 mod normalize;
@@ -29,11 +31,17 @@ mod statement;
 mod tables;
 mod words;
 
+/// The nodes of a [`Tree`], for whoever analyses or rewrites one.
+pub mod ast {
+    pub use sqlparser::ast::*;
+}
+
 pub use bind::{BindError, BindVars, Template, bind};
 pub use canonical::canonical;
 pub use comments::{Directives, MarginComments, split_margin_comments};
 pub use error::SyntaxError;
 pub use facts::{Facts, Locking, NextCount, SchemaName, SessionFunction};
+pub use insert::{InsertParts, InsertSource, Item, ItemKind, insert_parts};
 pub use kind::{StatementKind, preview};
 pub use normalize::{Normalized, normalize};
 pub use quote::{quote_identifier, quote_string};
@@ -41,6 +49,6 @@ pub use rewrite::{Needs, Rewritten, rewrite_session};
 pub use split::{split_statements, split_statements_bytes};
 pub use statement::{
     DdlVerb, Detail, Execute, ExplainTarget, Kill, Prepare, PrepareSource, Statement, StreamStatement,
-    TransactionCharacteristic, Tree, parse,
+    TransactionCharacteristic, Tree, parse, print_tree,
 };
 pub use tables::{Access, TableRef};

@@ -38,6 +38,41 @@ impl std::fmt::Display for Tree {
     }
 }
 
+impl Tree {
+    pub fn statement(&self) -> &sqlparser::ast::Statement {
+        &self.0
+    }
+
+    /// The name of the list variable that the items of an IN list are, when they are one.
+    pub fn list_variable(items: &[sqlparser::ast::Expr]) -> Option<&str> {
+        use sqlparser::ast::{Expr, Value};
+        let [Expr::Value(value)] = items else { return None };
+        let Value::Placeholder(name) = &value.value else { return None };
+        name.strip_prefix(':')?.strip_prefix(crate::dialect::LIST_MARK)
+    }
+}
+
+/// Prints a part of a tree as MySQL reads it, list variables as `::name`.
+pub fn print_tree(part: &impl std::fmt::Display) -> String {
+    let text = part.to_string();
+    let mark = format!("(:{}", crate::dialect::LIST_MARK);
+    if !text.contains(&mark) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(&mark) {
+        let name = &rest[at + mark.len()..];
+        let Some(end) = name.find(')') else { break };
+        out.push_str(&rest[..at]);
+        out.push_str("::");
+        out.push_str(&name[..end]);
+        rest = &name[end + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
 /// What only some kinds have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Detail {

@@ -37,12 +37,15 @@ const OTHER_IDEOGRAPHS: &[(u32, u32)] = &[
     (0x2ceb0, 0x2ebe0),
 ];
 
+/// The characters behind the first one, and the key of all.
+type Contraction = (Vec<u32>, &'static [u8]);
+
 /// Keys by character and by sequence of characters.
 struct Weights {
     /// Where the key of a character stands in the file.
     singles: HashMap<u32, &'static [u8]>,
     /// The contractions that begin with a character, longest first.
-    contractions: HashMap<u32, Vec<(Vec<u32>, &'static [u8])>>,
+    contractions: HashMap<u32, Vec<Contraction>>,
 }
 
 static FILE: &[u8] = include_bytes!("weights.bin");
@@ -83,7 +86,7 @@ impl Weights {
             character = character.wrapping_add(reader.number());
             singles.insert(character, reader.key());
         }
-        let mut contractions: HashMap<u32, Vec<(Vec<u32>, &'static [u8])>> = HashMap::new();
+        let mut contractions: HashMap<u32, Vec<Contraction>> = HashMap::new();
         for _ in 0..reader.number() {
             let characters: Vec<u32> = (0..reader.number()).map(|_| reader.number()).collect();
             let key = reader.key();
@@ -121,11 +124,8 @@ fn implicit(character: u32) -> [u8; 3] {
 pub(crate) fn key(text: &str) -> Vec<u8> {
     let weights = Weights::get();
     let mut out = Vec::with_capacity(2 * text.len());
-    let characters: Vec<u32> = if text.is_ascii() {
-        text.bytes().map(u32::from).collect()
-    } else {
-        text.nfd().map(u32::from).collect()
-    };
+    let characters: Vec<u32> =
+        if text.is_ascii() { text.bytes().map(u32::from).collect() } else { text.nfd().map(u32::from).collect() };
     let mut at = 0;
     while let Some(first) = characters.get(at) {
         at += 1;

@@ -24,7 +24,9 @@ impl Executor {
         let caller = work.caller;
         let nothing = QueryResult::default();
         match primitive {
-            Primitive::Route(_) => Err(VtError::new(Code::Internal, "a route where none belongs")),
+            Primitive::Route(_) | Primitive::Insert(_) | Primitive::Write(_) => {
+                Err(VtError::new(Code::Internal, "a plan for shards where none belongs"))
+            }
             Primitive::Rows(rows) => {
                 session.pb.found_rows = rows.rows.len() as u64;
                 session.pb.row_count = -1;

@@ -1,19 +1,23 @@
 //! Runs a client's statement: plan, primitives, session.
 //!
 //! Owns: the way from a text to a plan, and metrics and log of each statement. A plan goes to shards
-//! (`route.rs`) or is carried out here (`local.rs`). Does not own: calls to tablets (`scatter.rs`),
+//! (`route.rs`, `insert.rs`, `write.rs`) or is carried out here (`local.rs`). Does not own: calls to tablets (`scatter.rs`),
 //! ending transactions (`transaction.rs`), the protocols.
 //! Invariants: a statement seen before is neither parsed nor planned; nothing on the way waits for
 //! the topology; an error leaves the session as MySQL would leave it.
 
 mod describe;
 mod direct;
+mod insert;
 mod local;
+mod lookup;
+mod places;
 mod prepared;
 mod route;
 mod set;
 mod show;
 mod vschema_ddl;
+mod write;
 
 pub use direct::Direct;
 pub use show::like;
@@ -36,6 +40,7 @@ use vterrors::{Code, MysqlError, Result, VtError};
 use vtproto::{
     query::{BindVariable, QueryResult, Type},
     topodata::TabletType,
+    vtgate::CommitOrder,
 };
 use vtsql::{BindVars, Needs, Normalized, StatementKind};
 
@@ -85,6 +90,15 @@ pub struct Prepared {
     pub name: String,
     calc_found_rows: bool,
     counters: Option<Counters>,
+}
+
+impl Prepared {
+    /// One execution on so many shards.
+    fn count(&self, shards: usize) {
+        if let Some(counters) = &self.counters {
+            counters.count(shards);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -145,6 +159,8 @@ struct Work<'a> {
     keyspace: String,
     tablet_type: TabletType,
     shard_queries: u64,
+    /// Which of the session's transactions statements run in.
+    order: CommitOrder,
     entry: Option<Arc<Cached<Prepared>>>,
     vars: Option<Arc<BindVars>>,
 }
@@ -335,30 +351,57 @@ impl Executor {
         work.entry = Some(entry.clone());
         work.plan_time = work.started.elapsed();
         let prepared = &entry.value;
-        if let Some(counters) = &prepared.counters
-            && !matches!(prepared.plan.primitive, Primitive::Route(_))
-        {
-            counters.count(0);
+        let timeout = match &prepared.plan.primitive {
+            Primitive::Route(route) => route.timeout_ms,
+            Primitive::Write(write) => write.route.timeout_ms,
+            Primitive::Insert(_) => 0,
+            other => {
+                prepared.count(0);
+                let result = self.local(work, session, &target, other, &normalized).await;
+                return result.map(Output::Whole);
+            }
+        };
+        let vars = self.bind_variables(session, work, &normalized, &prepared.plan.needs)?;
+        let limit = match timeout {
+            0 => self.parts.config.query_timeout,
+            milliseconds => Some(Duration::from_millis(milliseconds)),
+        };
+        let running = self.shard_plan(work, session, &target, prepared, &normalized, vars, stream);
+        let output = match limit {
+            None => running.await,
+            Some(limit) => tokio::time::timeout(limit, running)
+                .await
+                .map_err(|_| VtError::new(Code::DeadlineExceeded, "context deadline exceeded"))?,
+        }?;
+        if let Output::Whole(result) = &output {
+            note(session, prepared, result);
         }
+        Ok(output)
+    }
+
+    /// Runs a plan that needs shards.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
+    async fn shard_plan(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        prepared: &Prepared,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+        stream: bool,
+    ) -> Result<Output> {
         match &prepared.plan.primitive {
             Primitive::Route(route) => {
-                let vars = self.bind_variables(session, work, &normalized, &prepared.plan.needs)?;
-                let limit = match route.timeout_ms {
-                    0 => self.parts.config.query_timeout,
-                    milliseconds => Some(Duration::from_millis(milliseconds)),
-                };
-                let running = self.route(work, session, &target, prepared, route, &normalized, vars, stream);
-                match limit {
-                    None => running.await,
-                    Some(limit) => tokio::time::timeout(limit, running)
-                        .await
-                        .map_err(|_| VtError::new(Code::DeadlineExceeded, "context deadline exceeded"))?,
-                }
+                self.route(work, session, target, prepared, route, normalized, vars, stream).await
             }
-            other => {
-                let result = self.local(work, session, &target, other, &normalized).await;
-                result.map(Output::Whole)
+            Primitive::Insert(insert) => {
+                self.insert(work, session, target, prepared, insert, normalized, vars).await.map(Output::Whole)
             }
+            Primitive::Write(write) => {
+                self.write(work, session, target, prepared, write, normalized, vars).await.map(Output::Whole)
+            }
+            _ => Err(VtError::new(Code::Internal, "a plan without shards where one belongs")),
         }
     }
 
@@ -377,18 +420,46 @@ impl Executor {
         let (_, middle, _) = vtsql::split_margin_comments(sql);
         let text = String::from_utf8(middle.to_vec())
             .map_err(|_| VtError::new(Code::InvalidArgument, "the statement is not valid UTF-8"))?;
-        let fingerprint = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let fingerprint = fingerprint(&text);
         Ok(Normalized { sql: text, bind_vars: Vec::new(), fingerprint, ..normalized })
+    }
+
+    /// A statement of our own, which has its variables already.
+    fn as_written(&self, sql: &str) -> Normalized {
+        Normalized {
+            kind: vtsql::preview(sql),
+            sql: sql.to_owned(),
+            bind_vars: Vec::new(),
+            fingerprint: fingerprint(sql),
+            leading: String::new(),
+            trailing: String::new(),
+            session_dependent: false,
+            placeholders: 0,
+        }
     }
 
     /// The plan of a statement: a cached one, or a new one.
     fn plan(&self, session: &mut Session, normalized: &Normalized) -> Result<Arc<Cached<Prepared>>> {
+        let target = session.target(self.parts.config.default_tablet_type)?;
+        let text = session.pb.target_string.clone();
+        self.plan_at(session, &target, &text, normalized)
+    }
+
+    /// As [`Executor::plan`], for another target than the session's.
+    fn plan_for(&self, session: &Session, target: &Target, normalized: &Normalized) -> Result<Arc<Cached<Prepared>>> {
+        self.plan_at(session, target, &target.to_string(), normalized)
+    }
+
+    fn plan_at(
+        &self,
+        session: &Session,
+        target: &Target,
+        target_text: &str,
+        normalized: &Normalized,
+    ) -> Result<Arc<Cached<Prepared>>> {
         let current = self.parts.vschema.current();
-        let target_string = session.pb.target_string.clone();
         let key = PlanKey {
-            target: &target_string,
+            target: target_text,
             sql: &normalized.sql,
             fingerprint: normalized.fingerprint,
             vschema: current.number,
@@ -396,36 +467,45 @@ impl Executor {
         if let Some(cached) = self.parts.plans.get(&key) {
             return Ok(cached);
         }
-        let target = session.target(self.parts.config.default_tablet_type)?;
         let statement = vtsql::parse(&normalized.sql)?;
-        let context =
-            planner::Context { vschema: &current.vschema, target: &target, in_transaction: session.in_transaction() };
+        let context = planner::Context { vschema: &current.vschema, target, in_transaction: session.in_transaction() };
         let plan = planner::plan(&statement, &context)?;
         let skip = !plan.cacheable || session.pb.options.as_ref().is_some_and(|o| o.skip_query_plan_cache);
-        let prepared = self.prepare(plan, &statement);
+        let prepared = self.prepare(plan, statement.facts.calc_found_rows);
         Ok(if skip { PlanCache::uncached(&key, prepared) } else { self.parts.plans.insert(&key, prepared) })
     }
 
-    fn prepare(&self, plan: Plan, statement: &vtsql::Statement) -> Prepared {
+    /// A plan inside another.
+    fn prepared_part(&self, plan: Plan) -> Prepared {
+        self.prepare(plan, false)
+    }
+
+    fn prepare(&self, plan: Plan, calc_found_rows: bool) -> Prepared {
         let stats = &self.parts.stats;
+        let counters = |name: &str, keyspace: &str, table: Option<&str>| {
+            let by_table = |counter: &servenv::stats::MultiCounter| Some(counter.handle(&[name, keyspace, table?]));
+            Some(Counters {
+                processed: stats.processed.handle(&[name]),
+                routed: stats.routed.handle(&[name]),
+                processed_by_table: by_table(&stats.processed_by_table),
+                routed_by_table: by_table(&stats.routed_by_table),
+            })
+        };
+        let of_route = |route: &planner::Route| {
+            let name = plan_name(plan.kind, route.opcode);
+            let counters = counters(&name, &route.keyspace, route.table.as_deref());
+            (Arc::from(route.query.sql()), name, counters)
+        };
         let (text, name, counters) = match &plan.primitive {
-            Primitive::Route(route) => {
-                let name = plan_name(plan.kind, route.opcode);
-                let by_table = |counter: &servenv::stats::MultiCounter| {
-                    let table = route.table.as_deref()?;
-                    Some(counter.handle(&[&name, &route.keyspace, table]))
-                };
-                let counters = Counters {
-                    processed: stats.processed.handle(&[&name]),
-                    routed: stats.routed.handle(&[&name]),
-                    processed_by_table: by_table(&stats.processed_by_table),
-                    routed_by_table: by_table(&stats.routed_by_table),
-                };
-                (Arc::from(route.query.sql()), name, Some(counters))
+            Primitive::Route(route) => of_route(route),
+            Primitive::Write(write) => of_route(&write.route),
+            Primitive::Insert(insert) => {
+                let table = &insert.shape.table;
+                let name = if table.sharded { "InsertSharded" } else { "InsertUnsharded" };
+                (Arc::from(""), name.to_owned(), counters(name, &table.keyspace, Some(&table.name)))
             }
             _ => (Arc::from(""), plan.kind.name().to_string(), None),
         };
-        let calc_found_rows = statement.facts.calc_found_rows;
         Prepared { plan, text, name, calc_found_rows, counters }
     }
 
@@ -495,10 +575,34 @@ impl<'a> Work<'a> {
             keyspace: String::new(),
             tablet_type: TabletType::Master,
             shard_queries: 0,
+            order: CommitOrder::Normal,
             entry: None,
             vars: None,
         }
     }
+}
+
+/// What a statement's result leaves in the session.
+fn note(session: &mut Session, prepared: &Prepared, result: &QueryResult) {
+    if result.insert_id != 0 {
+        session.pb.last_insert_id = result.insert_id;
+    }
+    session.pb.row_count =
+        if result.fields.is_empty() { i64::try_from(result.rows_affected).unwrap_or(i64::MAX) } else { -1 };
+    let read = match &prepared.plan.primitive {
+        Primitive::Route(route) => route::effect(prepared.plan.kind, route) == crate::scatter::Effect::Read,
+        _ => prepared.plan.kind == StatementKind::Select,
+    };
+    if !read {
+        session.pb.found_rows = 0;
+    } else if !prepared.calc_found_rows {
+        session.pb.found_rows = result.rows.len() as u64;
+    }
+}
+
+fn fingerprint(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The plan's name as metrics of Vitess spell it.

@@ -15,7 +15,7 @@ use vtproto::{
 };
 use vtsql::{BindVars, Normalized, StatementKind};
 
-use super::{Executor, Output, Prepared, Work};
+use super::{Executor, Output, Prepared, Work, insert::with_margins, places::Place};
 use crate::{
     caller::Caller,
     scatter::{Effect, ShardQuery},
@@ -44,26 +44,29 @@ impl Executor {
                 "locks that belong to a connection are only supported inside a transaction",
             ));
         }
-        let targets = self.parts.resolver.resolve(&route.keyspace, tablet_type, &route.destination).await?;
-        check_shards(route, &normalized.sql, &targets)?;
+        let effect = effect(normalized.kind, route);
+        let places = match self.places(work, session, tablet_type, route, &vars).await? {
+            Some(places) => places,
+            // No row is meant: mysqld still says which columns there are.
+            None if effect == Effect::Read => {
+                let any = &Destination::AnyShard;
+                let targets = self.parts.resolver.resolve(&route.keyspace, tablet_type, any).await?;
+                let vars = match &route.destination {
+                    Destination::Vindex(destination) => self.whole(destination, &vars),
+                    _ => vars.clone(),
+                };
+                targets.into_iter().map(|target| (target, vars.clone())).collect()
+            }
+            None => Vec::new(),
+        };
+        check_shards(route, &normalized.sql, &places)?;
         let text = self.text(prepared, route, normalized);
-        let queries: Vec<ShardQuery> = targets
+        let queries: Vec<ShardQuery> = places
             .into_iter()
-            .map(|target| ShardQuery { target, sql: text.clone(), bind_variables: vars.clone() })
+            .map(|(target, bind_variables)| ShardQuery { target, sql: text.clone(), bind_variables })
             .collect();
         work.shard_queries += queries.len() as u64;
-        if let Some(counters) = &prepared.counters {
-            counters.count(queries.len());
-        }
-        let effect = match normalized.kind {
-            _ if route.is_write => Effect::Write,
-            _ if route.is_ddl => Effect::Other,
-            StatementKind::Select if route.opcode == Opcode::NextSequence => Effect::Other,
-            StatementKind::Select | StatementKind::Show | StatementKind::Explain | StatementKind::Describe => {
-                Effect::Read
-            }
-            _ => Effect::Other,
-        };
+        prepared.count(queries.len());
         if route.is_ddl && session.in_transaction() {
             // As in MySQL: it ends the transaction.
             self.transactions.commit(caller, session).await?;
@@ -97,23 +100,17 @@ impl Executor {
             None if effect == Effect::Write && queries.len() > 1 && !session.in_transaction() => {
                 self.in_own_transaction(caller, session, &queries).await
             }
-            None => self
-                .parts
-                .scatter
-                .execute_many(caller, session, &queries, effect, CommitOrder::Normal)
-                .await
-                .inspect(|result| session.pb.found_rows = result.rows.len() as u64),
+            None => self.parts.scatter.execute_many(caller, session, &queries, effect, work.order).await.map(
+                |mut result| {
+                    // The same rows were written on each shard.
+                    if route.opcode == Opcode::Reference && effect == Effect::Write && !queries.is_empty() {
+                        result.rows_affected /= queries.len() as u64;
+                    }
+                    result
+                },
+            ),
         };
-        let result = outcome.map_err(wrap)?;
-        if result.insert_id != 0 {
-            session.pb.last_insert_id = result.insert_id;
-        }
-        session.pb.row_count =
-            if result.fields.is_empty() { i64::try_from(result.rows_affected).unwrap_or(i64::MAX) } else { -1 };
-        if !matches!(effect, Effect::Read) {
-            session.pb.found_rows = 0;
-        }
-        Ok(Output::Whole(result))
+        outcome.map_err(wrap).map(Output::Whole)
     }
 
     /// A write to several shards in autocommit mode: all of it or nothing, as far as the
@@ -167,21 +164,12 @@ impl Executor {
         if normalized.leading.is_empty() && normalized.trailing.is_empty() && !route.unfriendly {
             return prepared.text.clone();
         }
-        let mut text = String::with_capacity(prepared.text.len() + 64);
-        text.push_str(&normalized.leading);
-        if !text.is_empty() && !text.ends_with(char::is_whitespace) {
-            text.push(' ');
-        }
-        text.push_str(&prepared.text);
+        let mut text = prepared.text.to_string();
         if route.unfriendly {
             self.parts.stats.unfriendly.inc();
             text.push_str(" /* vtgate:: filtered_replication_unfriendly */");
         }
-        if !normalized.trailing.is_empty() && !normalized.trailing.starts_with(char::is_whitespace) {
-            text.push(' ');
-        }
-        text.push_str(&normalized.trailing);
-        text.into()
+        with_margins(&text, normalized).into()
     }
 
     /// Runs a text of our own on some shard of a keyspace, in the session's transaction if there is
@@ -203,8 +191,19 @@ impl Executor {
     }
 }
 
+/// What a route's statement does.
+pub(super) fn effect(kind: StatementKind, route: &Route) -> Effect {
+    match kind {
+        _ if route.is_write => Effect::Write,
+        _ if route.is_ddl => Effect::Other,
+        StatementKind::Select if route.opcode == Opcode::NextSequence => Effect::Other,
+        StatementKind::Select | StatementKind::Show | StatementKind::Explain | StatementKind::Describe => Effect::Read,
+        _ => Effect::Other,
+    }
+}
+
 /// Refuses more shards than the statement can have.
-fn check_shards(route: &Route, sql: &str, targets: &[query::Target]) -> Result<()> {
+fn check_shards(route: &Route, sql: &str, targets: &[Place]) -> Result<()> {
     if targets.len() == 1 {
         return Ok(());
     }
@@ -221,6 +220,7 @@ fn check_shards(route: &Route, sql: &str, targets: &[query::Target]) -> Result<(
             Destination::Explicit(keyrange::Destination::ExactKeyRange(range)) => {
                 format!("DestinationExactKeyRange({range})")
             }
+            Destination::Vindex(_) => "DestinationKeyspaceIDs()".to_string(),
             Destination::KeyspaceIds(ids) => {
                 let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
                 format!("DestinationKeyspaceIDs({})", ids.join(","))

@@ -1,0 +1,447 @@
+//! Puts the rows of an INSERT on their shards.
+//!
+//! Owns: values from sequences, the keyspace id of each row, lookup tables that the table keeps, and one
+//! statement for each shard. Invariant: rows on several shards, and rows with their lookup rows, are written in
+//! one transaction, the client's or one of their own.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use keyrange::KeyspaceId;
+use planner::{Insert, InsertRows, InsertShape, InsertedRows, Target, bind_variable};
+use vindex::Value;
+use vschema::{AutoIncrement, ColumnVindex};
+use vterrors::{Code, Result, VtError};
+use vtproto::{
+    query::{self, BindVariable, QueryResult, Type},
+    topodata::TabletType,
+};
+use vtsql::{BindVars, Item, ItemKind, Normalized};
+
+use super::{
+    Executor, Output, Prepared, Work,
+    lookup::values,
+    places::{only_id, shown},
+};
+use crate::{
+    scatter::{Effect, ShardQuery},
+    session::Session,
+};
+
+/// Rows of a query that are written at once.
+const BATCH: usize = 1000;
+
+impl Executor {
+    /// Runs an INSERT.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
+    pub(super) async fn insert(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        prepared: &Prepared,
+        insert: &Insert,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+    ) -> Result<QueryResult> {
+        let keeps_lookups = insert.shape.table.column_vindexes.iter().any(|cv| cv.vindex.needs_lookup());
+        let several = match &insert.rows {
+            InsertedRows::Query(_) => true,
+            InsertedRows::Written(rows) => rows.len() > 1 && insert.shape.table.sharded,
+        };
+        self.before_write(work.caller, session, target.tablet_type).await?;
+        let own = (several || keeps_lookups) && !session.in_transaction();
+        if own
+            && !keeps_lookups
+            && let InsertedRows::Written(rows) = &insert.rows
+        {
+            // Rows that all go to one shard need no transaction around them.
+            let (queries, first) =
+                self.insert_queries(work, session, target, &insert.shape, rows, normalized, vars).await?;
+            return self.insert_now(work, session, prepared, queries, first, true).await;
+        }
+        if own {
+            self.transactions.begin(work.caller, session).await?;
+        }
+        let running = async {
+            match &insert.rows {
+                InsertedRows::Written(rows) => {
+                    let (queries, first) =
+                        self.insert_queries(work, session, target, &insert.shape, rows, normalized, vars).await?;
+                    self.insert_now(work, session, prepared, queries, first, false).await
+                }
+                InsertedRows::Query(plan) => {
+                    self.insert_from(work, session, target, prepared, &insert.shape, plan, normalized, vars).await
+                }
+            }
+        };
+        let outcome = running.await;
+        if !own {
+            return outcome;
+        }
+        match outcome {
+            Ok(result) => {
+                self.transactions.commit(work.caller, session).await?;
+                Ok(result)
+            }
+            Err(error) => {
+                self.transactions.rollback(work.caller, session).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the statements of an INSERT. `autocommit`: outside of a transaction where one shard has all rows.
+    async fn insert_now(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        prepared: &Prepared,
+        queries: Vec<ShardQuery>,
+        first_generated: Option<i64>,
+        autocommit: bool,
+    ) -> Result<QueryResult> {
+        work.shard_queries += queries.len() as u64;
+        prepared.count(queries.len());
+        let mut result = if queries.is_empty() {
+            QueryResult::default()
+        } else if autocommit && queries.len() > 1 {
+            self.in_own_transaction(work.caller, session, &queries).await?
+        } else {
+            self.parts.scatter.execute_many(work.caller, session, &queries, Effect::Write, work.order).await?
+        };
+        if let Some(first) = first_generated {
+            result.insert_id = u64::try_from(first).unwrap_or_default();
+        }
+        Ok(result)
+    }
+
+    /// INSERT … SELECT: the rows of the query, batch by batch.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
+    async fn insert_from(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        prepared: &Prepared,
+        shape: &InsertShape,
+        plan: &planner::Plan,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+    ) -> Result<QueryResult> {
+        let query = self.prepared_part(plan.clone());
+        let select = Normalized { leading: String::new(), trailing: String::new(), ..normalized.clone() };
+        let select = Normalized { kind: plan.kind, ..select };
+        let read = self.shard_plan(work, session, target, &query, &select, vars.clone(), false);
+        let Output::Whole(read) = Box::pin(read).await? else {
+            return Err(VtError::new(Code::Internal, "a stream where none was asked for"));
+        };
+        if read.fields.len() != shape.width() {
+            return Err(VtError::new(Code::Unknown, "column list doesn't match values"));
+        }
+        let rows = values(&read);
+        let mut total = QueryResult::default();
+        for batch in rows.chunks(BATCH) {
+            let mut own = (*vars).clone();
+            let mut items = Vec::with_capacity(batch.len());
+            for (number, row) in batch.iter().enumerate() {
+                let mut names = Vec::with_capacity(row.len());
+                for (column, value) in row.iter().enumerate() {
+                    let name = format!("__row{number}_{column}");
+                    own.insert(name.clone(), bind_variable(value));
+                    names.push(Item { text: format!(":{name}"), kind: ItemKind::Variable(name) });
+                }
+                items.push(names);
+            }
+            let rows = shape.rows(&items)?;
+            let (queries, first) =
+                self.insert_queries(work, session, target, shape, &rows, normalized, Arc::new(own)).await?;
+            let result = self.insert_now(work, session, prepared, queries, first, false).await?;
+            total.rows_affected += result.rows_affected;
+            if total.insert_id == 0 {
+                total.insert_id = result.insert_id;
+            }
+        }
+        Ok(total)
+    }
+
+    /// The statement for each shard, and the first value that a sequence gave.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
+    async fn insert_queries(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        shape: &InsertShape,
+        rows: &InsertRows,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+    ) -> Result<(Vec<ShardQuery>, Option<i64>)> {
+        let mut vars = (*vars).clone();
+        let first = match &shape.table.auto_increment {
+            Some(auto) => self.generate(work, session, auto, &rows.generate, &mut vars).await?,
+            None => None,
+        };
+        // Rows by shard, in the order of the statement.
+        let mut shards: Vec<(query::Target, Vec<usize>, Vec<KeyspaceId>)> = Vec::new();
+        if shape.table.sharded {
+            let ids = self.keyspace_ids(work, session, shape, rows, &mut vars).await?;
+            let map = self.parts.resolver.shard_map(&shape.table.keyspace, target.tablet_type).await?;
+            for (row, id) in ids.into_iter().enumerate() {
+                let Some(id) = id else { continue };
+                let holder = map.holder(&id)?;
+                match shards.iter_mut().find(|(known, ..)| known.shard == holder.shard) {
+                    Some((_, rows, ids)) => {
+                        rows.push(row);
+                        ids.push(id);
+                    }
+                    None => shards.push((holder, vec![row], vec![id])),
+                }
+            }
+        } else {
+            let destination = planner::Destination::AllShards;
+            let all = self.parts.resolver.resolve(&shape.table.keyspace, target.tablet_type, &destination).await?;
+            let [only] = <[query::Target; 1]>::try_from(all).map_err(|all| {
+                let (name, count) = (&shape.table.keyspace, all.len());
+                let text = format!("Keyspace does not have exactly one shard: {name} has {count}");
+                VtError::new(Code::FailedPrecondition, text)
+            })?;
+            shards.push((only, (0..rows.len()).collect(), Vec::new()));
+        }
+        let tail = shape.tail_names();
+        let queries = shards.into_iter().map(|(target, chosen, ids)| {
+            let names = chosen.iter().flat_map(|row| rows.names(*row)).chain(&tail);
+            let own: BTreeMap<String, BindVariable> =
+                names.filter_map(|name| Some((name.clone(), vars.get(name)?.clone()))).collect();
+            let mut sql = shape.sql(rows, &chosen);
+            if !ids.is_empty() {
+                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                sql.push_str(&format!(" /* vtgate:: keyspace_id:{} */", ids.join(",")));
+            }
+            ShardQuery { target, sql: with_margins(&sql, normalized).into(), bind_variables: Arc::new(own) }
+        });
+        Ok((queries.collect(), first))
+    }
+
+    /// Gives values of the sequence to the rows that have none; the first of them.
+    async fn generate(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        auto: &AutoIncrement,
+        values: &[planner::PlanValue],
+        vars: &mut BindVars,
+    ) -> Result<Option<i64>> {
+        let zero_is_a_value = session
+            .pb
+            .system_variables
+            .get("sql_mode")
+            .is_some_and(|mode| mode.to_ascii_uppercase().contains("NO_AUTO_VALUE_ON_ZERO"));
+        let mut given = Vec::with_capacity(values.len());
+        for value in values {
+            let value = value.resolve(vars)?;
+            let missing =
+                value.kind == Type::NullType || (!zero_is_a_value && vindex::to_u64(&value).is_ok_and(|n| n == 0));
+            given.push((!missing).then_some(value));
+        }
+        let count = given.iter().filter(|value| value.is_none()).count();
+        let mut first = None;
+        if count > 0 {
+            first = Some(self.next_values(work, session, auto, count).await?);
+        }
+        let mut next = first.unwrap_or_default();
+        for (row, value) in given.into_iter().enumerate() {
+            let value = value.unwrap_or_else(|| {
+                next += 1;
+                Value::new(Type::Int64, (next - 1).to_string())
+            });
+            vars.insert(InsertRows::generated(row), bind_variable(&value));
+        }
+        Ok(first)
+    }
+
+    /// Reserves so many values of a sequence, outside of the client's transaction: a value once given is never
+    /// given again.
+    async fn next_values(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        auto: &AutoIncrement,
+        count: usize,
+    ) -> Result<i64> {
+        let sql = format!("select next :n values from {}", vtsql::quote_identifier(&auto.sequence));
+        let n = Value::new(Type::Int64, count.to_string());
+        let vars = BindVars::from([("n".to_owned(), bind_variable(&n))]);
+        let target = Target { keyspace: auto.sequence_keyspace.clone(), ..Target::default() };
+        let mut beside = session.beside();
+        let order = vtproto::vtgate::CommitOrder::Normal;
+        let result = self.statement_of_ours(work, &mut beside, &target, &sql, vars, order).await?;
+        let first = values(&result).into_iter().flatten().next();
+        first
+            .and_then(|value| std::str::from_utf8(&value.bytes).ok()?.parse().ok())
+            .ok_or_else(|| VtError::new(Code::Internal, format!("sequence {} gave no value", auto.sequence)))
+    }
+
+    /// The place of each row; `None` for rows that a lenient statement leaves out. Lookup tables have their rows
+    /// afterwards.
+    async fn keyspace_ids(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        shape: &InsertShape,
+        rows: &InsertRows,
+        vars: &mut BindVars,
+    ) -> Result<Vec<Option<KeyspaceId>>> {
+        let table = &shape.table;
+        // A column that is not in the statement is NULL until its vindex fills it.
+        let null = bind_variable(&Value::null());
+        for (index, cv) in table.column_vindexes.iter().enumerate() {
+            for row in 0..rows.len() {
+                for column in 0..cv.columns.len() {
+                    vars.entry(InsertRows::filled(index, column, row)).or_insert_with(|| null.clone());
+                }
+            }
+        }
+        let mut ids: Vec<Option<KeyspaceId>> = Vec::with_capacity(rows.len());
+        for (index, cv) in table.column_vindexes.iter().enumerate() {
+            let keys: Vec<Vec<Value>> = rows.keys[index]
+                .iter()
+                .map(|row| row.iter().map(|value| value.resolve(vars)).collect())
+                .collect::<Result<_>>()?;
+            if index == 0 {
+                let mapped = self.map(work, session, &table.keyspace, &cv.vindex, &keys).await?;
+                for (key, place) in keys.iter().zip(&mapped) {
+                    match only_id(place) {
+                        Some(id) => ids.push(Some(id.clone())),
+                        None if shape.lenient && cv.vindex.needs_lookup() => ids.push(None),
+                        None => {
+                            let text = format!("could not map {} to a keyspace id", shown(key));
+                            return Err(VtError::new(Code::Unknown, text));
+                        }
+                    }
+                }
+            } else if cv.owned {
+                self.keep_owned(work, session, shape, cv, &keys, &mut ids).await?;
+            } else {
+                self.check_unowned(work, session, shape, index, &keys, &mut ids, vars).await?;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Adds the rows of a lookup table that the table keeps.
+    async fn keep_owned(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        shape: &InsertShape,
+        cv: &ColumnVindex,
+        keys: &[Vec<Value>],
+        ids: &mut [Option<KeyspaceId>],
+    ) -> Result<()> {
+        let Some(lookup) = cv.vindex.lookup() else { return Ok(()) };
+        let table = &shape.table;
+        let rows: Vec<(Vec<Value>, KeyspaceId)> =
+            keys.iter().zip(ids.iter()).filter_map(|(key, id)| Some((key.clone(), id.clone()?))).collect();
+        self.lookup_create(work, session, table, cv, lookup, &rows, shape.lenient).await?;
+        if !shape.lenient {
+            return Ok(());
+        }
+        // Rows whose value belongs to another row are left out, as IGNORE leaves them out.
+        let present: Vec<usize> = (0..ids.len())
+            .filter(|row| ids[*row].is_some() && keys[*row].iter().all(|value| value.kind != Type::NullType))
+            .collect();
+        let chosen: Vec<Vec<Value>> = present.iter().map(|row| keys[*row].clone()).collect();
+        let at: Vec<KeyspaceId> = present.iter().filter_map(|row| ids[*row].clone()).collect();
+        let verified = self.lookup_verify(work, session, &table.keyspace, lookup, &chosen, &at).await?;
+        for (row, verified) in present.into_iter().zip(verified) {
+            if !verified {
+                ids[row] = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Values of a vindex that the table does not keep have to lead where the row goes.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and the rows")]
+    async fn check_unowned(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        shape: &InsertShape,
+        index: usize,
+        keys: &[Vec<Value>],
+        ids: &mut [Option<KeyspaceId>],
+        vars: &mut BindVars,
+    ) -> Result<()> {
+        let cv = &shape.table.column_vindexes[index];
+        for row in 0..ids.len() {
+            let Some(id) = ids[row].clone() else { continue };
+            let key = std::slice::from_ref(&keys[row]);
+            let at = std::slice::from_ref(&id);
+            if keys[row].iter().any(|value| value.kind == Type::NullType) {
+                // The place may tell the value.
+                let filled = InsertRows::filled(index, 0, row);
+                let from_place = cv.vindex.reverse_map(at).filter(|_| cv.columns.len() == 1);
+                match (from_place, vars.get_mut(&filled)) {
+                    (Some(value), Some(variable)) => {
+                        if let Some(value) = value?.first() {
+                            *variable = bind_variable(value);
+                        }
+                        continue;
+                    }
+                    _ if shape.lenient => ids[row] = None,
+                    _ => {
+                        let text = format!("value must be supplied for column {}", cv.columns[0]);
+                        return Err(VtError::new(Code::Unknown, text));
+                    }
+                }
+                continue;
+            }
+            let verified = match cv.vindex.lookup() {
+                None => cv.vindex.verify_rows(key, at)?,
+                Some(lookup) => self.lookup_verify(work, session, &shape.table.keyspace, lookup, key, at).await?,
+            };
+            if verified != [true] {
+                if !shape.lenient {
+                    let (values, column) = (shown(&keys[row]), &cv.columns[0]);
+                    let text = format!("values {values} for column {column} does not map to keyspace ids");
+                    return Err(VtError::new(Code::Unknown, text));
+                }
+                ids[row] = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// What every write begins with: a transaction where autocommit is off, and the right to write.
+    pub(super) async fn before_write(
+        &self,
+        caller: &crate::caller::Caller,
+        session: &mut Session,
+        tablet_type: TabletType,
+    ) -> Result<()> {
+        if !session.pb.autocommit && !session.in_transaction() && tablet_type == TabletType::Master {
+            self.transactions.begin(caller, session).await?;
+        }
+        if session.in_transaction() && session.is_read_only() {
+            let text = "Cannot execute statement in a READ ONLY transaction.";
+            return Err(vterrors::MysqlError::new(1792, "25006", text).into());
+        }
+        Ok(())
+    }
+}
+
+/// A statement with the client's comments around it.
+pub(super) fn with_margins(sql: &str, normalized: &Normalized) -> String {
+    let mut text = String::with_capacity(sql.len() + normalized.leading.len() + normalized.trailing.len() + 2);
+    text.push_str(&normalized.leading);
+    if !text.is_empty() && !text.ends_with(char::is_whitespace) {
+        text.push(' ');
+    }
+    text.push_str(sql);
+    if !normalized.trailing.is_empty() && !normalized.trailing.starts_with(char::is_whitespace) {
+        text.push(' ');
+    }
+    text.push_str(&normalized.trailing);
+    text
+}

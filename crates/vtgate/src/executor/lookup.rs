@@ -1,0 +1,335 @@
+//! Lookup tables: asked where rows live, and kept in step with the rows of their owner.
+//!
+//! Owns: running the SQL of [`vindex::Lookup`] through this gate, in the transaction that its kind asks for:
+//! the client's own for plain ones, none for those with `autocommit`, and for consistent ones a transaction
+//! committed before the client's (rows added) or after it (rows removed).
+
+use std::sync::Arc;
+
+use keyrange::KeyspaceId;
+use planner::{Target, bind_variable};
+use vindex::{Destination, Lookup, Value};
+use vschema::{ColumnVindex, Table};
+use vterrors::{Code, Result, VtError};
+use vtproto::{
+    query::{QueryResult, Type},
+    topodata::TabletType,
+    vtgate::CommitOrder,
+};
+use vtsql::BindVars;
+
+use super::{Executor, Output, Work, places::shown};
+use crate::{
+    scatter::{Effect, ShardQuery},
+    session::Session,
+};
+
+impl Executor {
+    /// Where the rows of each value live.
+    pub(super) async fn lookup_map(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        keyspace: &str,
+        lookup: &Lookup,
+        rows: &[Vec<Value>],
+    ) -> Result<Vec<Destination>> {
+        if lookup.write_only {
+            return Ok(rows.iter().map(|_| Destination::AllShards).collect());
+        }
+        let sql = lookup.map_sql();
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(value) = row.first().filter(|value| value.kind != Type::NullType) else {
+                found.push(Destination::None);
+                continue;
+            };
+            let vars = BindVars::from([(lookup.from[0].clone(), bind_variable(&lookup.from_value(value)?))]);
+            let result = self.internal(work, session, keyspace, lookup, &sql, vars, read_order(lookup)).await?;
+            let ids: Vec<KeyspaceId> =
+                values(&result).iter().map(|row| lookup.keyspace_id(&row[0])).collect::<Result<_>>()?;
+            found.push(match (ids.len(), lookup.unique) {
+                (0, _) => Destination::None,
+                (1, true) => ids.into_iter().next().map_or(Destination::None, Destination::KeyspaceId),
+                (_, true) => return Err(lookup.several(value)),
+                (_, false) => Destination::KeyspaceIds(ids),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Whether each value is known to live at the id beside it.
+    pub(super) async fn lookup_verify(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        keyspace: &str,
+        lookup: &Lookup,
+        rows: &[Vec<Value>],
+        ids: &[KeyspaceId],
+    ) -> Result<Vec<bool>> {
+        if lookup.write_only {
+            return Ok(vec![true; rows.len()]);
+        }
+        let order = if lookup.consistent { CommitOrder::Pre } else { CommitOrder::Normal };
+        let sql = lookup.verify_sql();
+        let mut verified = Vec::with_capacity(rows.len());
+        for (row, id) in rows.iter().zip(ids) {
+            let value = row.first().cloned().unwrap_or_else(Value::null);
+            let vars = BindVars::from([
+                (lookup.from[0].clone(), bind_variable(&lookup.from_value(&value)?)),
+                (lookup.to.clone(), bind_variable(&lookup.to_value(id)?)),
+            ]);
+            let result = self.internal(work, session, keyspace, lookup, &sql, vars, order).await?;
+            verified.push(!result.rows.is_empty());
+        }
+        Ok(verified)
+    }
+
+    /// Adds the rows of new owner rows. `lenient`: those that are there stay.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and the rows")]
+    pub(super) async fn lookup_create(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        owner: &Table,
+        vindex: &ColumnVindex,
+        lookup: &Lookup,
+        rows: &[(Vec<Value>, KeyspaceId)],
+        lenient: bool,
+    ) -> Result<()> {
+        let mut stored: Vec<(Vec<Value>, &KeyspaceId)> = Vec::with_capacity(rows.len());
+        for (row, id) in rows {
+            // NULL is found by nobody.
+            if row.iter().any(|value| value.kind == Type::NullType) {
+                continue;
+            }
+            check_width(lookup, row)?;
+            let mut values: Vec<Value> = row.iter().map(|value| lookup.from_value(value)).collect::<Result<_>>()?;
+            values.push(lookup.to_value(id)?);
+            stored.push((values, id));
+        }
+        if stored.is_empty() {
+            return Ok(());
+        }
+        // Everybody locks in the same order.
+        stored.sort_by(|(a, _), (b, _)| a.iter().map(|v| &v.bytes).cmp(b.iter().map(|v| &v.bytes)));
+        let sql = lookup.insert_sql(stored.len(), lenient);
+        let columns = lookup.columns();
+        let mut vars = BindVars::new();
+        for (number, (values, _)) in stored.iter().enumerate() {
+            for (column, value) in columns.iter().zip(values) {
+                vars.insert(format!("{column}{number}"), bind_variable(value));
+            }
+        }
+        let order = match (lookup.consistent, lookup.autocommit) {
+            (true, _) => CommitOrder::Pre,
+            (false, true) => CommitOrder::Autocommit,
+            (false, false) => CommitOrder::Normal,
+        };
+        match self.internal(work, session, &owner.keyspace, lookup, &sql, vars, order).await {
+            Ok(_) => Ok(()),
+            Err(error) if lookup.consistent && error.message().contains("Duplicate entry") => {
+                for (values, id) in &stored {
+                    self.lookup_take_over(work, session, owner, vindex, lookup, values, id).await?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.wrap(format_args!("lookup.Create"))),
+        }
+    }
+
+    /// A row of a consistent lookup that may be there already: left over from a transaction that was not
+    /// committed, or in use.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and the row")]
+    async fn lookup_take_over(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        owner: &Table,
+        vindex: &ColumnVindex,
+        lookup: &Lookup,
+        values: &[Value],
+        id: &KeyspaceId,
+    ) -> Result<()> {
+        let keyspace = &owner.keyspace;
+        let columns = lookup.columns();
+        let vars: BindVars =
+            columns.iter().zip(values).map(|(column, value)| (column.to_string(), bind_variable(value))).collect();
+        let pre = CommitOrder::Pre;
+        let there = self.internal(work, session, keyspace, lookup, &lookup.lock_sql(), vars.clone(), pre).await?;
+        let there = values_of_first(&there);
+        let Some(there) = there else {
+            let numbered = vars.into_iter().map(|(column, value)| (format!("{column}0"), value)).collect();
+            self.internal(work, session, keyspace, lookup, &lookup.insert_sql(1, false), numbered, pre).await?;
+            return Ok(());
+        };
+        let existing = lookup.keyspace_id(&there[0])?;
+        let from: Vec<Value> = values[..values.len() - 1].to_vec();
+        if self.owner_row_exists(work, session, owner, vindex, lookup, &from, &existing).await? {
+            return Err(VtError::new(Code::AlreadyExists, format!("duplicate entry {}", shown(&from))));
+        }
+        if existing == *id {
+            return Ok(());
+        }
+        self.internal(work, session, keyspace, lookup, &lookup.update_sql(), vars, pre).await?;
+        Ok(())
+    }
+
+    /// Whether the owner has the row that a lookup row points to; it is locked for as long as the transaction
+    /// lasts.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and the row")]
+    async fn owner_row_exists(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        owner: &Table,
+        vindex: &ColumnVindex,
+        lookup: &Lookup,
+        from: &[Value],
+        id: &KeyspaceId,
+    ) -> Result<bool> {
+        let quoted: Vec<String> = vindex.columns.iter().map(|column| vtsql::quote_identifier(column)).collect();
+        let conditions: Vec<String> =
+            quoted.iter().zip(&lookup.from).map(|(column, name)| format!("{column} = :{name}")).collect();
+        let sql = format!(
+            "select {} from {} where {} lock in share mode",
+            quoted[0],
+            vtsql::quote_identifier(&owner.name),
+            conditions.join(" and ")
+        );
+        let vars: BindVars = lookup.from.iter().cloned().zip(from.iter().map(bind_variable)).collect();
+        let shards = self.parts.resolver.shard_map(&owner.keyspace, TabletType::Master).await?;
+        let query = ShardQuery { target: shards.holder(id)?, sql: sql.into(), bind_variables: Arc::new(vars) };
+        work.shard_queries += 1;
+        let result =
+            self.parts.scatter.execute_one(work.caller, session, &query, Effect::Read, CommitOrder::Normal).await?;
+        Ok(!result.rows.is_empty())
+    }
+
+    /// Removes the rows of owner rows that go.
+    pub(super) async fn lookup_delete(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        keyspace: &str,
+        lookup: &Lookup,
+        rows: &[(Vec<Value>, KeyspaceId)],
+    ) -> Result<()> {
+        // In autocommit mode the client's transaction could still be rolled back.
+        if lookup.autocommit {
+            return Ok(());
+        }
+        let order = if lookup.consistent { CommitOrder::Post } else { CommitOrder::Normal };
+        let sql = lookup.delete_sql();
+        for (row, id) in rows {
+            if row.iter().any(|value| value.kind == Type::NullType) {
+                continue;
+            }
+            check_width(lookup, row)?;
+            let mut vars = BindVars::new();
+            for (column, value) in lookup.from.iter().zip(row) {
+                vars.insert(column.clone(), bind_variable(&lookup.from_value(value)?));
+            }
+            vars.insert(lookup.to.clone(), bind_variable(&lookup.to_value(id)?));
+            self.internal(work, session, keyspace, lookup, &sql, vars, order).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement on a lookup table, which may be anywhere, in the session.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and its text")]
+    async fn internal(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        keyspace: &str,
+        lookup: &Lookup,
+        sql: &str,
+        vars: BindVars,
+        order: CommitOrder,
+    ) -> Result<QueryResult> {
+        // A bare name is the vindex's own keyspace's, or else the only table of that name.
+        let current = self.parts.vschema.current();
+        let own = current.vschema.keyspaces.get(keyspace).is_some_and(|ks| ks.tables.contains_key(&lookup.table));
+        let target = Target {
+            keyspace: if own && !lookup.table.contains('.') { keyspace.to_owned() } else { String::new() },
+            ..Target::default()
+        };
+        if order == CommitOrder::Autocommit {
+            let mut own_session = session.beside();
+            return self.statement_of_ours(work, &mut own_session, &target, sql, vars, CommitOrder::Normal).await;
+        }
+        self.statement_of_ours(work, session, &target, sql, vars, order).await
+    }
+
+    /// Plans and runs a statement that the client did not send.
+    pub(super) async fn statement_of_ours(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        sql: &str,
+        vars: BindVars,
+        order: CommitOrder,
+    ) -> Result<QueryResult> {
+        let normalized = self.as_written(sql);
+        let entry = self.plan_for(session, target, &normalized)?;
+        let prepared = &entry.value;
+        let before = std::mem::replace(&mut work.order, order);
+        let vars = Arc::new(vars);
+        let running = self.shard_plan(work, session, target, prepared, &normalized, vars, false);
+        let outcome = Box::pin(running).await;
+        work.order = before;
+        match outcome? {
+            Output::Whole(result) => Ok(result),
+            Output::Rows(_) => Err(VtError::new(Code::Internal, "a stream where none was asked for")),
+        }
+    }
+}
+
+/// Reading places happens in the transaction that may just have added them.
+fn read_order(lookup: &Lookup) -> CommitOrder {
+    if lookup.consistent { CommitOrder::Pre } else { CommitOrder::Normal }
+}
+
+fn check_width(lookup: &Lookup, row: &[Value]) -> Result<()> {
+    if row.len() == lookup.from.len() {
+        return Ok(());
+    }
+    Err(VtError::new(
+        Code::Unknown,
+        format!(
+            "lookup.Create: column vindex count does not match the columns in the lookup: {} vs {:?}",
+            row.len(),
+            lookup.from
+        ),
+    ))
+}
+
+/// The rows of a result as vindexes see values.
+pub(super) fn values(result: &QueryResult) -> Vec<Vec<Value>> {
+    result
+        .rows
+        .iter()
+        .map(|row| {
+            let mut rest = &row.values[..];
+            let mut values = Vec::with_capacity(row.lengths.len());
+            for (field, length) in result.fields.iter().zip(&row.lengths) {
+                match usize::try_from(*length) {
+                    Ok(length) => {
+                        let (value, tail) = rest.split_at(length.min(rest.len()));
+                        rest = tail;
+                        values.push(Value::new(field.r#type(), value));
+                    }
+                    Err(_) => values.push(Value::null()),
+                }
+            }
+            values
+        })
+        .collect()
+}
+
+fn values_of_first(result: &QueryResult) -> Option<Vec<Value>> {
+    values(result).into_iter().next().filter(|row| !row.is_empty())
+}

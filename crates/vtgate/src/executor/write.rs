@@ -1,0 +1,140 @@
+//! UPDATE and DELETE of rows that lookup tables point to.
+//!
+//! Owns: the order of things: the rows are found and locked, the lookup tables changed, then the rows. All of
+//! it happens in one transaction, the client's or one of its own.
+
+use std::sync::Arc;
+
+use keyrange::KeyspaceId;
+use planner::{OwnedVindexes, Route, Target, Write};
+use vindex::Value;
+use vterrors::{Code, Result, VtError};
+use vtproto::{query::QueryResult, vtgate::CommitOrder};
+use vtsql::{BindVars, Normalized};
+
+use super::{
+    Executor, Output, Prepared, Work,
+    lookup::values,
+    places::{only_id, shown},
+};
+use crate::{
+    scatter::{Effect, ShardQuery},
+    session::Session,
+};
+
+impl Executor {
+    /// Runs an UPDATE or DELETE with its lookup tables.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
+    pub(super) async fn write(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        prepared: &Prepared,
+        write: &Write,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+    ) -> Result<QueryResult> {
+        self.before_write(work.caller, session, target.tablet_type).await?;
+        let own = !session.in_transaction();
+        if own {
+            self.transactions.begin(work.caller, session).await?;
+        }
+        let running = async {
+            if let Some(owned) = &write.owned {
+                self.keep_in_step(work, session, target, &write.route, owned, &vars).await?;
+            }
+            let route = self.route(work, session, target, prepared, &write.route, normalized, vars, false);
+            match Box::pin(route).await? {
+                Output::Whole(result) => Ok(result),
+                Output::Rows(_) => Err(VtError::new(Code::Internal, "a stream where none was asked for")),
+            }
+        };
+        let outcome = running.await;
+        if !own {
+            return outcome;
+        }
+        match outcome {
+            Ok(result) => {
+                self.transactions.commit(work.caller, session).await?;
+                Ok(result)
+            }
+            Err(error) => {
+                self.transactions.rollback(work.caller, session).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Changes the lookup tables for the rows that are about to be changed.
+    async fn keep_in_step(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        route: &Route,
+        owned: &OwnedVindexes,
+        vars: &Arc<BindVars>,
+    ) -> Result<()> {
+        let Some(places) = self.places(work, session, target.tablet_type, route, vars).await? else { return Ok(()) };
+        let sql: Arc<str> = owned.select.sql().into();
+        let queries: Vec<ShardQuery> = places
+            .into_iter()
+            .map(|(target, bind_variables)| ShardQuery { target, sql: sql.clone(), bind_variables })
+            .collect();
+        work.shard_queries += queries.len() as u64;
+        let order = CommitOrder::Normal;
+        let found = self.parts.scatter.execute_many(work.caller, session, &queries, Effect::Read, order).await?;
+        let rows = values(&found);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let table = &owned.table;
+        let primary = &table.column_vindexes[0];
+        let width = primary.columns.len();
+        let keys: Vec<Vec<Value>> = rows.iter().map(|row| row[..width].to_vec()).collect();
+        let mapped = self.map(work, session, &table.keyspace, &primary.vindex, &keys).await?;
+        let ids: Vec<KeyspaceId> = keys
+            .iter()
+            .zip(&mapped)
+            .map(|(key, place)| {
+                let text = || format!("could not map {} to a keyspace id", shown(key));
+                only_id(place).cloned().ok_or_else(|| VtError::new(Code::Unknown, text()))
+            })
+            .collect::<Result<_>>()?;
+        let mut at = width;
+        for (index, cv) in table.column_vindexes.iter().enumerate().filter(|(index, cv)| *index > 0 && cv.owned) {
+            let columns = at..at + cv.columns.len();
+            at = columns.end;
+            let Some(lookup) = cv.vindex.lookup() else { continue };
+            let old: Vec<(Vec<Value>, KeyspaceId)> =
+                rows.iter().zip(&ids).map(|(row, id)| (row[columns.clone()].to_vec(), id.clone())).collect();
+            let Some(changed) = &owned.changed else {
+                self.lookup_delete(work, session, &table.keyspace, lookup, &old).await?;
+                continue;
+            };
+            let Some(change) = changed.iter().find(|change| change.index == index) else { continue };
+            let (mut gone, mut come) = (Vec::new(), Vec::new());
+            for (values, id) in old {
+                let mut new = values.clone();
+                for (value, given) in new.iter_mut().zip(&change.values) {
+                    if let Some(given) = given {
+                        *value = given.resolve(vars)?;
+                    }
+                }
+                // Equal values stay as they are; others may still be equal to mysqld, which does no harm.
+                let same = new.iter().zip(&values).all(|(new, old)| {
+                    new.bytes == old.bytes
+                        && (new.kind == vtproto::query::Type::NullType) == (old.kind == vtproto::query::Type::NullType)
+                });
+                if !same {
+                    gone.push((values, id.clone()));
+                    come.push((new, id));
+                }
+            }
+            self.lookup_delete(work, session, &table.keyspace, lookup, &gone).await?;
+            self.lookup_create(work, session, table, cv, lookup, &come, false).await?;
+        }
+        Ok(())
+    }
+}
