@@ -109,7 +109,10 @@ impl Server {
         let offered = self.offers(name);
         if offered {
             self.services.add_service(service);
-            self.service_names.push(name);
+            // Several services may stand behind one entry of -service_map.
+            if !self.service_names.contains(&name) {
+                self.service_names.push(name);
+            }
         }
         offered
     }

@@ -2,9 +2,10 @@
 //! `cutover.Cutover`.
 //!
 //! Spoken over the connections, TLS and credentials of [`TabletManagerClient`], so that both answer
-//! or neither does. A tablet that is not ours answers [`Code::Unimplemented`](vterrors::Code).
+//! or neither does. A tablet that is not ours answers [`Code::Unimplemented`].
 //! [`REFUSAL`] is what a refused client's error contains; vtgate waits on seeing it.
 
+use vterrors::{Code, VtError};
 use vtproto::cutover as pb;
 use vtproto::cutover::cutover_client::CutoverClient;
 use vtproto::topodata::Tablet;
@@ -13,6 +14,11 @@ use crate::tm::{Result, TabletManagerClient, TmError, unimplemented};
 
 /// Part of the text, with the code `FAILED_PRECONDITION`, of every refusal by a gate.
 pub const REFUSAL: &str = "cutover in progress";
+
+/// Whether a gate refused a request, before it had any effect.
+pub fn is_refusal(error: &VtError) -> bool {
+    error.code() == Code::FailedPrecondition && error.message().contains(REFUSAL)
+}
 
 macro_rules! cutover {
     ($( $(#[$doc:meta])* $method:ident, $rpc:literal, $request:ident => $response:ident; )*) => {

@@ -17,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 use topo::{TopoOptions, TopoServer, topoproto};
 use vterrors::VtError;
 use vtproto::{
-    binlogservice::update_stream_server::UpdateStreamServer, query::Target, tabletmanagerservice::tablet_manager_server,
+    binlogservice::update_stream_server::UpdateStreamServer, cutover::cutover_server::CutoverServer, query::Target,
+    tabletmanagerservice::tablet_manager_server,
 };
 
 use config::TabletConfig;
 use queryservice::TabletServer;
 use tabletmanager::{
-    Addresses, Mysqld, ServedQueries, TabletManager, TabletManagerService, custom_rules,
+    Addresses, CutoverService, Mysqld, ServedQueries, TabletManager, TabletManagerService, custom_rules,
     update_stream::UpdateStreamService,
 };
 
@@ -55,6 +56,7 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
     let mysqld = Mysqld::new(config.logins.clone(), env.stats());
     let manager = TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), env.stats());
     tokio::spawn(watch_mysqld(queries.clone(), manager.clone(), stop.clone()));
+    tokio::spawn(watch_gate(queries.clone(), manager.clone(), stop.clone()));
 
     let mut server = env.server();
     pages(&mut server, &manager, &queries);
@@ -145,6 +147,16 @@ async fn watch_mysqld(queries: TabletServer, manager: Arc<TabletManager>, stop: 
     }
 }
 
+/// A gate that its coordinator abandoned leaves the tablet as the topology wants it.
+async fn watch_gate(queries: TabletServer, manager: Arc<TabletManager>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = queries.gate_lapsed() => manager.gate_lapsed().await,
+        }
+    }
+}
+
 fn pages(server: &mut Server, manager: &Arc<TabletManager>, queries: &TabletServer) {
     server.redirect_root_to_status();
     server.routes(queryservice::routes(queries.clone()));
@@ -199,5 +211,6 @@ fn services(server: &mut Server, env: &Env, manager: &Arc<TabletManager>, querie
     }
     let service = tablet_manager_server::TabletManagerServer::new(TabletManagerService::new(manager.clone()));
     server.grpc("grpc-tabletmanager", service.max_decoding_message_size(limit).max_encoding_message_size(limit));
+    server.grpc("grpc-tabletmanager", CutoverServer::new(CutoverService::new(manager.clone(), queries.clone())));
     server.grpc("grpc-updatestream", UpdateStreamServer::new(UpdateStreamService));
 }

@@ -1,6 +1,6 @@
 //! One statement from text to result.
 //!
-//! Owns: finding its plan, the checks (rules, table ACL), the choice of a connection, the limits it
+//! Owns: finding its plan, the checks (cutover, rules, table ACL), the choice of a connection, the limits it
 //! runs under, and what is counted and logged about it. Does not own: who may call at all (`gate`),
 //! nor streaming (`stream`).
 //! Invariants: outside a transaction a write is one round trip in autocommit. A statement is run a
@@ -285,12 +285,13 @@ impl TabletServer {
     async fn run_plan(
         &self,
         caller: Caller<'_>,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         vars: &BindVars,
         transaction_id: i64,
         options: &ExecuteOptions,
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
+        let _in_flight = self.admit(plan, transaction_id, false)?;
         self.check_permissions(caller, plan, vars)?;
         let shape = &plan.shape;
         if shape.kind == PlanKind::NextVal {
@@ -556,7 +557,7 @@ impl TabletServer {
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
         let shape = &plan.shape;
-        let mut guard = self.tx.take(transaction_id, "for query")?;
+        let mut guard = self.tx.take_for(transaction_id, "for query", shape)?;
         let tx = guard.get()?;
         if let Some(missing) = &plan.missing_table
             && !tx.temporary_tables

@@ -13,6 +13,8 @@ use vterrors::{Code, VtError};
 use vtproto::query::Target;
 use vtproto::topodata::TabletType;
 
+use super::cutover::Cutover;
+
 /// Where the query service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -75,6 +77,7 @@ pub struct Gate {
     current: ArcSwap<Current>,
     inside: AtomicI64,
     empty: Notify,
+    cutover: Arc<Cutover>,
 }
 
 /// A request that is inside; dropping it lets it out.
@@ -84,9 +87,10 @@ pub struct Request {
 }
 
 impl Gate {
-    pub fn new(target: Target) -> Arc<Self> {
+    pub fn new(target: Target, cutover: Arc<Cutover>) -> Arc<Self> {
         let current = Current { state: State::NotConnected, target, also_allow: Vec::new() };
-        Arc::new(Self { current: ArcSwap::from_pointee(current), inside: AtomicI64::new(0), empty: Notify::new() })
+        let (current, inside, empty) = (ArcSwap::from_pointee(current), AtomicI64::new(0), Notify::new());
+        Arc::new(Self { current, inside, empty, cutover })
     }
 
     pub fn current(&self) -> Arc<Current> {
@@ -115,6 +119,10 @@ impl Gate {
         let current = self.current.load();
         let open = current.state == State::Serving || (ending && current.state == State::ShuttingDown);
         if !open {
+            // Who waits for a cutover goes on waiting, though serving has stopped behind it.
+            if !ending && let Some(refusal) = self.cutover.refuse_stopped() {
+                return Err(refusal);
+            }
             let text = format!("operation not allowed in state {}", current.state.name());
             return Err(VtError::new(Code::FailedPrecondition, text));
         }
@@ -178,7 +186,8 @@ mod tests {
     }
 
     fn serving() -> Arc<Gate> {
-        let gate = Gate::new(target("commerce", "0", TabletType::Replica));
+        let cutover = Cutover::new(Arc::default());
+        let gate = Gate::new(target("commerce", "0", TabletType::Replica), cutover);
         gate.set_state(State::Serving);
         gate
     }

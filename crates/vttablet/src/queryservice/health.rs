@@ -35,6 +35,12 @@ impl Health {
         self.last.send_replace(Some(Message { response, fresh_until: Instant::now() + max_cache }));
     }
 
+    /// Sends the last message again: something about the tablet changed that it does not say, and
+    /// those who wait for it should look.
+    pub fn repeat(&self) {
+        self.last.send_if_modified(|last| last.is_some());
+    }
+
     /// The last state at once if it is still fresh, then every later one. Ends with the tablet.
     pub fn subscribe(&self) -> BoxStream<'static, StreamHealthResponse> {
         let mut receiver = self.last.subscribe();

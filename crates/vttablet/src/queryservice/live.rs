@@ -7,7 +7,7 @@
 //! A mysqld that answers neither the statement nor the `KILL` does not hold its caller: after
 //! [`KILL_GRACE`] the connection is given up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::task::AtomicWaker;
-use mysql::{ConnectParams, Connection};
+use mysql::{ClientError, ConnectParams, Connection};
 use tokio::sync::{Notify, Semaphore};
-use vterrors::Code;
+use vterrors::{Code, MysqlError};
+
+use super::schema::cells;
 
 /// How often statements are held against their deadlines: the precision of a query timeout.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -42,6 +44,8 @@ pub enum KillReason {
     Terminated,
     /// Nobody waits for it any more.
     Canceled,
+    /// It did not end before its tables were to be served elsewhere.
+    Cutover,
 }
 
 impl KillReason {
@@ -49,6 +53,7 @@ impl KillReason {
         match self {
             Self::Timeout(_) => Code::DeadlineExceeded,
             Self::Terminated | Self::Canceled => Code::Canceled,
+            Self::Cutover => Code::Aborted,
         }
     }
 
@@ -58,6 +63,7 @@ impl KillReason {
             Self::Timeout(limit) => format!("it ran longer than {limit:?}"),
             Self::Terminated => "it was terminated".into(),
             Self::Canceled => "its caller is gone".into(),
+            Self::Cutover => "a cutover did not wait for it any longer".into(),
         }
     }
 }
@@ -273,8 +279,50 @@ impl LiveQueries {
         }
     }
 
+    /// Ends every statement made from one of these very texts. How many that were.
+    pub(crate) fn kill_texts(self: &Arc<Self>, texts: &[Arc<str>], reason: &KillReason) -> i64 {
+        let slots: Vec<Arc<LiveSlot>> = lock(&self.slots).values().cloned().collect();
+        let is_meant = |slot: &&Arc<LiveSlot>| {
+            let state = lock(&slot.state);
+            state.running.as_ref().is_some_and(|running| texts.iter().any(|text| Arc::ptr_eq(text, &running.sql)))
+        };
+        let meant: Vec<&Arc<LiveSlot>> = slots.iter().filter(is_meant).collect();
+        meant.into_iter().map(|slot| i64::from(self.kill(slot, reason.clone()))).sum()
+    }
+
+    /// Statements that mysqld still runs as the user and in the database of `app`, although their
+    /// connections were given up here.
+    ///
+    /// Errors: mysqld's.
+    pub(crate) async fn orphans(&self, app: &ConnectParams) -> Result<usize, ClientError> {
+        let ask = async {
+            let mut connection = Connection::connect(&self.killer.params).await?;
+            let threads = connection.execute("show full processlist").await?;
+            let own = connection.thread_id();
+            connection.close().await;
+            Ok((threads, own))
+        };
+        let (threads, own) = match tokio::time::timeout(KILL_TIMEOUT, ask).await {
+            Ok(threads) => threads?,
+            Err(_) => {
+                let text = format!("mysqld did not list its threads within {KILL_TIMEOUT:?}");
+                return Err(ClientError::Connection(MysqlError::new(2013, "HY000", text)));
+            }
+        };
+        let mut known: HashSet<u32> = lock(&self.slots).values().map(|slot| slot.thread_id).collect();
+        known.insert(own);
+        // Id, User, Host, db, Command.
+        let is_orphan = |row: &Vec<String>| {
+            row.get(1).is_some_and(|user| *user == app.user)
+                && row.get(3).is_some_and(|db| *db == app.db_name)
+                && row.get(4).is_some_and(|command| !["Sleep", "Connect"].contains(&command.as_str()))
+                && row.first().and_then(|id| id.parse().ok()).is_some_and(|id| !known.contains(&id))
+        };
+        Ok(threads.rows.iter().map(cells).filter(is_orphan).count())
+    }
+
     /// Starts the kill of whatever runs in a slot; false when nothing runs or it is being killed.
-    fn kill(self: &Arc<Self>, slot: &Arc<LiveSlot>, reason: KillReason) -> bool {
+    pub(crate) fn kill(self: &Arc<Self>, slot: &Arc<LiveSlot>, reason: KillReason) -> bool {
         {
             let mut state = lock(&slot.state);
             if state.running.is_none() || state.kill.is_some() {

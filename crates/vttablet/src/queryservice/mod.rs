@@ -1,14 +1,15 @@
 //! The query service of one tablet: statements of vtgates in, rows of mysqld out.
 //!
 //! A request passes [`gate`] (is it for us, do we serve), gets a [`plan`] from [`plan_cache`] (checked
-//! against [`schema`], [`rules`] and [`acl`]), and runs on a connection of a [`pool`] or of its
-//! transaction ([`tx`]). [`server`] puts the parts together and opens and closes them; [`service`] is
+//! against [`schema`], [`rules`] and [`acl`]), passes [`cutover`] (are its tables about to move), and
+//! runs on a connection of a [`pool`] or of its transaction ([`tx`]). [`server`] puts the parts together and opens and closes them; [`service`] is
 //! the face towards the wire, [`pages`] the one towards a browser.
 
 pub mod acl;
 pub mod config;
 mod conn;
 mod consolidator;
+pub mod cutover;
 mod error;
 mod executor;
 pub mod gate;

@@ -72,13 +72,13 @@ impl Pattern {
 
 /// A table name, or `/regex/` over table names.
 #[derive(Debug, Clone)]
-enum TableCondition {
+pub(crate) enum TableCondition {
     Name(String),
     Pattern { written: String, regex: Regex },
 }
 
 impl TableCondition {
-    fn new(written: &str) -> Result<Self, RuleError> {
+    pub(crate) fn new(written: &str) -> Result<Self, RuleError> {
         let Some(inside) = written.strip_prefix('/') else { return Ok(Self::Name(written.to_owned())) };
         let inside = inside.strip_suffix('/').unwrap_or(inside);
         match Regex::new(inside) {
@@ -87,7 +87,7 @@ impl TableCondition {
         }
     }
 
-    fn matches(&self, table: &str) -> bool {
+    pub(crate) fn matches(&self, table: &str) -> bool {
         match self {
             Self::Name(name) => name == table,
             Self::Pattern { regex, .. } => regex.is_match(table),

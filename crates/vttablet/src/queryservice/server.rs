@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use vtproto::topodata::{TabletAlias, TabletType};
 use super::acl::TableAcl;
 use super::config::QueryServiceConfig;
 use super::consolidator::Consolidator;
+use super::cutover::{Cutover, Progress};
 use super::error::{ErrorStyle, ExecError};
 use super::gate::{Current, Gate, State};
 use super::health::Health;
@@ -63,6 +64,7 @@ pub struct Core {
     pub stats: Arc<Stats>,
     pub(crate) live: Arc<LiveQueries>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) cutover: Arc<Cutover>,
     pub(crate) reads: Arc<Pool>,
     pub(crate) streams: Arc<Pool>,
     pub(crate) tx_reads: Arc<Pool>,
@@ -157,7 +159,10 @@ impl TabletServer {
         let tx_pool = pool("TransactionPool", config.transaction_cap, cap, wait, tx_texts.clone(), false);
         let found_rows = pool("FoundRowsPool", config.found_rows_pool_size, cap, wait, tx_texts, true);
         let tx_log = TxLog::new(stats.clone());
-        let tx = Transactions::new(tx_pool, found_rows, config.transaction_timeout, stats.clone(), tx_log.clone());
+        let progress = Arc::new(Progress::default());
+        let cutover = Cutover::new(progress.clone());
+        let (timeout, logs) = (config.transaction_timeout, tx_log.clone());
+        let tx = Transactions::new(tx_pool, found_rows, timeout, stats.clone(), logs, progress);
         let query_log = StreamLog::new("QueryLog", stats.clone());
         if let Some(path) = &config.log_queries_to_file {
             query_log.log_to_file(path).map_err(|error| {
@@ -169,7 +174,8 @@ impl TabletServer {
             tx_limiter: TxLimiter::new(config.tx_limit.clone(), config.transaction_cap, registry),
             hot_rows: HotRows::new(config.hot_rows.clone(), registry),
             heartbeat: Heartbeat::new(config.heartbeat_enable, registry),
-            gate: Gate::new(target),
+            gate: Gate::new(target, cutover.clone()),
+            cutover,
             plans: PlanCache::new(config.query_cache_size, config.query_cache_bytes),
             twopc: TwoPc::new(config.twopc_enable, config.transaction_cap.saturating_sub(2)),
             tx_mode: AtomicU8::new(TxMode::Closed as u8),
@@ -230,6 +236,15 @@ impl TabletServer {
         });
         // The cache does not keep times: a plan's age says nothing about its use.
         registry.string("QueryCacheOldest", "");
+        gauge("CutoverGated", "Whether a cutover holds back new work", |c| c.cutover.is_held().into());
+        for (name, help, read) in [
+            ("CutoverGates", "Times that a cutover held back new work", (|c| &c.gates) as fn(&Cutover) -> &AtomicI64),
+            ("CutoverRefused", "Requests held back by cutovers", |c| &c.refused),
+            ("CutoverKilled", "Transactions and statements that did not end before a cutover", |c| &c.killed),
+        ] {
+            let cutover = self.cutover.clone();
+            registry.counter_func(name, help, move || read(&cutover).load(Ordering::Relaxed));
+        }
         gauge("QueryPoolWaiters", "Query engine query pool waiters", |c| c.reads.waiters() as i64);
         gauge("TransactionPoolWaiters", "Transaction engine waiters", |c| {
             (c.tx.pool.waiters() + c.tx.found_rows_pool.waiters()) as i64
@@ -267,6 +282,10 @@ impl TabletServer {
         sizes("IndexLength", "index length", |t| t.index_length);
         sizes("DataFree", "data free", |t| t.data_free);
         sizes("MaxDataLength", "max data length", |t| t.max_data_length);
+    }
+
+    pub(crate) fn weak(&self) -> Weak<Core> {
+        Arc::downgrade(&self.core)
     }
 
     /// Where the service stands and for whom.

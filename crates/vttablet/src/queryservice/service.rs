@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use tabletclient::cutover::is_refusal;
 use tabletclient::{BeginOutcome, HealthStream, QueryService, ResultStream};
 use vterrors::{Code, Result, VtError};
 use vtproto::query::execute_options::TransactionIsolation;
@@ -48,6 +49,20 @@ impl TabletServer {
         let outcome = begun.await;
         self.stats.queries.record(&["BEGIN"], started.elapsed());
         outcome.map_err(|error| self.tell(error, "begin", &BindVars::new(), immediate.as_ref()))
+    }
+
+    /// A transaction whose first statement a cutover holds back is not left open here: the statement will
+    /// be sent elsewhere.
+    async fn begun<T>(&self, transaction_id: i64, result: Result<T>) -> BeginOutcome<T> {
+        match result {
+            Err(error) if is_refusal(&error) => {
+                if let Ok(guard) = self.tx.take(transaction_id, "for rollback") {
+                    guard.rollback(Conclusion::Rollback, "transaction rolled back: cutover in progress").await;
+                }
+                BeginOutcome { transaction_id: 0, result: Err(error) }
+            }
+            result => BeginOutcome { transaction_id, result },
+        }
     }
 
     async fn end(
@@ -213,7 +228,7 @@ impl QueryService for TabletServer {
         };
         let caller = Caller { method: "BeginExecute", effective: effective.as_ref(), immediate: immediate.as_ref() };
         let result = self.execute_query(caller, &bound.sql, &mut bound.bind_variables, transaction_id, &options).await;
-        BeginOutcome { transaction_id, result }
+        self.begun(transaction_id, result).await
     }
 
     async fn begin_execute_batch(&self, request: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>> {
@@ -236,7 +251,7 @@ impl QueryService for TabletServer {
         } else {
             self.batch(caller, request.queries, transaction_id, &options).await
         };
-        BeginOutcome { transaction_id, result }
+        self.begun(transaction_id, result).await
     }
 
     async fn prepare(&self, request: query::PrepareRequest) -> Result<()> {

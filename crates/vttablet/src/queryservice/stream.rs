@@ -16,6 +16,7 @@ use vtproto::query::{ExecuteOptions, QueryResult, StreamExecuteRequest};
 use vtsql::BindVars;
 
 use super::conn::{DbConn, RunAs};
+use super::cutover::InFlight;
 use super::error::ExecError;
 use super::executor::{Caller, trim_fields};
 use super::gate::Request;
@@ -35,20 +36,27 @@ impl TabletServer {
         let bound = request.query.clone().unwrap_or_default();
         let caller = caller(&request);
         let planned = Shape::for_streaming(&bound.sql).map_err(ExecError::from).and_then(|shape| {
-            let plan = self.complete(shape);
+            let plan = Arc::new(self.complete(shape));
+            let in_flight = self.admit(&plan, request.transaction_id, true)?;
             self.check_permissions(caller, &plan, &bound.bind_variables)?;
-            Ok(plan)
+            Ok((plan, in_flight))
         });
-        let plan = match planned {
-            Ok(plan) => Arc::new(plan),
+        let (plan, in_flight) = match planned {
+            Ok(planned) => planned,
             Err(error) => return Err(self.tell(error, &bound.sql, &bound.bind_variables, caller.immediate)),
         };
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(self.clone().run_stream(inside, request, plan, sender));
+        tokio::spawn(self.clone().run_stream((inside, in_flight), request, plan, sender));
         Ok(ReceiverStream::new(receiver).boxed())
     }
 
-    async fn run_stream(self, inside: Request, request: StreamExecuteRequest, plan: Arc<Plan>, sender: Sender) {
+    async fn run_stream(
+        self,
+        inside: (Request, InFlight),
+        request: StreamExecuteRequest,
+        plan: Arc<Plan>,
+        sender: Sender,
+    ) {
         let started = Instant::now();
         let bound = request.query.clone().unwrap_or_default();
         let options = request.options.clone().unwrap_or_default();
@@ -87,7 +95,7 @@ impl TabletServer {
         let user = request.immediate_caller_id.as_ref().map_or("", |c| c.username.as_str());
         let run = RunAs { sql: plan.shape.sql.clone(), caller: user.to_owned(), timeout: None, max_rows: usize::MAX };
         if request.transaction_id != 0 {
-            let mut guard = self.tx.take(request.transaction_id, "for streaming query")?;
+            let mut guard = self.tx.take_for(request.transaction_id, "for streaming query", &plan.shape)?;
             let conn = guard.get()?.conn()?;
             conn.prepare_in_transaction(&options.session_settings).await?;
             return self.stream_on(conn, plan, &sql, &run, options, sender, rows).await;

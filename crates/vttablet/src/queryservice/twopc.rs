@@ -17,6 +17,7 @@ use vtproto::topodata::TabletType;
 use vtproto::{vtgate, vtgateservice};
 
 use super::conn::DbConn;
+use super::cutover::Tables;
 use super::error::ExecError;
 use super::live::lock;
 use super::schema::cells;
@@ -74,6 +75,18 @@ impl TwoPc {
                 conn.mark_broken();
             }
         }
+    }
+
+    /// Prepared transactions that have used one of `tables`, or may have. Only their coordinator may end
+    /// them.
+    pub(crate) fn using(&self, tables: &Tables) -> usize {
+        let prepared = lock(&self.prepared);
+        let uses = |entry: &&Prepared| match entry {
+            Prepared::Ready(tx) => tx.used().meets(tables),
+            Prepared::Committing => true,
+            Prepared::Failed => false,
+        };
+        prepared.values().filter(uses).count()
     }
 
     fn check(&self) -> Result<()> {
@@ -155,8 +168,10 @@ impl TabletServer {
             guard.rollback(Conclusion::Rollback, "transaction rolled back").await;
             return Err(error.wrap(format!("prepare failed for transaction {transaction_id}")));
         }
+        // Under the lock, so that it is always found among the open or among the prepared ones.
+        let mut prepared = lock(&self.twopc.prepared);
         if let Some(tx) = guard.into_prepared() {
-            lock(&self.twopc.prepared).insert(dtid.to_owned(), Prepared::Ready(tx));
+            prepared.insert(dtid.to_owned(), Prepared::Ready(tx));
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! Open transactions: by id, each with its connection.
 //!
-//! Owns: ids, who may use a transaction right now, its end and the memory of how it ended, the killer
-//! of those that stay open too long. Does not own: which transactions are allowed (`server`), nor
-//! prepared ones (`twopc`).
+//! Owns: ids, who may use a transaction right now, which tables it has used, its end and the memory of
+//! how it ended, the killer of those that stay open too long. Does not own: which transactions are
+//! allowed (`server`), nor prepared ones (`twopc`).
 //! Invariants: a transaction is used by one caller at a time; whoever finds it in use is told so. A
 //! transaction whose connection broke is over. Every transaction that was ended is remembered for a
-//! while, so that a late caller learns why.
+//! while, so that a late caller learns why. Ids grow: what has an id above one that was read before was
+//! opened after that reading.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,9 +21,11 @@ use vtproto::query::execute_options::TransactionIsolation;
 use vtproto::vtrpc::CallerId;
 
 use super::conn::DbConn;
+use super::cutover::{Progress, Tables};
 use super::error::ExecError;
-use super::live::lock;
+use super::live::{LiveSlot, lock};
 use super::logs::TxLog;
+use super::plan::Shape;
 use super::pool::{Pool, PooledConn};
 use super::stats::{Stats, nanos};
 use super::tx_limiter::TxSlot;
@@ -75,6 +78,36 @@ pub struct Transaction {
     pub temporary_tables: bool,
     /// Its place in the count of its user.
     _slot: Option<TxSlot>,
+    used: Arc<Used>,
+}
+
+/// The tables that a transaction has named so far.
+#[derive(Debug, Default)]
+pub(crate) struct Used(Mutex<UsedTables>);
+
+#[derive(Debug, Default)]
+struct UsedTables {
+    names: BTreeSet<String>,
+    /// Something ran whose tables cannot be told.
+    opaque: bool,
+}
+
+impl Used {
+    fn note(&self, shape: &Shape) {
+        let mut used = lock(&self.0);
+        used.opaque |= shape.opaque;
+        for table in &shape.tables {
+            if !used.names.contains(table) {
+                used.names.insert(table.clone());
+            }
+        }
+    }
+
+    /// Whether one of them is among `tables`, or may be.
+    pub fn meets(&self, tables: &Tables) -> bool {
+        let used = lock(&self.0);
+        used.opaque || used.names.iter().any(|name| tables.contain(name))
+    }
 }
 
 impl Transaction {
@@ -84,6 +117,10 @@ impl Transaction {
 
     pub fn is_broken(&self) -> bool {
         self.conn.is_broken()
+    }
+
+    pub(crate) fn used(&self) -> &Used {
+        &self.used
     }
 
     fn user(&self) -> &str {
@@ -97,9 +134,19 @@ enum Entry {
     InUse { purpose: &'static str },
 }
 
+#[derive(Debug)]
+struct Open {
+    entry: Entry,
+    autocommit: bool,
+    used: Arc<Used>,
+    slot: Option<Arc<LiveSlot>>,
+    /// Rolled back as soon as it is not in use, for this reason.
+    doomed: Option<&'static str>,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    open: HashMap<i64, Entry>,
+    open: HashMap<i64, Open>,
     ended: HashMap<i64, (DateTime<Utc>, String)>,
     order: VecDeque<i64>,
     /// `Free` ones are rolled back as they come back: serving stops.
@@ -118,6 +165,20 @@ impl State {
     }
 }
 
+/// What [`Transactions::doom`] found.
+#[derive(Debug)]
+pub(crate) enum Doom {
+    /// It has ended, or is ending by itself.
+    Over,
+    RolledBack,
+    /// A statement of it runs there; the transaction ends with it.
+    Running {
+        slot: Arc<LiveSlot>,
+        /// Nobody had said so before.
+        first: bool,
+    },
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Transactions {
@@ -127,6 +188,8 @@ pub struct Transactions {
     pub timeout: Duration,
     /// Told whenever the last transaction has ended.
     empty: Notify,
+    /// Told whenever one has ended, while a cutover waits for that.
+    progress: Arc<Progress>,
     pub pool: Arc<Pool>,
     pub found_rows_pool: Arc<Pool>,
     stats: Arc<Stats>,
@@ -159,6 +222,7 @@ impl Transactions {
         timeout: Duration,
         stats: Arc<Stats>,
         log: Arc<TxLog>,
+        progress: Arc<Progress>,
     ) -> Arc<Self> {
         // The clock makes ids of a restarted tablet differ from those its callers may still hold.
         let seed = Utc::now().timestamp_nanos_opt().unwrap_or(1);
@@ -167,6 +231,7 @@ impl Transactions {
             last_id: AtomicI64::new(seed),
             timeout,
             empty: Notify::new(),
+            progress,
             pool,
             found_rows_pool,
             stats,
@@ -214,6 +279,10 @@ impl Transactions {
                 Err(error) => return Err(error),
             }
         }
+        let slot = conn.get_mut()?.slot.clone();
+        let used = Arc::new(Used::default());
+        // With the lock held, so that whoever reads the last id under it finds every smaller one among the open.
+        let mut state = lock(&self.state);
         let tx = Box::new(Transaction {
             id: self.last_id.fetch_add(1, Ordering::SeqCst) + 1,
             conn,
@@ -227,9 +296,21 @@ impl Transactions {
             wrote: false,
             temporary_tables: false,
             _slot: options.slot,
+            used: used.clone(),
         });
-        lock(&self.state).open.insert(tx.id, Entry::InUse { purpose: "for begin" });
+        let entry = Entry::InUse { purpose: "for begin" };
+        state.open.insert(tx.id, Open { entry, autocommit, used, slot: Some(slot), doomed: None });
+        drop(state);
         Ok(TxGuard { owner: self.clone(), tx: Some(tx) })
+    }
+
+    /// Takes a transaction into use for a statement, whose tables it is remembered to have used.
+    pub fn take_for(self: &Arc<Self>, id: i64, purpose: &'static str, shape: &Shape) -> Result<TxGuard, ExecError> {
+        let guard = self.take(id, purpose)?;
+        if let Some(tx) = &guard.tx {
+            tx.used.note(shape);
+        }
+        Ok(guard)
     }
 
     /// Takes a transaction into use.
@@ -246,11 +327,59 @@ impl Transactions {
                 }
                 None => "not found".into(),
             })),
-            Some(Entry::InUse { purpose }) => Err(gone(format!("in use: {purpose}"))),
-            Some(entry) => match std::mem::replace(entry, Entry::InUse { purpose }) {
+            Some(open) => match std::mem::replace(&mut open.entry, Entry::InUse { purpose }) {
                 Entry::Free(tx) => Ok(TxGuard { owner: self.clone(), tx: Some(tx) }),
-                Entry::InUse { .. } => Err(gone("in use".into())),
+                Entry::InUse { purpose } => {
+                    open.entry = Entry::InUse { purpose };
+                    Err(gone(format!("in use: {purpose}")))
+                }
             },
+        }
+    }
+
+    /// The newest id there is: transactions opened from now on have larger ones.
+    pub(crate) fn newest_id(&self) -> i64 {
+        let _state = lock(&self.state);
+        self.last_id.load(Ordering::SeqCst)
+    }
+
+    /// Whether a transaction is open since before the id `newest` was given out. One that commits each
+    /// statement by itself never counts.
+    pub(crate) fn is_open_since(&self, id: i64, newest: i64) -> bool {
+        id <= newest && lock(&self.state).open.get(&id).is_some_and(|open| !open.autocommit)
+    }
+
+    /// The open transactions up to the id `newest` that have used one of `tables`.
+    pub(crate) fn using(&self, tables: &Tables, newest: i64) -> Vec<i64> {
+        let state = lock(&self.state);
+        let uses = |(id, open): &(&i64, &Open)| **id <= newest && !open.autocommit && open.used.meets(tables);
+        state.open.iter().filter(uses).map(|(id, _)| *id).collect()
+    }
+
+    /// Ends a transaction: at once if nobody uses it, otherwise when its statement, which is for the
+    /// caller to kill, has ended. One that commits or rolls back already is left to itself.
+    pub(crate) async fn doom(self: &Arc<Self>, id: i64, reason: &'static str) -> Doom {
+        let free = {
+            let mut state = lock(&self.state);
+            let Some(open) = state.open.get_mut(&id) else { return Doom::Over };
+            match &open.entry {
+                Entry::Free(_) => true,
+                Entry::InUse { purpose } if ["for query", "for streaming query"].contains(purpose) => {
+                    let first = open.doomed.replace(reason).is_none();
+                    return match &open.slot {
+                        Some(slot) => Doom::Running { slot: slot.clone(), first },
+                        None => Doom::Over,
+                    };
+                }
+                Entry::InUse { .. } => return Doom::Over,
+            }
+        };
+        match self.take(id, "for rollback") {
+            Ok(guard) if free => {
+                guard.rollback(Conclusion::Kill, reason).await;
+                Doom::RolledBack
+            }
+            _ => Doom::Over,
         }
     }
 
@@ -270,6 +399,7 @@ impl Transactions {
             state.open.is_empty()
         };
         drop(tx);
+        self.progress.note();
         if emptied {
             self.empty.notify_waiters();
         }
@@ -281,7 +411,7 @@ impl Transactions {
         let free: Vec<i64> = {
             let mut state = lock(&self.state);
             state.draining = true;
-            state.open.iter().filter(|(_, e)| matches!(e, Entry::Free(_))).map(|(id, _)| *id).collect()
+            state.open.iter().filter(|(_, o)| matches!(o.entry, Entry::Free(_))).map(|(id, _)| *id).collect()
         };
         for id in free {
             if let Ok(guard) = self.take(id, "for rollback") {
@@ -312,8 +442,8 @@ impl Transactions {
         }
         let old: Vec<i64> = {
             let state = lock(&self.state);
-            let outdated = |entry: &Entry| matches!(entry, Entry::Free(tx) if tx.started.elapsed() >= self.timeout);
-            state.open.iter().filter(|(_, entry)| outdated(entry)).map(|(id, _)| *id).collect()
+            let outdated = |open: &Open| matches!(&open.entry, Entry::Free(tx) if tx.started.elapsed() >= self.timeout);
+            state.open.iter().filter(|(_, open)| outdated(open)).map(|(id, _)| *id).collect()
         };
         for id in old {
             let Ok(guard) = self.take(id, "for tx killer rollback") else { continue };
@@ -418,7 +548,9 @@ impl TxGuard {
 
     /// A prepared transaction on its way to commit or rollback.
     pub fn from_prepared(owner: &Arc<Transactions>, tx: Box<Transaction>) -> Self {
-        lock(&owner.state).open.insert(tx.id, Entry::InUse { purpose: "for commit prepared" });
+        let (entry, used) = (Entry::InUse { purpose: "for commit prepared" }, tx.used.clone());
+        let open = Open { entry, autocommit: false, used, slot: None, doomed: None };
+        lock(&owner.state).open.insert(tx.id, open);
         Self { owner: owner.clone(), tx: Some(tx) }
     }
 }
@@ -431,16 +563,21 @@ impl Drop for TxGuard {
             return;
         }
         let mut state = lock(&self.owner.state);
-        if state.draining {
+        let doomed = state.open.get(&tx.id).and_then(|open| open.doomed);
+        let reason = if state.draining { Some("transaction rolled back: serving stops") } else { doomed };
+        if let Some(reason) = reason {
             drop(state);
             // Closing the connection rolls back without a statement that would have to be awaited.
             if let Ok(conn) = tx.conn.get_mut() {
                 conn.mark_broken();
             }
-            self.owner.conclude(tx, Conclusion::Kill, "transaction rolled back: serving stops".into());
+            self.owner.conclude(tx, Conclusion::Kill, reason.into());
             return;
         }
-        state.open.insert(tx.id, Entry::Free(tx));
+        // Nobody else removes the entry of a transaction in use.
+        if let Some(open) = state.open.get_mut(&tx.id) {
+            open.entry = Entry::Free(tx);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use vtproto::topodata::TabletType;
 
 use super::{
     decision::{self, should_serve},
-    manager::TabletManager,
+    manager::{Known, TabletManager},
     markers::Marker,
 };
 
@@ -26,42 +26,55 @@ impl TabletManager {
     /// Reads what topo says about a tablet of this type, loads the denied tables, checks health, starts or stops serving,
     /// and tells the shard sync and everybody who listens to our health.
     pub(super) async fn apply(&self, reason: &str) {
-        self.read_permit().await;
+        if let Err(error) = self.read_permit().await {
+            tracing::warn!("{error}: what was known before goes on to hold");
+        }
         // What was ill as a replica may be fine as a master: looked at anew, then serving follows.
         self.check_health_locked(false, reason).await;
         self.sync_now.notify_one();
     }
 
-    /// What cannot be read keeps its present meaning: a topo that is away neither starts nor stops a tablet.
-    async fn read_permit(&self) {
+    /// What cannot be read keeps its present meaning: a topo that is away neither starts nor stops a tablet,
+    /// nor does it open tables that are denied.
+    ///
+    /// Errors: which record could not be read; the rest is in force.
+    pub(super) async fn read_permit(&self) -> Result<()> {
         let tablet = self.tablet();
-        let shard = match self.topo.get_shard(&tablet.keyspace, &tablet.shard).await {
-            Ok(info) => Some(info.record),
-            Err(TopoError::NoNode { .. }) => None,
-            Err(error) => {
-                tracing::warn!("cannot read the shard record, denied tables may not be current: {error}");
-                None
-            }
-        };
+        let mut failed = Ok(());
+        let mut known = self.state().known.clone();
+        if known.place != (tablet.keyspace.clone(), tablet.shard.clone()) {
+            known = Known { place: (tablet.keyspace.clone(), tablet.shard.clone()), ..Known::default() };
+        }
+        match self.topo.get_shard(&tablet.keyspace, &tablet.shard).await {
+            Ok(info) => known.shard = Some(info.record),
+            Err(TopoError::NoNode { .. }) => known.shard = None,
+            Err(error) => failed = Err(VtError::from(error).wrap("cannot read the shard record")),
+        }
         let cell = &self.config.alias.cell;
-        let serving = match self.topo.get_srv_keyspace(cell, &tablet.keyspace).await {
-            Ok(record) => Some(record),
-            Err(TopoError::NoNode { .. }) => None,
-            Err(error) => {
-                tracing::warn!("cannot read the serving graph, tablet controls may not be current: {error}");
-                None
-            }
-        };
+        match self.topo.get_srv_keyspace(cell, &tablet.keyspace).await {
+            Ok(record) => known.serving = Some(record),
+            Err(TopoError::NoNode { .. }) => known.serving = None,
+            Err(error) => failed = Err(VtError::from(error).wrap("cannot read the serving graph")),
+        }
         let demoted = tablet.r#type() == TabletType::Master && self.markers.has(Marker::DemotedMaster);
-        let permit = decision::permit(&tablet, shard.as_ref(), serving.as_ref(), demoted);
+        let permit = decision::permit(&tablet, known.shard.as_ref(), known.serving.as_ref(), demoted);
         if let Err(error) = self.query.set_denied_tables(&permit.denied_tables) {
             tracing::error!("the denied tables {:?} cannot be enforced: {error}", permit.denied_tables);
         }
-        self.state().permit = permit;
+        let mut state = self.state();
+        state.permit = permit;
+        state.known = known;
+        failed
     }
 
-    /// Starts or stops the query service as permit and health say.
+    /// Starts or stops the query service as permit and health say. Behind the gate of a cutover a tablet whose
+    /// traffic has moved stays up: what comes is told to wait, not that nobody serves.
     pub(super) async fn reconcile(&self, reason: &str) {
+        let gated = self.query.is_serving() && self.query.gated().is_some();
+        self.reconcile_behind(gated, reason).await;
+    }
+
+    pub(super) async fn reconcile_behind(&self, gate: bool, reason: &str) {
         let _applying = self.applying.lock().await;
         let (tablet_type, serve, why) = {
             let state = self.state();
@@ -71,7 +84,8 @@ impl TabletManager {
                 None => Some("not checked yet".to_owned()),
                 Some(_) => state.health_error.clone(),
             };
-            let serve = !state.stopping && should_serve(tablet_type, &state.permit, ill.as_deref());
+            let stays = gate && state.permit.is_moved_away() && ill.is_none();
+            let serve = !state.stopping && (stays || should_serve(tablet_type, &state.permit, ill.as_deref()));
             (tablet_type, serve, state.permit.refused.clone().or(ill))
         };
         let grace = self.config.serving_state_grace_period;

@@ -7,6 +7,9 @@ use vtproto::topodata::{Shard, SrvKeyspace, Tablet, TabletType};
 
 use crate::queryservice::Lag;
 
+/// Why a tablet does not serve whose traffic has moved to other shards.
+const CONTROLLED: &str = "TabletControl.DisableQueryService set";
+
 /// What follows from the records in topo. Holds until the next refresh.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Permit {
@@ -29,7 +32,7 @@ pub fn permit(tablet: &Tablet, shard: Option<&Shard>, serving: Option<&SrvKeyspa
     } else if serving
         .is_some_and(|record| topo::is_query_service_disabled(record, tablet_type, tablet.key_range.as_ref()))
     {
-        Some("TabletControl.DisableQueryService set".to_owned())
+        Some(CONTROLLED.to_owned())
     } else {
         None
     };
@@ -39,6 +42,14 @@ pub fn permit(tablet: &Tablet, shard: Option<&Shard>, serving: Option<&SrvKeyspa
         .map(|control| control.blacklisted_tables.clone())
         .unwrap_or_default();
     Permit { refused, denied_tables }
+}
+
+impl Permit {
+    /// Whether all that stands against serving is that the traffic has moved: then a gate that is held keeps
+    /// answering until it is released.
+    pub fn is_moved_away(&self) -> bool {
+        self.refused.as_deref() == Some(CONTROLLED)
+    }
 }
 
 /// What the last look at mysqld and its replication said.

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topo::{TopoServer, Update, topoproto};
 use vterrors::{Result, VtError};
 use vtproto::{
-    topodata::{Tablet, TabletAlias, TabletType},
+    topodata::{Shard, SrvKeyspace, Tablet, TabletAlias, TabletType},
     vttime,
 };
 
@@ -102,12 +102,22 @@ pub struct Addresses {
     pub mysql_hostname: String,
 }
 
+/// The records in topo that decide about serving, as last read. `None`: not there, or never read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// Keyspace and shard that they are of.
+    pub place: (String, String),
+    pub shard: Option<Shard>,
+    pub serving: Option<SrvKeyspace>,
+}
+
 /// What changes while the tablet lives.
 pub(super) struct State {
     /// The record as last read or written.
     pub tablet: Tablet,
     pub addresses: Option<Addresses>,
     pub permit: Permit,
+    pub known: Known,
     pub replication: Replication,
     /// Lag last seen, to go on counting from while the master is away.
     pub last_lag: Option<(Duration, SystemTime)>,
@@ -176,6 +186,7 @@ impl TabletManager {
                 tablet,
                 addresses: None,
                 permit: Permit { refused: Some("the tablet is starting".to_owned()), denied_tables: Vec::new() },
+                known: Known::default(),
                 replication: Replication::NotWatched,
                 last_lag: None,
                 health_error: None,

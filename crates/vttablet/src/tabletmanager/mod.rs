@@ -14,6 +14,7 @@
 mod actions;
 mod apply;
 pub mod custom_rules;
+mod cutover;
 pub mod decision;
 mod health;
 mod hostname;
@@ -35,6 +36,7 @@ mod stats;
 mod status;
 pub mod update_stream;
 
+pub use cutover::CutoverService;
 pub use health::HealthRecord;
 pub use hostname::fully_qualified;
 pub use init::register;

@@ -276,6 +276,35 @@ impl Mysqld {
             .map_err(VtError::from)
     }
 
+    /// Makes mysqld refuse writes within `limit`, or leaves it as it was: a server with running writes may
+    /// not get the lock that it needs, and must not get it later.
+    pub async fn fence(&self, limit: Duration) -> Result<()> {
+        let mut conn = self.dba().await?;
+        let thread = conn.thread_id();
+        let fence = async {
+            admin::set_read_only(&mut conn, true).await?;
+            // MariaDB has none.
+            match admin::set_super_read_only(&mut conn, true).await {
+                Err(AdminError::Client(error)) if error.errno() == 1193 => Ok(()),
+                outcome => outcome,
+            }
+        };
+        let failure = match timeout(limit, fence).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => VtError::from(error),
+            Err(_) => {
+                let kill = format!("KILL {thread}");
+                if let Err(error) = self.run(&[&kill]).await {
+                    tracing::info!("{kill}: {error}");
+                }
+                let text = format!("mysqld did not become read-only within {} ms", limit.as_millis());
+                VtError::new(Code::DeadlineExceeded, text)
+            }
+        };
+        self.set_read_only(false).await?;
+        Err(failure)
+    }
+
     /// Refuses writes of everybody, where the server can; otherwise of everybody without SUPER.
     pub async fn set_super_read_only(&self) -> Result<()> {
         let done = bounded("setting super_read_only", COMMAND_LIMIT, async {

@@ -12,7 +12,7 @@ use vtproto::{
 };
 
 use crate::queryservice::{
-    Lag, TabletServer,
+    Lag, TabletServer, cutover,
     rules::{BLACKLIST_RULES, Rule, Rules},
 };
 
@@ -33,6 +33,10 @@ pub trait QueryControl: Send + Sync + 'static {
     fn heartbeat_lag(&self) -> Option<Lag>;
     /// Whether lag is measured by heartbeats.
     fn has_heartbeats(&self) -> bool;
+    /// The gate of a cutover that holds back work here.
+    fn gated(&self) -> Option<cutover::Snapshot> {
+        None
+    }
     /// Refuses queries on these tables (names, or `/regexps/`) from now on.
     fn set_denied_tables(&self, tables: &[String]) -> Result<()>;
     /// Sends this to everybody who listens to the tablet's health. `term_start` is the start of the master term in
@@ -95,6 +99,10 @@ impl QueryControl for ServedQueries {
 
     fn has_heartbeats(&self) -> bool {
         self.server.heartbeat.is_on()
+    }
+
+    fn gated(&self) -> Option<cutover::Snapshot> {
+        self.server.gated()
     }
 
     fn set_denied_tables(&self, tables: &[String]) -> Result<()> {

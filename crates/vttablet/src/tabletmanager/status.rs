@@ -40,6 +40,17 @@ impl TabletManager {
         if let Some(reason) = &state.permit.refused {
             let _ = writeln!(out, "Query Service disabled: {}<br>", html_escape(reason));
         }
+        if let Some(gate) = self.query.gated() {
+            let since: chrono::DateTime<chrono::Local> = gate.since.into();
+            let _ = writeln!(
+                out,
+                "Cutover: {} by {} since {}, {} requests held back<br>",
+                gate.phase.name(),
+                html_escape(&gate.id),
+                since.format("%b %d, %Y at %H:%M:%S%.3f (%Z)"),
+                gate.refused
+            );
+        }
         let _ = writeln!(out, "Query Service state: {}<br>", self.query.state_name());
         out
     }

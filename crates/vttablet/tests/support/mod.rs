@@ -1,5 +1,7 @@
 //! A real MariaDB in a directory of its own, and a query service over it.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 mod via;
 
 use std::path::PathBuf;
