@@ -118,6 +118,7 @@ impl Spec {
             flavor,
             tablets,
             semi_sync: false,
+            encrypted: false,
             schema: Vec::new(),
             vschema: Vec::new(),
             vtgate_flags: vec!["-tablet_types_to_wait".into(), "MASTER".into()],
