@@ -2,7 +2,7 @@
 
 use prost::Message;
 use serde_json::Value;
-use vtproto::{topodata, vschema, workflow};
+use vtproto::{cutover, topodata, vschema, workflow};
 
 use crate::error::{Result, err};
 
@@ -27,6 +27,7 @@ macro_rules! by_name {
             "SrvKeyspace" => show!(topodata::SrvKeyspace),
             "RoutingRules" => show!(vschema::RoutingRules),
             "Workflow" => show!(workflow::Workflow),
+            "Cutover" => show!(cutover::Journal),
             _ => $otherwise,
         }
     }};

@@ -717,3 +717,26 @@ async fn a_change_that_one_shard_would_refuse_changes_none() {
     assert_eq!(calls.iter().filter(|call| call.starts_with("PreflightSchema")).count(), 3);
     assert!(!calls.iter().any(|call| call.starts_with("ExecuteFetchAsDba")), "{calls:?}");
 }
+
+#[tokio::test]
+async fn a_whole_split_is_planned_and_what_is_left_of_it_is_run() {
+    let cluster = horizontal().await;
+    let plan = cluster.ok(&["Reshard", "-dry_run", "customer", "0", "-80,80-"]).await;
+    assert!(plan.starts_with("Plan:\n  1. vtctlclient WaitForFilteredReplication customer/-80\n"), "{plan}");
+    assert!(plan.ends_with("  7. vtctlclient MigrateServedTypes customer/0 master\n"), "{plan}");
+    assert_eq!(partition(&cluster, TabletType::Rdonly).await, "0 | ");
+    let refused = cluster.err(&["Reshard", "customer", "0", "-80,80-"]).await;
+    assert!(refused.starts_with("the plan has jobs of vtworker: name one that serves with -vtworker"), "{refused}");
+    migrate_replicas(&cluster, "MigrateServedTypes").await;
+    cluster.ok(&["MigrateServedTypes", "customer/0", "master"]).await;
+    assert_eq!(cluster.ok(&["Reshard", "customer", "0", "-80,80-"]).await, "customer is served by -80,80-\n");
+    assert_eq!(
+        cluster.err(&["Reshard", "customer", "0", "-80"]).await,
+        "source and target keyranges don't match: - to - vs -80 to -80"
+    );
+    let missing = cluster.err(&["Reshard", "customer", "-80", "-40,40-80"]).await;
+    assert!(
+        missing.starts_with("shard customer/-40 has no tablets: start them with -init_keyspace=customer"),
+        "{missing}"
+    );
+}

@@ -18,10 +18,14 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 pub(super) const COMMANDS: &[Command] = &[
     command!(
         "Reshard",
-        "[-skip_schema_copy] <keyspace.workflow> <source_shards> <target_shards>",
-        "Starts copying a keyspace to other shards.",
+        "[-skip_schema_copy] <keyspace.workflow> <source_shards> <target_shards> | [-vtworker=<host:port>] [-reverse_replication] [-skip_schema_copy] [-skip_diff] [-dry_run] <keyspace> <source_shards> <target_shards>",
+        "With a keyspace alone: splits or merges shards from beginning to end (schema, clone, diff, switch). The plan is printed first; run again after a failure, it goes on. With a workflow: starts copying a keyspace to other shards.",
         |f| {
-            f.bool("skip_schema_copy", false, "the targets have the schema already");
+            f.bool("skip_schema_copy", false, "the targets have the schema already")
+                .string("vtworker", "", "gRPC address of a vtworker that serves, for clone and diff")
+                .bool("reverse_replication", false, "replicate back to the sources afterwards")
+                .bool("skip_diff", false, "do not compare sources and targets")
+                .bool("dry_run", false, "only print the plan");
         },
         reshard
     ),
@@ -130,12 +134,25 @@ fn master_options(args: &Parsed) -> cutover::Options {
     }
 }
 
-async fn reshard(_wr: Wrangler, args: Parsed) -> Result {
+async fn reshard(wr: Wrangler, args: Parsed) -> Result {
     let message = "three arguments are required: <keyspace.workflow>, source_shards, target_shards";
-    let [workflow, _, _] = exactly(&args, message)?;
-    keyspace_workflow(workflow)?;
-    let _ = args.bool("skip_schema_copy");
-    not_built("Reshard")
+    let [keyspace, sources, targets] = exactly(&args, message)?;
+    if keyspace.contains('.') {
+        keyspace_workflow(keyspace)?;
+        return not_built("Reshard");
+    }
+    let shards = |list: &str| list.split(',').map(str::to_owned).collect::<Vec<_>>();
+    let request = resharding::Drive {
+        keyspace: keyspace.to_owned(),
+        sources: shards(sources),
+        targets: shards(targets),
+        vtworker: args.str("vtworker").to_owned(),
+        skip_schema_copy: args.bool("skip_schema_copy"),
+        skip_diff: args.bool("skip_diff"),
+        reverse_replication: args.bool("reverse_replication"),
+        dry_run: args.bool("dry_run"),
+    };
+    resharding::drive(&wr, request).await
 }
 
 async fn migrate(_wr: Wrangler, args: Parsed) -> Result {

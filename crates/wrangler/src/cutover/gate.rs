@@ -26,6 +26,8 @@ const TTL: Duration = Duration::from_secs(5);
 const RENEWAL: Duration = Duration::from_millis(1500);
 /// What a call may take beside what it waits for.
 const SLACK: Duration = Duration::from_secs(5);
+/// What a tablet may need to kill what is left at the deadline, beside the deadline.
+const KILLING: Duration = Duration::from_secs(12);
 /// How often lifting a gate is tried: one that is left refuses everything.
 const RELEASE_TRIES: u32 = 5;
 
@@ -102,7 +104,7 @@ impl<'a> Gates<'a> {
             // What cannot be killed at once is given one more chance.
             for _ in 0..2 {
                 let request = pb::DrainRequest { id: self.id.clone(), timeout_ms };
-                let drained = within(timeout + SLACK, self.wr.gates().drain(&source.master, request))
+                let drained = within(timeout + KILLING, self.wr.gates().drain(&source.master, request))
                     .await
                     .map_err(|error| err!("cannot drain {}: {error}", source.alias()))?;
                 if drained.drained {

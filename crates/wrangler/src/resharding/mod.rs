@@ -6,6 +6,7 @@
 //! Invariant: every record is edited under the lock of its keyspace.
 
 mod cancel;
+mod drive;
 mod refresh;
 mod served_from;
 mod served_types;
@@ -14,6 +15,7 @@ pub(crate) mod sides;
 pub(crate) mod streams;
 
 pub(crate) use cancel::cancel_resharding;
+pub(crate) use drive::{Drive, drive};
 pub(crate) use refresh::refresh_masters;
 pub(crate) use served_from::{MigrateServedFrom, migrate_served_from, read_split};
 pub(crate) use served_types::{MigrateServedTypes, migrate_served_types};
