@@ -58,6 +58,13 @@ impl TmError {
     }
 }
 
+/// Inside errors of a larger job, printed as users see it.
+impl From<TmError> for vterrors::VtError {
+    fn from(error: TmError) -> Self {
+        Self::new(error.code, error.to_string())
+    }
+}
+
 pub type Result<T, E = TmError> = std::result::Result<T, E>;
 
 /// Log events of a long RPC (Backup, RestoreFromBackup) as the tablet writes them.

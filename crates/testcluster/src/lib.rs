@@ -187,6 +187,13 @@ pub struct Tablet {
     pub vttablet: Option<Process>,
 }
 
+impl Tablet {
+    /// Nothing of it runs yet.
+    fn stopped(spec: TabletSpec) -> Self {
+        Self { spec, http_port: free_port(), grpc_port: free_port(), mysql_port: free_port(), vttablet: None }
+    }
+}
+
 /// A running cluster.
 pub struct Cluster {
     pub spec: Spec,
@@ -217,17 +224,7 @@ impl Cluster {
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(dir.join("tmp"))?;
         let tls = spec.encrypted.then(|| TlsFiles::make(&dir.join("tls"))).transpose()?;
-        let tablets = spec
-            .tablets
-            .iter()
-            .map(|spec| Tablet {
-                spec: spec.clone(),
-                http_port: free_port(),
-                grpc_port: free_port(),
-                mysql_port: free_port(),
-                vttablet: None,
-            })
-            .collect();
+        let tablets = spec.tablets.iter().cloned().map(Tablet::stopped).collect();
         let mut cluster = Self {
             spec,
             dir,
@@ -248,12 +245,12 @@ impl Cluster {
         let address = format!("127.0.0.1:{}", cluster.etcd_port);
         cluster.run("vtctl", &["AddCellInfo", "-root", "/vitess/zone1", "-server_address", &address, CELL], true)?;
         cluster.start_vtctld()?;
-        cluster.start_mysqlds("init")?;
+        cluster.start_mysqlds("init", 0)?;
         cluster.create_shards()?;
         for index in 0..cluster.tablets.len() {
             cluster.start_vttablet(index)?;
         }
-        cluster.elect_masters()?;
+        cluster.elect_masters(0)?;
         for (keyspace, sql) in cluster.spec.schema.clone() {
             cluster.vtctlclient(&["ApplySchema", "-sql", &sql, &keyspace])?.success()?;
         }
@@ -262,6 +259,17 @@ impl Cluster {
         }
         cluster.start_vtgate()?;
         Ok(cluster)
+    }
+
+    /// Starts more tablets, of shards that exist or of new ones. The first of a new shard becomes its master.
+    pub fn add_tablets(&mut self, specs: Vec<TabletSpec>) -> Result<()> {
+        let before = self.tablets.len();
+        self.tablets.extend(specs.into_iter().map(Tablet::stopped));
+        self.start_mysqlds("init", before)?;
+        for index in before..self.tablets.len() {
+            self.start_vttablet(index)?;
+        }
+        self.elect_masters(before)
     }
 
     /// Where data and logs are; the processes' command lines hold it.
@@ -354,10 +362,9 @@ impl Cluster {
         self.vtctld = None;
     }
 
-    /// Runs `mysqlctl ACTION` for every tablet at once.
-    fn start_mysqlds(&self, action: &str) -> Result<()> {
-        let started: Vec<_> = self
-            .tablets
+    /// Runs `mysqlctl ACTION` for every tablet from `first` on at once.
+    fn start_mysqlds(&self, action: &str, first: usize) -> Result<()> {
+        let started: Vec<_> = self.tablets[first..]
             .iter()
             .map(|tablet| {
                 let mut command = self.mysqlctl(tablet);
@@ -442,12 +449,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// The first tablet of every shard becomes its master.
-    fn elect_masters(&self) -> Result<()> {
+    /// The first tablet of every shard becomes its master; shards of tablets before `first` have one.
+    fn elect_masters(&self, first: usize) -> Result<()> {
         let mut seen = HashSet::new();
-        for tablet in &self.tablets {
+        for (index, tablet) in self.tablets.iter().enumerate() {
             let shard = format!("{}/{}", tablet.spec.keyspace, tablet.spec.shard);
-            if seen.insert(shard.clone()) {
+            if seen.insert(shard.clone()) && index >= first {
                 self.vtctlclient(&["InitShardMaster", "-force", &shard, &tablet.spec.alias()])?.success()?;
             }
         }
@@ -505,6 +512,27 @@ impl Cluster {
         command.args(self.tls_flags(|tls| [tls.client_flags("vtctld_grpc"), vec![tls.creds_flag()]].concat()));
         let output = command.args(["-server", &server]).args(args).stdin(Stdio::null()).output()?;
         Ok(Finished::new(format!("vtctlclient {}", args.join(" ")), output))
+    }
+
+    /// A vtworker of this cluster with these words behind the flags that each needs, not started yet.
+    pub fn vtworker_command(&self, words: &[&str]) -> Command {
+        let mut command = self.command("vtworker", true);
+        command.args(["-cell", CELL, "-alsologtostderr"]).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of vtworker to its end.
+    pub fn vtworker(&self, words: &[&str]) -> Result<Finished> {
+        let output = self.vtworker_command(words).output()?;
+        Ok(Finished::new(format!("vtworker {}", words.join(" ")), output))
+    }
+
+    /// Sends a command to a vtworker that serves on this gRPC port.
+    pub fn vtworkerclient(&self, grpc_port: u16, words: &[&str]) -> Result<Finished> {
+        let server = format!("127.0.0.1:{grpc_port}");
+        let mut command = self.command("vtworkerclient", false);
+        let output = command.args(["-server", &server]).args(words).stdin(Stdio::null()).output()?;
+        Ok(Finished::new(format!("vtworkerclient {}", words.join(" ")), output))
     }
 
     /// Runs SQL through vtgate with the command-line client, printing tables.

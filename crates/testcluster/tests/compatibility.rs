@@ -24,7 +24,7 @@ struct Built {
     except: &'static [&'static str],
 }
 
-const BUILT: [Built; 6] = [
+const BUILT: [Built; 8] = [
     Built { program: Program::Vtgate, sources: &["vtgate/src", "servenv/src"], also_read: &[], except: &[] },
     Built {
         program: Program::Vttablet,
@@ -72,6 +72,42 @@ const BUILT: [Built; 6] = [
             "db_ssl_key",
             "db_dba_use_ssl",
         ],
+    },
+    Built {
+        program: Program::Vtworker,
+        sources: &["vtworker/src", "servenv/src"],
+        also_read: &[
+            // By the flags that it has in common with vtctld.
+            "grpc_auth_static_client_creds",
+            "remote_operation_timeout",
+            "tablet_grpc_ca",
+            "tablet_grpc_cert",
+            "tablet_grpc_key",
+            "tablet_grpc_server_name",
+            "tablet_manager_grpc_ca",
+            "tablet_manager_grpc_cert",
+            "tablet_manager_grpc_key",
+            "tablet_manager_grpc_server_name",
+            "topo_etcd_lease_ttl",
+            "topo_etcd_tls_ca",
+            "topo_etcd_tls_cert",
+            "topo_etcd_tls_key",
+            "topo_global_root",
+            "topo_global_server_address",
+            "topo_implementation",
+        ],
+        except: &[
+            "grpc_initial_conn_window_size",
+            "grpc_initial_window_size",
+            "grpc_keepalive_time",
+            "grpc_keepalive_timeout",
+        ],
+    },
+    Built {
+        program: Program::Vtworkerclient,
+        sources: &["vtworkerclient/src", "vtctlclient/src/lib.rs", "servenv/src/logging", "servenv/src/grpc/client.rs"],
+        also_read: &[],
+        except: &[],
     },
 ];
 
@@ -284,7 +320,7 @@ fn unbuilt_rpcs(service: &str) -> Option<BTreeSet<String>> {
             unbuilt.extend(calls(&common, "unimplemented").into_iter().filter(|rpc| !has_own(rpc)));
             Some(unbuilt)
         }
-        "Vtctl" | "Cutover" => Some(BTreeSet::new()),
+        "Vtctl" | "Vtworker" | "Cutover" => Some(BTreeSet::new()),
         _ => None,
     }
 }

@@ -18,6 +18,9 @@ use vtproto::logutil::Event;
 
 pub use events::{Output, Terminal};
 
+/// Longer than any command runs, short enough to be added to the present.
+const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Why a command did not succeed; the text is what the user reads.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -53,7 +56,8 @@ pub struct Command {
 }
 
 impl Command {
-    /// Reads `-server`, `-action_timeout` and the TLS flags of `tls_prefix`.
+    /// Reads `-server`, `-action_timeout` (vtworkerclient has none: a clone takes as long as it takes) and the TLS flags
+    /// of `tls_prefix`.
     ///
     /// # Errors
     /// No server is named or a file of TLS or credentials cannot be read.
@@ -64,7 +68,9 @@ impl Command {
         }
         let options = ClientOptions::from_flags(env.flags(), tls_prefix)
             .map_err(|error| ClientError::Dial(address.clone(), error))?;
-        Ok(Self { server_kind, address, options, timeout: env.flags().duration("action_timeout") })
+        let limited = env.flags().is_defined("action_timeout");
+        let timeout = if limited { env.flags().duration("action_timeout") } else { NO_LIMIT };
+        Ok(Self { server_kind, address, options, timeout })
     }
 
     /// Waits for the server, starts the RPC that `start` makes and shows its events until it ends,

@@ -1,0 +1,248 @@
+//! Copies a piece of a table to destinations that hold none of its rows.
+//!
+//! Rows stream from the source into the text of INSERTs, one being written while the next is built, so that memory is
+//! bounded by two statements per destination whatever the piece holds. The checksum is computed on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::StreamExt;
+use tokio_util::task::AbortOnDropHandle;
+use vterrors::{Code, Result, VtError};
+use vtproto::query::Row;
+
+use super::route::{Destinations, Route};
+use super::write::{DUPLICATE_KEY, Writer, errno};
+use super::{Endpoint, Options, Table};
+use crate::rows::{self, Checksum, Hasher};
+use crate::sql::{Range, WRITE_SETTINGS, name};
+use crate::status::TableProgress;
+
+/// A table with all that is needed to copy it.
+pub struct Job {
+    pub table: Table,
+    pub route: Route,
+    /// No destination holds a row of it from before this run.
+    pub fresh: bool,
+}
+
+/// The destination shards.
+pub struct Targets {
+    pub writers: Vec<Arc<Writer>>,
+    pub ranges: Destinations,
+}
+
+impl Targets {
+    /// Where a row goes.
+    ///
+    /// # Errors
+    /// Its sharding column has no keyspace id, or no destination holds it.
+    pub fn of(&self, route: &Route, row: &Row) -> Result<std::ops::Range<usize>> {
+        match route.keyspace_id(row)? {
+            None => Ok(0..self.writers.len()),
+            Some(id) => self.ranges.find(&id).map(|at| at..at + 1),
+        }
+    }
+}
+
+/// Why a piece was not copied.
+#[derive(Debug)]
+pub enum Failure {
+    /// The source could not be read: another tablet may do.
+    Read(VtError),
+    /// The destination has a row with the same key.
+    Duplicate(VtError),
+    Other(VtError),
+}
+
+impl Failure {
+    pub fn into_error(self) -> VtError {
+        match self {
+            Self::Read(error) | Self::Duplicate(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<VtError> for Failure {
+    fn from(error: VtError) -> Self {
+        if errno(&error) == Some(DUPLICATE_KEY) { Self::Duplicate(error) } else { Self::Other(error) }
+    }
+}
+
+/// Statements of many rows to one destination, one under way at a time.
+pub struct Inserts {
+    writer: Arc<Writer>,
+    head: Vec<u8>,
+    text: Vec<u8>,
+    rows: usize,
+    max_rows: usize,
+    max_size: usize,
+    sending: Option<AbortOnDropHandle<Result<Vec<u8>>>>,
+}
+
+impl Inserts {
+    /// `verb` is INSERT or REPLACE.
+    pub fn new(writer: &Arc<Writer>, verb: &str, table: &Table, options: &Options) -> Self {
+        let place = format!("{}.{}", name(&writer.master().db_name), name(&table.name));
+        let verb = writer.dialect().with(verb, WRITE_SETTINGS);
+        Self {
+            writer: writer.clone(),
+            head: format!("{verb} into {place} {} values ", table.column_list()).into_bytes(),
+            text: Vec::new(),
+            rows: 0,
+            max_rows: options.max_rows,
+            max_size: options.max_size,
+            sending: None,
+        }
+    }
+
+    /// Adds a row; sends what is collected when it is enough.
+    ///
+    /// # Errors
+    /// Those of the statement before.
+    pub async fn push(&mut self, table: &Table, row: &Row) -> Result<()> {
+        if self.rows == 0 {
+            self.text.extend_from_slice(&self.head);
+        } else {
+            self.text.push(b',');
+        }
+        let mut separator = b'(';
+        let mut count = 0;
+        for (column, cell) in table.columns.iter().zip(rows::cells(row)) {
+            self.text.push(separator);
+            separator = b',';
+            column.literal.push(&mut self.text, cell);
+            count += 1;
+        }
+        if count != table.columns.len() {
+            return Err(VtError::new(Code::Internal, format!("table {}: a row has {count} columns", table.name)));
+        }
+        self.text.push(b')');
+        self.rows += 1;
+        if self.rows >= self.max_rows || self.text.len() >= self.max_size {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        let free = match self.sending.take() {
+            Some(sending) => joined(sending).await?,
+            None => Vec::new(),
+        };
+        let text = std::mem::replace(&mut self.text, free);
+        self.rows = 0;
+        let writer = self.writer.clone();
+        self.sending = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            writer.write(&text).await?;
+            let mut text = text;
+            text.clear();
+            // One huge row must not make every buffer huge for good.
+            text.shrink_to(4 << 20);
+            Ok(text)
+        })));
+        Ok(())
+    }
+
+    /// Sends the rest and waits until all is committed.
+    ///
+    /// # Errors
+    /// Those of the statements.
+    pub async fn finish(mut self) -> Result<()> {
+        if self.rows > 0 {
+            self.send().await?;
+        }
+        if let Some(sending) = self.sending.take() {
+            joined(sending).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn joined(sending: AbortOnDropHandle<Result<Vec<u8>>>) -> Result<Vec<u8>> {
+    sending.await.unwrap_or_else(|error| Err(VtError::new(Code::Internal, error.to_string())))
+}
+
+/// The statement that reads a piece in the order of its key.
+pub fn select(table: &Table, range: &Range) -> Vec<u8> {
+    let mut sql = table.select().into_bytes();
+    sql.extend(range.condition(&table.key));
+    sql.extend(table.order().into_bytes());
+    sql
+}
+
+/// Whether no destination holds a row of a piece.
+///
+/// # Errors
+/// A destination's.
+pub async fn is_empty(targets: &Targets, table: &Table, range: &Range) -> Result<bool> {
+    for writer in &targets.writers {
+        let master = writer.master();
+        let verb = master.dialect.with("select", &[crate::sql::TIME_ZONE]);
+        let mut sql = format!("{verb} 1 from {}.{}", name(&master.db_name), name(&table.name)).into_bytes();
+        sql.extend(range.condition(&table.key));
+        sql.extend_from_slice(b" limit 1");
+        if !master.fetch(sql).await?.rows.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Copies a piece.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn copy(
+    job: &Job,
+    range: &Range,
+    source: &Endpoint,
+    transaction_id: i64,
+    targets: &Targets,
+    options: &Options,
+    progress: &TableProgress,
+) -> Result<Checksum, Failure> {
+    let table = &job.table;
+    let mut stream = source.stream(select(table, range), transaction_id).await.map_err(Failure::Read)?;
+    let mut inserts: Vec<Inserts> =
+        targets.writers.iter().map(|writer| Inserts::new(writer, "INSERT", table, options)).collect();
+    let mut hasher = Hasher::default();
+    while let Some(result) = stream.next().await {
+        let result = result.map_err(Failure::Read)?;
+        let mut bytes = 0;
+        for row in &result.rows {
+            hasher.add(row, table.columns.len());
+            bytes += row.values.len() as u64;
+            for at in targets.of(&job.route, row)? {
+                inserts[at].push(table, row).await?;
+            }
+        }
+        progress.rows.fetch_add(result.rows.len() as u64, Ordering::Relaxed);
+        progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+    for inserts in inserts {
+        inserts.finish().await?;
+    }
+    Ok(hasher.sum())
+}
+
+/// The checksum of a piece at the source, computed there. `None` if the server cannot.
+pub async fn checksum_at_source(table: &Table, range: &Range, source: &Endpoint) -> Option<Checksum> {
+    let verb = source.dialect.with("select", &[crate::sql::TIME_ZONE]);
+    let place = format!("{}.{}", name(&source.db_name), name(&table.name));
+    let mut sql = format!("{verb} {} from {place}", table.checksum_exprs()).into_bytes();
+    sql.extend(range.condition(&table.key));
+    let result = match source.execute(sql).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::warn!(
+                "{} cannot compute a checksum of {}, its rows are compared: {error}",
+                source.alias(),
+                table.name
+            );
+            return None;
+        }
+    };
+    let row = result.rows.first()?;
+    Some(Checksum { xor: rows::text(row, 0).parse().ok()?, rows: rows::text(row, 1).parse().ok()? })
+}

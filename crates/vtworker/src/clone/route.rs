@@ -1,0 +1,207 @@
+//! Which destination shards a row belongs to.
+//!
+//! Vertical: the only one. Horizontal: by the keyspace id that a vindex of the table, or the keyspace's sharding
+//! column, gives the row.
+
+use std::sync::Arc;
+
+use keyrange::KeyRange;
+use topo::ShardInfo;
+use vindex::{Destination, Value, Vindex};
+use vschema::{TableType, VSchema};
+use vterrors::{Code, Result, VtError};
+use vtproto::query::{Row, Type};
+use vtproto::topodata::{Keyspace, KeyspaceIdType};
+
+use super::Table;
+use crate::rows;
+
+/// How the rows of one table are spread.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// All rows to every destination: the only one of a vertical split, or a table that is the same on all shards.
+    All,
+    /// All rows to the shard that holds this keyspace id.
+    Pinned(Vec<u8>),
+    /// By vindex over this column of the row.
+    Vindex { at: usize, kind: Type, vindex: Arc<dyn Vindex> },
+    /// The column is the keyspace id.
+    KeyspaceId { at: usize, number: bool },
+}
+
+fn fault(text: String) -> VtError {
+    VtError::new(Code::FailedPrecondition, text)
+}
+
+/// The vindex that rows are spread by: the primary one, unless a unique one over one column costs less.
+///
+/// # Errors
+/// The table has none, or none that works without looking something up.
+pub fn vindex_for_sharding(table: &vschema::Table) -> Result<(&str, &Arc<dyn Vindex>)> {
+    let mut all = table.column_vindexes.iter();
+    let Some(mut best) = all.next() else {
+        return Err(fault(format!("no vindex definition for table {}", table.name)));
+    };
+    for other in all {
+        if other.columns.len() == 1 && other.vindex.is_unique() && other.vindex.cost() < best.vindex.cost() {
+            best = other;
+        }
+    }
+    let column = best.columns.first().filter(|_| best.vindex.is_unique() && best.vindex.cost() <= 1);
+    let column =
+        column.ok_or_else(|| fault(format!("could not find a vindex to use for sharding table {}", table.name)))?;
+    Ok((column, &best.vindex))
+}
+
+impl Route {
+    /// By the vschema.
+    ///
+    /// # Errors
+    /// The table is not in it, or has no vindex to spread rows by.
+    pub fn by_vschema(vschema: &VSchema, keyspace: &str, table: &Table) -> Result<Self> {
+        let described = vschema.find_table(keyspace, &table.name)?;
+        if let Some(id) = &described.pinned {
+            return Ok(Self::Pinned(id.clone()));
+        }
+        if described.kind == TableType::Reference {
+            return Ok(Self::All);
+        }
+        let (column, vindex) = vindex_for_sharding(&described)?;
+        let at = find_column(table, column)?;
+        Ok(Self::Vindex { at, kind: table.columns[at].kind, vindex: vindex.clone() })
+    }
+
+    /// By the sharding column of the keyspace record.
+    ///
+    /// # Errors
+    /// The keyspace names none, or the table has no such column.
+    pub fn by_keyspace(name: &str, keyspace: &Keyspace, table: &Table) -> Result<Self> {
+        let number = match keyspace.sharding_column_type() {
+            KeyspaceIdType::Uint64 => true,
+            KeyspaceIdType::Bytes => false,
+            KeyspaceIdType::Unset => {
+                return Err(fault(format!(
+                    "ShardingColumnType needs to be set on keyspace {name} for a v2 sharding key split"
+                )));
+            }
+        };
+        Ok(Self::KeyspaceId { at: find_column(table, &keyspace.sharding_column_name)?, number })
+    }
+
+    /// The keyspace id of a row; `None` where rows are not spread by one.
+    ///
+    /// # Errors
+    /// The column's value has none.
+    pub fn keyspace_id(&self, row: &Row) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::All => Ok(None),
+            Self::Pinned(id) => Ok(Some(id.clone())),
+            Self::KeyspaceId { at, number } => {
+                let value = rows::cell(row, *at).unwrap_or_default();
+                if !number {
+                    return Ok(Some(value.to_vec()));
+                }
+                let text = String::from_utf8_lossy(value);
+                let id: u64 = text.parse().map_err(|_| fault(format!("{text:?} is no keyspace id")))?;
+                Ok(Some(id.to_be_bytes().to_vec()))
+            }
+            Self::Vindex { at, kind, vindex } => {
+                let value = match rows::cell(row, *at) {
+                    Some(value) => Value::new(*kind, value),
+                    None => Value::null(),
+                };
+                match vindex.map(std::slice::from_ref(&value))?.pop() {
+                    Some(Destination::KeyspaceId(id)) => Ok(Some(id.into_bytes())),
+                    _ => Err(fault(format!("vindex {} gives {value:?} no keyspace id", vindex.name()))),
+                }
+            }
+        }
+    }
+}
+
+fn find_column(table: &Table, column: &str) -> Result<usize> {
+    table
+        .columns
+        .iter()
+        .position(|known| known.name.eq_ignore_ascii_case(column))
+        .ok_or_else(|| fault(format!("table {} has no column {column} to shard by", table.name)))
+}
+
+/// The ranges of the destination shards, in their order.
+#[derive(Debug, Clone)]
+pub struct Destinations(Vec<KeyRange>);
+
+impl Destinations {
+    pub fn new(shards: &[ShardInfo]) -> Self {
+        Self(shards.iter().map(ShardInfo::range).collect())
+    }
+
+    /// The shard that holds a keyspace id.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn find(&self, id: &[u8]) -> Result<usize> {
+        self.0.iter().position(|range| range.contains(id)).ok_or_else(|| {
+            let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            fault(format!("no destination shard holds the keyspace id {hex}"))
+        })
+    }
+
+    pub fn range(&self, index: usize) -> &KeyRange {
+        &self.0[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vtproto::vschema as pb;
+
+    fn vschema(json: &str) -> VSchema {
+        let keyspace = vschema::parse_keyspace(json).expect("valid");
+        VSchema::build(&pb::SrvVSchema { keyspaces: [("ks".to_owned(), keyspace)].into(), ..Default::default() })
+    }
+
+    #[test]
+    fn the_cheapest_unique_vindex_over_one_column_spreads_the_rows() {
+        let vschema = vschema(
+            r#"{"sharded": true,
+                "vindexes": {"hash": {"type": "hash"}, "numeric": {"type": "numeric"}, "md5": {"type": "binary_md5"},
+                             "look": {"type": "lookup_unique", "params": {"table": "l", "from": "a", "to": "b"}}},
+                "tables": {"plain": {"column_vindexes": [{"column": "id", "name": "hash"}]},
+                           "cheaper": {"column_vindexes": [{"column": "a", "name": "md5"}, {"column": "b", "name": "numeric"}]},
+                           "costly": {"column_vindexes": [{"column": "a", "name": "look"}]},
+                           "ref": {"type": "reference"}}}"#,
+        );
+        let chosen = |name: &str| {
+            let table = vschema.find_table("ks", name).expect("it is there");
+            vindex_for_sharding(&table)
+                .map(|(column, vindex)| format!("{column} {}", vindex.name()))
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(chosen("plain").as_deref(), Ok("id hash"));
+        assert_eq!(chosen("cheaper").as_deref(), Ok("b numeric"));
+        assert_eq!(chosen("costly"), Err("could not find a vindex to use for sharding table costly".into()));
+        assert_eq!(chosen("ref"), Err("no vindex definition for table ref".into()));
+    }
+
+    #[test]
+    fn rows_of_the_walkthrough_go_where_it_says() {
+        let vindex = vindex::create("hash", "hash", &Default::default()).expect("built in");
+        let route = Route::Vindex { at: 0, kind: Type::Int64, vindex };
+        let shards: Vec<ShardInfo> =
+            ["-80", "80-"].map(|name| ShardInfo::new("customer", name, record(name))).into_iter().collect();
+        let destinations = Destinations::new(&shards);
+        let place = |id: &'static str| {
+            let row = Row { lengths: vec![id.len() as i64], values: id.into() };
+            let id = route.keyspace_id(&row).expect("a number").expect("an id");
+            destinations.find(&id).expect("one of both")
+        };
+        assert_eq!(["1", "2", "3", "4", "5"].map(place), [0, 0, 0, 1, 0]);
+    }
+
+    fn record(name: &str) -> vtproto::topodata::Shard {
+        let (_, key_range) = topo::validate_shard_name(name).expect("valid");
+        vtproto::topodata::Shard { key_range, ..Default::default() }
+    }
+}

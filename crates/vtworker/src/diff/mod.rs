@@ -1,0 +1,5 @@
+//! SplitDiff, VerticalSplitDiff, MultiSplitDiff.
+
+use crate::command::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];
