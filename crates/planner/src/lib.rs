@@ -25,7 +25,9 @@ pub use primitive::{
     Destination, Opcode, Plan, Primitive, Route, RouteText, SavepointAction, SetAction, SetValue, SettingValue,
     ShowAction,
 };
-pub use sharded::{ChangedVindex, Insert, InsertRows, InsertShape, InsertedRows, OwnedVindexes, Write};
+pub use sharded::{
+    ChangedVindex, Computed, Fetch, Gather, Insert, InsertRows, InsertShape, InsertedRows, OwnedVindexes, Write,
+};
 pub use show::like;
 pub use target::Target;
 pub use value::{PlanValue, VindexDestination, VindexInput, bind_variable, resolve_list};

@@ -5,7 +5,7 @@ use vtproto::query::{BindVariable, QueryResult};
 use vtproto::vtgate::TransactionMode;
 use vtsql::{Kill, Needs, Prepare, StatementKind, Template, TransactionCharacteristic};
 
-use crate::sharded::{Insert, Write};
+use crate::sharded::{Gather, Insert, Write};
 use crate::target::Target;
 use crate::value::VindexDestination;
 
@@ -29,6 +29,8 @@ pub enum Primitive {
     Insert(Box<Insert>),
     /// Changes rows, and the lookup tables that point to them.
     Write(Box<Write>),
+    /// Brings rows of several shards to one place and selects from them there.
+    Gather(Box<Gather>),
     /// Rows known without asking anybody.
     Rows(QueryResult),
     /// Answered by the gate from what it knows.

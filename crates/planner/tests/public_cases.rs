@@ -17,12 +17,17 @@ fn register_test_vindexes() {
     fn multi(name: &str, params: &vindex::Params) -> Result<std::sync::Arc<dyn vindex::Vindex>, vterrors::VtError> {
         vindex::create("lookup", name, params)
     }
-    for (kind, constructor) in [
-        ("hash_test", unique as vindex::registry::Constructor),
-        ("lookup_test", lookup),
-        ("multi", multi),
-        ("costly", multi),
-    ] {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    if ONCE.is_completed() {
+        return;
+    }
+    ONCE.call_once(|| register_all(unique, lookup, multi));
+}
+
+type Constructor = vindex::registry::Constructor;
+
+fn register_all(unique: Constructor, lookup: Constructor, multi: Constructor) {
+    for (kind, constructor) in [("hash_test", unique), ("lookup_test", lookup), ("multi", multi), ("costly", multi)] {
         vindex::register(kind, constructor).expect("a free name");
     }
 }
@@ -71,6 +76,11 @@ fn unsharded_cases_go_to_their_keyspace() {
         all += 1;
         match plan_text(sql, &context) {
             Ok(plan) => {
+                if let Primitive::Insert(insert) = &plan.primitive {
+                    assert_eq!(insert.shape.table.keyspace, keyspace, "{sql}");
+                    planned += 1;
+                    continue;
+                }
                 let Primitive::Route(route) = &plan.primitive else { panic!("{sql}: {plan:?}") };
                 // Which keyspace serves what has no table is a free choice between unsharded ones.
                 if matches!(route.opcode, Opcode::Reference | Opcode::Dba) {
@@ -115,4 +125,57 @@ fn faults_of_routing_are_worded_as_in_vitess() {
         checked += 1;
     }
     assert!(checked >= 5, "only {checked} cases");
+}
+
+/// Statements on sharded tables that Vitess sends to shards whole go to the same shards.
+#[test]
+fn sharded_cases_go_to_the_same_shards() {
+    let Ok(cases) = std::fs::read_to_string(format!("{DIR}/planner_2020.jsonl")) else {
+        eprintln!("SKIPPED: {DIR}/planner_2020.jsonl is not there");
+        return;
+    };
+    register_test_vindexes();
+    let source = std::fs::read_to_string(format!("{DIR}/planner_vschema_2020.json")).expect("the vschema");
+    let source: Json = serde_json::from_str(&source).expect("JSON");
+    let vschema = VSchema::build(&vtjson::from_json(&source.to_string()).expect("a vschema"));
+    let target = Target::default();
+    let context = Context { vschema: &vschema, target: &target, in_transaction: false };
+    let (mut same, mut other, mut refused) = (0, 0, 0);
+    for line in cases.lines() {
+        let case: Json = serde_json::from_str(line).expect("JSON");
+        let tree = &case["expect"]["tree"];
+        let Some(op) = tree["op"].as_str().filter(|_| tree["sharded"] == true && tree.get("in").is_none()) else {
+            continue;
+        };
+        let want = match op {
+            "SelectEqualUnique" | "UpdateEqual" | "DeleteEqual" => Opcode::EqualUnique,
+            "SelectEqual" => Opcode::Equal,
+            "SelectIN" => Opcode::In,
+            "SelectScatter" | "UpdateScatter" | "DeleteScatter" => Opcode::Scatter,
+            _ => continue,
+        };
+        let sql = case["q"].as_str().expect("a query");
+        let route = match plan_text(sql, &context).map(|plan| plan.primitive) {
+            Ok(Primitive::Route(route)) => route,
+            Ok(Primitive::Write(write)) => write.route,
+            Ok(_) => {
+                println!("gathered: {sql}");
+                other += 1;
+                continue;
+            }
+            Err(error) => {
+                println!("{error}: {sql}");
+                refused += 1;
+                continue;
+            }
+        };
+        if route.opcode == want || (op.ends_with("Equal") && route.opcode == Opcode::In) {
+            same += 1;
+        } else {
+            println!("{:?} for {op}: {sql}", route.opcode);
+            other += 1;
+        }
+    }
+    println!("{same} alike, {other} otherwise, {refused} refused");
+    assert!(same >= 60 && refused * 10 <= same, "{same} alike, {other} otherwise, {refused} refused");
 }

@@ -91,6 +91,7 @@ fn on_shard(cluster: &Cluster, tablet: usize, sql: &str) -> Result<String> {
 fn statements_over_two_shards() -> Result<()> {
     let cluster = start()?;
     rows_and_sequences(&cluster)?;
+    gathered(&cluster)?;
     lookups(&cluster)?;
     transactions(&cluster)?;
     Ok(())
@@ -113,7 +114,7 @@ fn rows_and_sequences(cluster: &Cluster) -> Result<()> {
                 "1001",
             ),
             ("select customer_id, email from customer where customer_id = 4", "4 d@x"),
-            ("select email from customer where customer_id in (1, 4, 1002) order by customer_id", "~unsupported"),
+            ("select email from customer where customer_id in (1, 4, 1002) order by customer_id", "a@x\nd@x\ni@x"),
             ("select count(*) from customer where customer_id = 4", "1"),
             ("select count(*) from customer where customer_id = null", "0"),
             ("select email from customer where customer_id = '4'", "d@x"),
@@ -147,6 +148,72 @@ fn rows_and_sequences(cluster: &Cluster) -> Result<()> {
         assert_eq!(on_shard(cluster, tablet, "select code from vt_customer.country")?, "de");
     }
     Ok(())
+}
+
+/// Rows of both shards put together.
+fn gathered(cluster: &Cluster) -> Result<()> {
+    check(
+        cluster,
+        &[
+            ("update customer set name = elt(customer_id, 'b', 'A', 'a', 'B', 'ä') where customer_id < 10", ""),
+            ("select count(*) from customer", "5"),
+            ("select customer_id from customer order by name, customer_id desc", "5\n3\n2\n4\n1"),
+            ("select customer_id from customer order by customer_id desc limit 1, 2", "4\n3"),
+            (
+                "select name, count(*) c, sum(customer_id), min(email), avg(customer_id) from customer group by name order by c desc, name",
+                "A 3 10 b@x 3.3333\nb 2 5 a@x 2.5000",
+            ),
+            ("select count(*), max(email) from customer where customer_id > 100", "0 NULL"),
+            ("select count(distinct name) from customer", "2"),
+            ("select distinct name from customer order by 1", "A\nb"),
+            (
+                "insert into corder(order_id, customer_id, sku, price) values (101, 1, 'P', 7), (102, 2, 'P', 8), (103, 5, 'Q', 9)",
+                "",
+            ),
+            ("insert into product values ('P', 'Pen', 1), ('Q', 'Quill', 2)", ""),
+            (
+                "select c.email, p.description from customer c join corder o on o.customer_id = c.customer_id \
+              join commerce.product p on p.sku = o.sku order by o.order_id",
+                "a@x Pen\nb@x Pen\ne@x Quill",
+            ),
+            (
+                "select a.customer_id, b.customer_id from customer a join customer b on b.customer_id = a.customer_id + 1 order by 1",
+                "1 2\n2 3\n3 4\n4 5",
+            ),
+            (
+                "select c.customer_id, o.price from customer c left join corder o on o.sku = 'P' and o.price = c.customer_id + 6 order by 1",
+                "1 7\n2 8\n3 NULL\n4 NULL\n5 NULL",
+            ),
+            (
+                "select customer_id from customer where customer_id in (select customer_id + 1 from customer) order by 1",
+                "2\n3\n4\n5",
+            ),
+            (
+                "select customer_id from customer where customer_id < 3 union select price from corder where price < 8 order by 1",
+                "1\n2\n5\n7",
+            ),
+            (
+                "with recursive n as (select 1 as i union all select i + 1 from n where i < 3) \
+              select i, email from n join customer on customer_id = i order by i",
+                "1 a@x\n2 b@x\n3 c@x",
+            ),
+            (
+                "select t.n, count(*) from (select name as n from customer limit 4) t group by t.n having count(*) > 9",
+                "",
+            ),
+            (
+                "select customer_id, row_number() over (order by customer_id) from customer order by 1 limit 2",
+                "1 1\n2 2",
+            ),
+            (
+                "insert into corder(order_id, customer_id, sku) select customer_id + 500, customer_id, 'N' from customer order by 1 limit 2",
+                "",
+            ),
+            ("select order_id from corder where sku = 'N' order by 1", "501\n502"),
+            ("delete from corder where order_id > 100", ""),
+            ("update customer set name = 'n'", ""),
+        ],
+    )
 }
 
 fn lookups(cluster: &Cluster) -> Result<()> {

@@ -87,6 +87,53 @@ pub fn rewrite_session(sql: &str, owns: impl Fn(&str) -> bool) -> Rewritten {
     Rewritten { sql: out, needs }
 }
 
+/// The texts of the items of the first select list in `sql`; an alias is part of its item.
+pub fn select_item_texts(sql: &str) -> Vec<String> {
+    let Ok(cursor) = Cursor::new(sql) else { return Vec::new() };
+    let walk =
+        Walk { edits: Vec::new(), needs: Needs::default(), cursor: &cursor, keep_user_vars: true, owns: &|_| false };
+    let total = cursor.tokens.len();
+    // Queries of WITH stand in brackets.
+    let mut depth = 0usize;
+    let with = walk.lower(0).get() == b"with";
+    let mut start = None;
+    for i in 0..total {
+        if walk.punct(i, "(") {
+            depth += 1;
+        } else if walk.punct(i, ")") {
+            depth = depth.saturating_sub(1);
+        } else if walk.lower(i).get() == b"select" && (!with || depth == 0) {
+            start = Some(i + 1);
+            break;
+        }
+    }
+    let Some(mut i) = start else { return Vec::new() };
+    while i < total && is_modifier(walk.lower(i).get()) {
+        i += 1;
+    }
+    let (mut items, mut first, mut depth) = (Vec::new(), i, 0usize);
+    let text = |from: usize, to: usize| match (walk.token(from), to.checked_sub(1).and_then(|last| walk.token(last))) {
+        (Some(first), Some(last)) if from < to => sql[first.start..last.end].to_owned(),
+        _ => String::new(),
+    };
+    while i < total {
+        if depth == 0 && (walk.punct(i, ")") || ends_list(walk.lower(i).get())) {
+            break;
+        }
+        if walk.punct(i, "(") {
+            depth += 1;
+        } else if walk.punct(i, ")") {
+            depth -= 1;
+        } else if depth == 0 && walk.punct(i, ",") {
+            items.push(text(first, i));
+            first = i + 1;
+        }
+        i += 1;
+    }
+    items.push(text(first, i));
+    items
+}
+
 struct Edit {
     start: usize,
     end: usize,
@@ -324,6 +371,17 @@ mod tests {
         ] {
             assert_eq!(rewritten(sql), want, "{sql}");
         }
+    }
+
+    #[test]
+    fn items_keep_their_text() {
+        let texts = |sql| select_item_texts(sql).join("|");
+        assert_eq!(texts("select distinct a,  count( * ), f(b, 'x') as c from t"), "a|count( * )|f(b, 'x') as c");
+        assert_eq!(texts("(select 1+1 union select 2)"), "1+1");
+        assert_eq!(
+            texts("with x as (select a, b from t) select (select max(a) from x), b from x"),
+            "(select max(a) from x)|b"
+        );
     }
 
     #[test]

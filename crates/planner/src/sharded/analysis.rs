@@ -22,7 +22,7 @@ use super::place::{CvRef, Known, Place};
 use super::scope::{ColumnRef, Key, Leaf, Scope, key_column};
 use super::walk;
 use crate::plan::Context;
-use crate::route::is_system_database;
+use crate::route::{is_system_database, unsupported};
 use crate::value::PlanValue;
 
 /// Why there is no place for a whole query.
@@ -61,8 +61,8 @@ pub(crate) struct Analysis<'a> {
 
 /// Relations of a FROM clause as they are put together.
 #[derive(Default)]
-struct FromClause {
-    scope: Scope,
+pub(super) struct FromClause {
+    pub scope: Scope,
     /// Equal columns of two relations.
     equal: Vec<(ColumnRef, ColumnRef)>,
     /// Outer joins: the relations on both sides, the side that stays first.
@@ -271,7 +271,14 @@ impl Analysis<'_> {
 
     /// Notes what a condition says. Those of an outer join (`filters` is false) choose no rows of the side that
     /// stays, so that only equalities between relations count.
-    fn condition(&self, condition: &Expr, from: &mut FromClause, outer: &[&Scope], tied: &mut bool, filters: bool) {
+    pub(super) fn condition(
+        &self,
+        condition: &Expr,
+        from: &mut FromClause,
+        outer: &[&Scope],
+        tied: &mut bool,
+        filters: bool,
+    ) {
         let scopes_of = |from: &FromClause| from.scope.clone();
         let own = scopes_of(from);
         let scopes: Vec<&Scope> = std::iter::once(&own).chain(outer.iter().copied()).collect();
@@ -464,36 +471,31 @@ impl Analysis<'_> {
         Ok(())
     }
 
-    /// A table of the vschema.
+    /// A table of the vschema as a relation.
     fn table(&self, qualifier: Option<&str>, name: &str) -> Result<Leaf, Apart> {
         if qualifier.is_some_and(|q| is_system_database(q) && !self.context.vschema.keyspaces.contains_key(q)) {
             return Err(Apart::Rows);
         }
-        let mut leaf = Leaf {
-            alias: String::new(),
-            qualifier: None,
-            place: Place::Nowhere,
-            keys: Vec::new(),
-            columns: None,
-            outer: false,
-            known: Vec::new(),
-        };
         if qualifier.is_none() && name.eq_ignore_ascii_case("dual") {
-            return Ok(leaf);
+            return Ok(Leaf::of_nothing(String::new()));
         }
         let keyspace = qualifier.unwrap_or(&self.context.target.keyspace);
         let tables = self.context.vschema.find_routed_table(keyspace, name, self.context.target.tablet_type)?;
         let [table] = <[Arc<Table>; 1]>::try_from(tables).map_err(|_| Apart::Rows)?;
-        leaf.place = place_of(&table);
-        leaf.columns =
-            table.column_list_authoritative.then(|| table.columns.iter().map(|column| column.name.clone()).collect());
-        if matches!(leaf.place, Place::Scatter(_)) {
-            for index in 0..table.column_vindexes.len() {
-                let cv = CvRef { table: table.clone(), index };
-                leaf.keys.push(Key { columns: cv.columns().to_vec(), cv });
-            }
+        Ok(leaf_of_table(&table))
+    }
+
+    /// A table and its relation. Errors: what is no table, or one of several.
+    pub(super) fn named_table(&self, qualifier: Option<&str>, name: &str) -> Result<(Arc<Table>, Leaf), VtError> {
+        if qualifier.is_some_and(|q| is_system_database(q) && !self.context.vschema.keyspaces.contains_key(q)) {
+            return unsupported(format_args!("system tables beside sharded ones: {name}"));
         }
-        Ok(leaf)
+        let keyspace = qualifier.unwrap_or(&self.context.target.keyspace);
+        let tables = self.context.vschema.find_routed_table(keyspace, name, self.context.target.tablet_type)?;
+        match &tables[..] {
+            [table] => Ok((table.clone(), leaf_of_table(table))),
+            _ => unsupported(format_args!("a name routed to several tables: {name}")),
+        }
     }
 
     /// Whether the rows of several shards are the rows of the whole.
@@ -596,12 +598,26 @@ pub(crate) fn place_of(table: &Table) -> Place {
     }
 }
 
+fn leaf_of_table(table: &Arc<Table>) -> Leaf {
+    let mut leaf = Leaf::of_nothing(String::new());
+    leaf.place = place_of(table);
+    leaf.columns =
+        table.column_list_authoritative.then(|| table.columns.iter().map(|column| column.name.clone()).collect());
+    if matches!(leaf.place, Place::Scatter(_)) {
+        for index in 0..table.column_vindexes.len() {
+            let cv = CvRef { table: table.clone(), index };
+            leaf.keys.push(Key { columns: cv.columns().to_vec(), cv });
+        }
+    }
+    leaf
+}
+
 fn leaf_of(together: Together) -> Leaf {
     let place = together.place;
     Leaf {
         alias: String::new(),
         qualifier: None,
-        keys: if matches!(place, Place::Scatter(_)) { together.keys.clone() } else { Vec::new() },
+        keys: together.keys,
         place,
         columns: None,
         outer: false,

@@ -2,10 +2,11 @@
 //!
 //! Owns: where the rows of a statement live ([`analysis`]), and what follows from that for SELECT, INSERT,
 //! UPDATE and DELETE. A statement whose rows are together goes to their shards as it is written; one whose rows
-//! are not is taken apart, or refused.
+//! are not is taken apart ([`gather`]), or refused.
 
 mod analysis;
 mod dml;
+mod gather;
 mod insert;
 mod place;
 mod scope;
@@ -14,6 +15,7 @@ mod walk;
 
 pub(crate) use dml::plan_dml;
 pub use dml::{ChangedVindex, OwnedVindexes, Write};
+pub use gather::{Computed, Fetch, Gather};
 pub(crate) use insert::plan_insert;
 pub use insert::{Insert, InsertRows, InsertShape, InsertedRows};
 pub(crate) use select::plan_select;

@@ -35,6 +35,19 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
+    /// A relation without tables.
+    pub fn of_nothing(alias: String) -> Self {
+        Self {
+            alias,
+            qualifier: None,
+            place: Place::Nowhere,
+            keys: Vec::new(),
+            columns: None,
+            outer: false,
+            known: Vec::new(),
+        }
+    }
+
     pub fn has_key(&self, column: &str) -> bool {
         self.keys.iter().any(|key| key.position(column).is_some())
     }

@@ -8,12 +8,13 @@ use vtsql::{
 
 use super::{
     analysis::{Analysis, Apart},
+    gather::plan_gather,
     place::Place,
     tree, walk,
 };
 use crate::plan::Context;
-use crate::primitive::{Destination, Plan};
-use crate::route::{finish, plain_route, unsupported};
+use crate::primitive::{Destination, Plan, Primitive};
+use crate::route::{finish, finish_primitive, plain_route, unsupported};
 use crate::value::VindexInput;
 
 /// The list variable that tells each shard its own values.
@@ -39,7 +40,10 @@ pub(crate) fn plan_select(
             let rows_stay = together.local && walk::order_by(query).is_empty() && !walk::has_limit(query);
             routed(statement, &together.place, rows_stay, text, needs, context)
         }
-        _ => unsupported(format_args!("select over rows of several shards is not built yet: {}", statement.sql)),
+        _ => {
+            let gather = plan_gather(&analysis, statement, query)?;
+            Ok(finish_primitive(statement, Primitive::Gather(Box::new(gather)), needs))
+        }
     }
 }
 

@@ -24,7 +24,7 @@ impl Executor {
         let caller = work.caller;
         let nothing = QueryResult::default();
         match primitive {
-            Primitive::Route(_) | Primitive::Insert(_) | Primitive::Write(_) => {
+            Primitive::Route(_) | Primitive::Insert(_) | Primitive::Write(_) | Primitive::Gather(_) => {
                 Err(VtError::new(Code::Internal, "a plan for shards where none belongs"))
             }
             Primitive::Rows(rows) => {

@@ -8,6 +8,7 @@
 
 mod describe;
 mod direct;
+mod gather;
 mod insert;
 mod local;
 mod lookup;
@@ -354,7 +355,7 @@ impl Executor {
         let timeout = match &prepared.plan.primitive {
             Primitive::Route(route) => route.timeout_ms,
             Primitive::Write(write) => write.route.timeout_ms,
-            Primitive::Insert(_) => 0,
+            Primitive::Insert(_) | Primitive::Gather(_) => 0,
             other => {
                 prepared.count(0);
                 let result = self.local(work, session, &target, other, &normalized).await;
@@ -397,6 +398,9 @@ impl Executor {
             }
             Primitive::Insert(insert) => {
                 self.insert(work, session, target, prepared, insert, normalized, vars).await.map(Output::Whole)
+            }
+            Primitive::Gather(gather) => {
+                self.gather(work, session, target, prepared, gather, vars).await.map(Output::Whole)
             }
             Primitive::Write(write) => {
                 self.write(work, session, target, prepared, write, normalized, vars).await.map(Output::Whole)
@@ -503,6 +507,11 @@ impl Executor {
                 let table = &insert.shape.table;
                 let name = if table.sharded { "InsertSharded" } else { "InsertUnsharded" };
                 (Arc::from(""), name.to_owned(), counters(name, &table.keyspace, Some(&table.name)))
+            }
+            Primitive::Gather(gather) => {
+                let table = gather.fetches.first().map(|fetch| fetch.table.name.as_str());
+                let name = "SelectGather";
+                (Arc::from(gather.sql.as_str()), name.to_owned(), counters(name, &gather.keyspace, table))
             }
             _ => (Arc::from(""), plan.kind.name().to_string(), None),
         };
