@@ -18,6 +18,7 @@ use vtproto::{
 use crate::{
     BeginOutcome, QueryService, ResultStream,
     buffer::Buffer,
+    cutover::is_refusal,
     grpc,
     health_check::{HealthCheck, TabletHealth, target_text, type_text},
 };
@@ -199,6 +200,8 @@ impl Gateway {
                     _ => false,
                 },
             };
+            // The records will say where to go; until then another tablet knows no better.
+            let again = again && !is_refusal(&error);
             tried.push(health);
             last = Some(error);
             if !again {

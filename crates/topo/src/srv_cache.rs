@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use vtproto::{topodata::SrvKeyspace, vschema::SrvVSchema};
 
 use crate::{
+    conn::Version,
     error::{Result, TopoError},
     server::TopoServer,
     watch::Watch,
@@ -42,8 +43,9 @@ impl Default for SrvCacheOptions {
     }
 }
 
-/// The state of a cell's SrvVSchema: nothing known yet, the last known value, or why there is none.
-pub type SrvVSchemaState = Option<Result<Arc<SrvVSchema>>>;
+/// The state of a cell's SrvVSchema: nothing known yet, the last known value with its version, or why
+/// there is none.
+pub type SrvVSchemaState = Option<Result<(Arc<SrvVSchema>, Version)>>;
 
 /// One keyspace in one cell, for status pages.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub struct CachedKeyspace {
     pub cell: String,
     pub keyspace: String,
     pub value: Option<Arc<SrvKeyspace>>,
+    /// Of the value.
+    pub version: Version,
     /// The last failure, with its age.
     pub error: Option<(TopoError, Duration)>,
 }
@@ -64,6 +68,8 @@ pub struct SrvTopoCache {
     growing: Mutex<()>,
     names: Mutex<HashMap<String, Arc<NamesEntry>>>,
     vschemas: Mutex<HashMap<String, watch::Receiver<SrvVSchemaState>>>,
+    /// Told after the value of a keyspace has changed; the number says nothing.
+    changes: watch::Sender<u64>,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
 }
@@ -74,11 +80,15 @@ struct Entry {
     state: ArcSwap<EntryState>,
     /// Held during an attempt to start the watch.
     attempt: tokio::sync::Mutex<()>,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct EntryState {
     value: Option<Arc<SrvKeyspace>>,
+    version: Version,
+    /// When it took the place of a different one.
+    replaced_at: Option<Instant>,
     error: Option<(TopoError, Instant)>,
 }
 
@@ -86,11 +96,16 @@ impl Entry {
     fn set_error(&self, error: TopoError) {
         let state = self.state.load();
         let value = if error.is_no_node() { None } else { state.value.clone() };
-        self.state.store(Arc::new(EntryState { value, error: Some((error, Instant::now())) }));
+        let (version, replaced_at) = (state.version, state.replaced_at);
+        self.state.store(Arc::new(EntryState { value, version, replaced_at, error: Some((error, Instant::now())) }));
     }
 
-    fn set_value(&self, value: SrvKeyspace) {
-        self.state.store(Arc::new(EntryState { value: Some(Arc::new(value)), error: None }));
+    fn set_value(&self, (value, version): (SrvKeyspace, Version)) {
+        let before = self.state.load();
+        let differs = before.value.as_deref().is_some_and(|before| *before != value);
+        let replaced_at = if differs { Some(Instant::now()) } else { before.replaced_at };
+        self.state.store(Arc::new(EntryState { value: Some(Arc::new(value)), version, replaced_at, error: None }));
+        self.changes.send_modify(|number| *number += 1);
     }
 }
 
@@ -117,9 +132,22 @@ impl SrvTopoCache {
             growing: Mutex::default(),
             names: Mutex::default(),
             vschemas: Mutex::default(),
+            changes: watch::channel(0).0,
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
         })
+    }
+
+    /// Told after the SrvKeyspace of any keyspace was read or has changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Whether any SrvKeyspace took the place of a different one within the last `limit`.
+    pub fn changed_within(&self, limit: Duration) -> bool {
+        let keyspaces = self.keyspaces.load();
+        let lately = |entry: &Arc<Entry>| entry.state.load().replaced_at.is_some_and(|at| at.elapsed() < limit);
+        keyspaces.values().flat_map(HashMap::values).any(lately)
     }
 
     /// The last known value, without waiting: for the way of every query. `None`: ask
@@ -241,6 +269,7 @@ impl SrvTopoCache {
                     cell: cell.clone(),
                     keyspace: keyspace.clone(),
                     value: state.value.clone(),
+                    version: state.version,
                     error: state.error.as_ref().map(|(error, at)| (error.clone(), at.elapsed())),
                 }
             })
@@ -275,7 +304,8 @@ impl SrvTopoCache {
                 entries.retain(|_, entry| entry.state.load().value.is_some() || entry.attempt.try_lock().is_err());
             }
         }
-        let entry = Arc::new(Entry { state: ArcSwap::default(), attempt: tokio::sync::Mutex::default() });
+        let (state, attempt) = (ArcSwap::default(), tokio::sync::Mutex::default());
+        let entry = Arc::new(Entry { state, attempt, changes: self.changes.clone() });
         grown.entry(cell.to_owned()).or_default().insert(keyspace.to_owned(), entry.clone());
         self.keyspaces.store(Arc::new(grown));
         entry
@@ -313,7 +343,7 @@ impl NamesEntry {
 /// Starts a watch and takes its first value.
 async fn start(topo: &TopoServer, cell: &str, keyspace: &str, entry: &Entry) -> Result<Watch<SrvKeyspace>> {
     let mut watch = topo.watch_srv_keyspace(cell, keyspace).await?;
-    match watch.next().await {
+    match watch.next_versioned().await {
         Some(Ok(value)) => {
             entry.set_value(value);
             Ok(watch)
@@ -334,7 +364,7 @@ async fn follow(
 ) {
     loop {
         let error = loop {
-            match watch.next().await {
+            match watch.next_versioned().await {
                 Some(Ok(value)) => entry.set_value(value),
                 Some(Err(error)) => break error,
                 None => break TopoError::Interrupted { path: format!("{cell}/{keyspace}") },
@@ -366,9 +396,9 @@ async fn follow_vschema(topo: TopoServer, cell: String, state: watch::Sender<Srv
     loop {
         let error = match topo.watch_srv_vschema(&cell).await {
             Ok(mut watch) => loop {
-                match watch.next().await {
-                    Some(Ok(value)) => {
-                        state.send_replace(Some(Ok(Arc::new(value))));
+                match watch.next_versioned().await {
+                    Some(Ok((value, version))) => {
+                        state.send_replace(Some(Ok((Arc::new(value), version))));
                     }
                     Some(Err(error)) => break error,
                     None => break TopoError::Interrupted { path: cell.clone() },

@@ -13,7 +13,7 @@ use vtproto::{
 };
 
 use crate::{
-    conn::{WatchData, WatchStream},
+    conn::{Version, WatchData, WatchStream},
     error::Result,
     paths,
     record::{self, TopoRecord},
@@ -37,13 +37,28 @@ impl<M: TopoRecord> Watch<M> {
         Ok(Self { first: Some(first), changes: Some(changes), full_path: conn.full_path(path), message: PhantomData })
     }
 
+    /// [`Watch::next`] with the version of the value.
+    pub async fn next_versioned(&mut self) -> Option<Result<(M, Version)>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_versioned(cx)).await
+    }
+
     /// The present value, then each change; `None` after the final error.
     pub async fn next(&mut self) -> Option<Result<M>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    fn decoded(&mut self, data: Result<WatchData>) -> Result<M> {
-        let value = data.and_then(|data| record::decode(&self.full_path, &data.contents)).map(|(value, _)| value);
+    fn poll_versioned(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<(M, Version)>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(self.decoded(Ok(first))));
+        }
+        let Some(changes) = &mut self.changes else { return Poll::Ready(None) };
+        let next = ready!(Pin::new(changes).poll_next(cx));
+        Poll::Ready(next.map(|data| self.decoded(data)))
+    }
+
+    fn decoded(&mut self, data: Result<WatchData>) -> Result<(M, Version)> {
+        let decode = |data: WatchData| Ok((record::decode(&self.full_path, &data.contents)?.0, data.version));
+        let value = data.and_then(decode);
         if value.is_err() {
             self.changes = None;
         }
@@ -54,13 +69,8 @@ impl<M: TopoRecord> Watch<M> {
 impl<M: TopoRecord> Stream for Watch<M> {
     type Item = Result<M>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(self.decoded(Ok(first))));
-        }
-        let Some(changes) = &mut self.changes else { return Poll::Ready(None) };
-        let next = ready!(Pin::new(changes).poll_next(cx));
-        Poll::Ready(next.map(|data| self.decoded(data)))
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_versioned(cx).map(|next| next.map(|data| data.map(|(value, _)| value)))
     }
 }
 

@@ -108,7 +108,7 @@ async fn the_vschema_is_followed_and_outlives_its_source() {
     store.set_unavailable(true);
     let mut second = cache.watch_srv_vschema("zone1");
     let state = second.borrow_and_update().clone().expect("known at once").expect("a value");
-    assert_eq!(*state, value);
+    assert_eq!(*state.0, value);
     store.set_unavailable(false);
     topo.update_srv_vschema("zone1", &vschema::SrvVSchema::default()).await.expect("written");
     soon("the change", second.changed()).await.expect("followed");

@@ -13,6 +13,7 @@ use tabletclient::{
 use topo::{EtcdTls, TopoOptions, srv_cache::SrvCacheOptions};
 use vtproto::{topodata::TabletType, vtgate::TransactionMode};
 
+use crate::cutover::CutoverOptions;
 use crate::query_log::{Format, QueryLogOptions};
 
 /// Where MySQL clients connect, and how.
@@ -62,6 +63,7 @@ pub struct Config {
     pub health: HealthCheckOptions,
     pub watcher: WatcherOptions,
     pub buffer: BufferOptions,
+    pub cutover: CutoverOptions,
     pub srv_cache: SrvCacheOptions,
     pub retry_count: usize,
     pub transaction_mode: TransactionMode,
@@ -80,6 +82,8 @@ pub struct Config {
     pub query_log_file: Option<PathBuf>,
     /// Our HTTP port, for the text of errors.
     pub http_port: i64,
+    /// Our gRPC port, by which the topology knows us; 0 when gRPC is not served.
+    pub grpc_port: i64,
     /// Longest wait for running statements at a stop (`-onterm_timeout`).
     pub onterm_timeout: Duration,
     /// Longest statement on debug pages, in bytes; 0 is all of it.
@@ -180,6 +184,11 @@ impl Config {
                 filter: tablet_filter(flags)?,
             },
             buffer: buffer_options(flags)?,
+            cutover: CutoverOptions {
+                window: flags.duration("cutover_buffer_window"),
+                size: count(flags, "cutover_buffer_size")?,
+                bytes: count(flags, "cutover_buffer_bytes")?,
+            },
             srv_cache: SrvCacheOptions {
                 ttl: flags.duration("srv_topo_cache_ttl"),
                 refresh: flags.duration("srv_topo_cache_refresh"),
@@ -208,6 +217,7 @@ impl Config {
             },
             query_log_file: path(flags, "log_queries_to_file"),
             http_port: flags.int("port"),
+            grpc_port: flags.int("grpc_port"),
             onterm_timeout: flags.duration("onterm_timeout"),
             sql_max_length_ui: count(flags, "sql-max-length-ui")?,
             cell,

@@ -9,13 +9,15 @@ use anyhow::{Context, Result};
 use mysql::server::{AuthServer, Server as MysqlServer, ServerConfig, bind_unix};
 use servenv::{Env, Registry, Server};
 use tabletclient::{Gateway, GatewayOptions, HealthCheck, TopologyWatcher, buffer::Buffer, health_check::target_text};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topo::{TopoServer, srv_cache::SrvTopoCache};
 use vtproto::{query::Target, topodata::TabletType};
 
 use crate::{
+    acknowledge::Acknowledger,
     config::{Config, MysqlConfig},
+    cutover::CutoverWaits,
     executor::{Executor, ExecutorConfig, Parts},
     grpc::VitessService,
     http::{self, Pages},
@@ -84,10 +86,44 @@ impl Gate {
         let vschema = VSchemaWatch::new();
         let plans = Arc::new(PlanCache::new(config.plan_cache_entries));
         stats::register_plans(registry, &plans, &vschema);
+        let cutovers = CutoverWaits::new(config.cutover.clone(), registry);
+        health.add_listener(Arc::new(cutovers.clone()));
+        let vschema_changed = Arc::new(Notify::new());
         let states = cache.watch_srv_vschema(&config.cell);
         let (follower, to_clear, stopped) = (vschema.clone(), plans.clone(), stop.clone());
+        let (waits, told) = (cutovers.clone(), vschema_changed.clone());
         tasks.spawn(async move {
-            stopped.run_until_cancelled(follower.follow(states, move || to_clear.clear())).await;
+            let changed = move || {
+                to_clear.clear();
+                waits.note_change();
+                told.notify_one();
+            };
+            stopped.run_until_cancelled(follower.follow(states, changed)).await;
+        });
+        let (mut changes, waits, stopped) = (cache.changes(), cutovers.clone(), stop.clone());
+        tasks.spawn(async move {
+            let forward = async {
+                while changes.changed().await.is_ok() {
+                    waits.note_change();
+                }
+            };
+            stopped.run_until_cancelled(forward).await;
+        });
+        let acknowledger = Acknowledger {
+            topo: topo.clone(),
+            cell: config.cell.clone(),
+            address: format!(
+                "{}:{}",
+                own_host(),
+                if config.grpc_port > 0 { config.grpc_port } else { config.http_port }
+            ),
+            cache: cache.clone(),
+            vschema: vschema.clone(),
+            vschema_changed,
+        };
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            stopped.run_until_cancelled(acknowledger.run()).await;
         });
         let log = QueryLog::new(registry, config.query_log.clone(), config.query_log_file.as_deref())
             .with_context(|| format!("-log_queries_to_file {:?}", config.query_log_file))?;
@@ -99,6 +135,7 @@ impl Gate {
             plans,
             stats,
             log,
+            cutovers,
             topo,
         });
         let mut gate = Self { executor, config, mysql: None, tasks, stop, _watchers: watchers };

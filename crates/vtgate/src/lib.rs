@@ -3,8 +3,10 @@
 //! Owns: the MySQL and gRPC servers for clients, sessions, and the way of a statement through
 //! planning to the tablets. Keeps no state that matters: any vtgate can be killed at any time.
 
+mod acknowledge;
 pub mod caller;
 pub mod config;
+pub mod cutover;
 pub mod executor;
 pub mod gate;
 pub mod grpc;

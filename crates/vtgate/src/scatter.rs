@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
-use tabletclient::{BeginOutcome, CallKind, Gateway, ResultStream};
+use tabletclient::{BeginOutcome, CallKind, Gateway, ResultStream, cutover::is_refusal};
 use vterrors::{Code, Result, VtError};
 use vtproto::{
     query::{
@@ -19,6 +19,7 @@ use vtproto::{
     topodata::TabletType,
     vtgate::{CommitOrder, TransactionMode, session::ShardSession},
 };
+use vtsql::StatementKind;
 
 use crate::{caller::Caller, session::Session};
 
@@ -104,6 +105,11 @@ impl Scatter {
         } else {
             self.outside_transaction(caller, query, &options, effect).await?
         };
+        if effect == Effect::Write
+            || (effect == Effect::Other && vtsql::preview(query.sql.as_bytes()) != StatementKind::Select)
+        {
+            session.parts_done += 1;
+        }
         name_database(&mut result, &target.keyspace);
         Ok(result)
     }
@@ -181,7 +187,14 @@ impl Scatter {
                 CommitOrder::Normal | CommitOrder::Autocommit => session.pb.shard_sessions.push(open),
             }
         }
-        let mut result = result.map_err(|error| self.in_transaction_failed(session, error))?;
+        let mut result = match result {
+            Ok(result) => result,
+            // Nobody was asked, and nothing is open that could be lost.
+            Err(error) if transaction_id == 0 && session.all_shard_sessions().next().is_none() && no_tablet(&error) => {
+                return Err(error);
+            }
+            Err(error) => return Err(self.in_transaction_failed(session, error)),
+        };
         for statement in rest {
             let request = || execute_request(caller, statement, transaction_id, &options);
             result = self
@@ -218,6 +231,8 @@ impl Scatter {
         // UNAVAILABLE: the tablet is gone, and the transaction with it. FAILED_PRECONDITION of the
         // tablet itself: it is no longer the master.
         let lost = match error.code() {
+            // It refuses statements, and keeps the transactions that it has.
+            Code::FailedPrecondition if is_refusal(&error) => false,
             Code::Aborted | Code::Unavailable => true,
             Code::FailedPrecondition => !error.message().contains("(errno "),
             // A connection that a query timeout or an operator killed took its transaction with it.
@@ -366,6 +381,10 @@ impl Scatter {
             })
             .boxed())
     }
+}
+
+fn no_tablet(error: &VtError) -> bool {
+    error.code() == Code::Unavailable && error.message().ends_with("no valid tablet")
 }
 
 fn execute_request(

@@ -33,6 +33,8 @@ pub struct Session {
     pub connection_id: u32,
     /// The open transaction can only be rolled back, because a part of it is lost.
     pub must_rollback: bool,
+    /// Parts of the present statement that have changed something: with none it may be run anew.
+    pub parts_done: u32,
     /// What the next transaction, or the open one, has instead of the session's own settings.
     pub transaction: TransactionSettings,
     /// `set session transaction read only`.
@@ -163,6 +165,7 @@ impl Session {
         self.pb.post_sessions.clear();
         self.pb.savepoints.clear();
         self.must_rollback = false;
+        self.parts_done = 0;
         self.transaction = TransactionSettings::default();
     }
 }

@@ -34,6 +34,8 @@ pub struct VSchemaCounts {
 pub struct VSchemaWatch {
     current: ArcSwap<Current>,
     pub counts: VSchemaCounts,
+    /// Version in the topology of the one in use; 0: none.
+    version: AtomicI64,
     /// Why the last one could not be read, for `/debug/vschema`.
     last_error: Mutex<Option<String>>,
 }
@@ -44,8 +46,14 @@ impl VSchemaWatch {
         Arc::new(Self {
             current: ArcSwap::from_pointee(Current::default()),
             counts: VSchemaCounts::default(),
+            version: AtomicI64::new(0),
             last_error: Mutex::default(),
         })
+    }
+
+    /// Version in the topology of the vschema in use; 0: none.
+    pub fn version(&self) -> i64 {
+        self.version.load(Ordering::Acquire)
     }
 
     pub fn current(&self) -> arc_swap::Guard<Arc<Current>> {
@@ -72,8 +80,9 @@ impl VSchemaWatch {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                Some(Ok(source)) => {
+                Some(Ok((source, version))) => {
                     self.set((*source).clone());
+                    self.version.store(version.0, Ordering::Release);
                     changed();
                 }
                 Some(Err(error)) => {

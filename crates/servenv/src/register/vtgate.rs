@@ -71,6 +71,16 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         letters: "GXO",
+        used_by: "G",
+        heading: "Buffering while a cutover moves tables",
+        rows: &[
+            ("cutover_buffer_bytes", Int, "67108864", "bytes of held queries at most"),
+            ("cutover_buffer_size", Int, "10000", "queries held at most; 0 holds none"),
+            ("cutover_buffer_window", Dur, "30s", "how long one query is held at most"),
+        ],
+    },
+    Group {
+        letters: "GXO",
         used_by: "GXO",
         heading: "Queries",
         rows: &[

@@ -6,6 +6,7 @@
 //! Invariants: a statement seen before is neither parsed nor planned; nothing on the way waits for
 //! the topology; an error leaves the session as MySQL would leave it.
 
+mod cutover;
 mod describe;
 mod direct;
 mod gather;
@@ -47,6 +48,7 @@ use vtsql::{BindVars, Needs, Normalized, StatementKind};
 
 use crate::{
     caller::Caller,
+    cutover::CutoverWaits,
     plan_cache::{Cached, PlanCache, PlanKey},
     query_log::{QueryLog, Record},
     resolver::Resolver,
@@ -137,6 +139,7 @@ pub struct Parts {
     pub plans: Arc<PlanCache<Prepared>>,
     pub stats: Stats,
     pub log: Arc<QueryLog>,
+    pub cutovers: CutoverWaits,
     /// For what changes the topology: vschema changes and metadata.
     pub topo: TopoServer,
 }
@@ -208,7 +211,7 @@ impl Executor {
         let mut work = Work::new(caller, method, bind_variables);
         let outcome = tokio::select! {
             biased;
-            outcome = self.run(&mut work, session, sql, false) => outcome,
+            outcome = self.run_across_cutovers(&mut work, session, sql, false) => outcome,
             () = caller.cancelled.cancelled() => Err(interrupted()),
         };
         let outcome = match outcome {
@@ -234,7 +237,7 @@ impl Executor {
         let mut work = Work::new(caller, method, bind_variables);
         let outcome = tokio::select! {
             biased;
-            outcome = self.run(&mut work, session, sql, true) => outcome,
+            outcome = self.run_across_cutovers(&mut work, session, sql, true) => outcome,
             () = caller.cancelled.cancelled() => Err(interrupted()),
         };
         match outcome {
