@@ -45,7 +45,7 @@ async fn write(params: ConnectParams, number: u64, stop: Arc<AtomicBool>, next: 
     let mut round = 0u64;
     while !stop.load(Ordering::Relaxed) {
         round += 1;
-        let mut id = || next.fetch_add(1, Ordering::Relaxed);
+        let id = || next.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
         let mut timed = async |sql: String| -> Result<()> {
             let started = Instant::now();
