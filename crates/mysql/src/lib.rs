@@ -4,12 +4,14 @@
 //! - [`server`]: what a MySQL client of vtgate talks to.
 //! - [`flavor`], [`replication`], [`admin`]: the statements that differ between MariaDB and MySQL, GTID positions,
 //!   and both together over a connection.
+//! - [`binlog`]: binary logs, read as a replica reads them, and their row events.
 //! - [`mycnf`]: the directory of one mysqld and its configuration file.
 //!
 //! Rows stay in text form from mysqld to the client: [`client`] copies cells out of row packets, [`server`] copies
 //! them back into row packets, and nothing in between reads a number.
 
 pub mod admin;
+pub mod binlog;
 pub mod client;
 pub mod constants;
 pub mod flavor;

@@ -26,6 +26,8 @@ pub mod code {
     pub const TIMESTAMP2: u8 = 17;
     pub const DATETIME2: u8 = 18;
     pub const TIME2: u8 = 19;
+    /// Of MySQL 9; v5.0.1 has no type for it, and clients get the bytes.
+    pub const VECTOR: u8 = 242;
     pub const JSON: u8 = 245;
     pub const NEWDECIMAL: u8 = 246;
     pub const ENUM: u8 = 247;
@@ -97,6 +99,7 @@ pub fn from_mysql(type_code: u8, flags: u16) -> Option<Type> {
         code::ENUM => Type::Enum,
         code::SET => Type::Set,
         code::GEOMETRY => Type::Geometry,
+        code::VECTOR => Type::Blob,
         _ => return None,
     })
 }

@@ -24,9 +24,9 @@ use vtproto::{
 use config::TabletConfig;
 use queryservice::TabletServer;
 use tabletmanager::{
-    Addresses, CutoverService, Mysqld, ServedQueries, TabletManager, TabletManagerService, custom_rules,
-    update_stream::UpdateStreamService,
+    Addresses, CutoverService, Mysqld, ServedQueries, TabletManager, TabletManagerService, custom_rules, update_stream,
 };
+use vreplication::source::{SourceConfig, UpdateStreamService};
 
 /// A real vttablet from its flags until `shutdown` resolves. Then gates are sent elsewhere, open transactions end, and
 /// the record loses its addresses.
@@ -54,13 +54,23 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
     let control =
         ServedQueries::new(queries.clone(), config.manager.alias.clone(), config.manager.health_check_interval);
     let mysqld = Mysqld::new(config.logins.clone(), env.stats());
+    let source = SourceConfig {
+        params: config.logins.dba.clone(),
+        database: topoproto::tablet_db_name(&tablet),
+        cell: config.manager.alias.cell.clone(),
+        keyspace: tablet.keyspace.clone(),
+        max_message: env.grpc_max_message_size(),
+        by_vschema: env.flags().bool("binlog_use_v3_resharding_mode"),
+    };
+    let changes = UpdateStreamService::new(source, topo.clone(), env.stats());
     let manager = TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), env.stats());
+    tokio::spawn(update_stream::follow(changes.clone(), manager.streaming(), stop.clone()));
     tokio::spawn(watch_mysqld(queries.clone(), manager.clone(), stop.clone()));
     tokio::spawn(watch_gate(queries.clone(), manager.clone(), stop.clone()));
 
     let mut server = env.server();
     pages(&mut server, &manager, &queries);
-    services(&mut server, &env, &manager, &queries);
+    services(&mut server, &env, &manager, &queries, changes);
     let lameduck = env.flags().duration("lameduck-period");
     {
         let manager = manager.clone();
@@ -203,7 +213,13 @@ fn framed_service(queries: TabletServer, max_message_size: usize) -> servenv::gr
     })
 }
 
-fn services(server: &mut Server, env: &Env, manager: &Arc<TabletManager>, queries: &TabletServer) {
+fn services(
+    server: &mut Server,
+    env: &Env,
+    manager: &Arc<TabletManager>,
+    queries: &TabletServer,
+    changes: UpdateStreamService,
+) {
     let limit = env.grpc_max_message_size();
     let offered = server.grpc("grpc-queryservice", QueryServer::new(Arc::new(queries.clone())).into_service(limit));
     if offered && env.flags().bool("framed_transport") {
@@ -212,5 +228,6 @@ fn services(server: &mut Server, env: &Env, manager: &Arc<TabletManager>, querie
     let service = tablet_manager_server::TabletManagerServer::new(TabletManagerService::new(manager.clone()));
     server.grpc("grpc-tabletmanager", service.max_decoding_message_size(limit).max_encoding_message_size(limit));
     server.grpc("grpc-tabletmanager", CutoverServer::new(CutoverService::new(manager.clone(), queries.clone())));
-    server.grpc("grpc-updatestream", UpdateStreamServer::new(UpdateStreamService));
+    let service = UpdateStreamServer::new(changes);
+    server.grpc("grpc-updatestream", service.max_decoding_message_size(limit).max_encoding_message_size(limit));
 }

@@ -171,6 +171,38 @@ impl Connection {
         self.last.warnings
     }
 
+    /// Sends a command that is answered by packets without end. The connection is of no other use afterwards.
+    pub(crate) async fn start_dump(&mut self, command: u8, argument: &[u8]) -> Result<(), ClientError> {
+        self.start(command, argument).await
+    }
+
+    /// The next packet of a dump, if all of it is here.
+    pub(crate) fn packet_at_hand(&mut self) -> Result<Option<Span>, ClientError> {
+        self.reader.try_next().map_err(io_lost)
+    }
+
+    /// Waits for more of a dump. The packet returned last is gone.
+    pub(crate) async fn fill(&mut self) -> Result<(), ClientError> {
+        match self.reader.fill().await {
+            Ok(0) => Err(io_lost(PacketError::Closed)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(io_lost(error)),
+        }
+    }
+
+    pub(crate) fn bytes(&self, span: Span) -> &[u8] {
+        self.reader.get(span)
+    }
+
+    pub(crate) fn take(&mut self, span: Span) -> Vec<u8> {
+        self.reader.take(span)
+    }
+
+    /// The error in a packet of a dump.
+    pub(crate) fn dump_error(&self, span: Span) -> ClientError {
+        server_error(self.reader.get(span))
+    }
+
     /// Sends a command.
     async fn start(&mut self, command: u8, argument: &[u8]) -> Result<(), ClientError> {
         if self.is_broken() {

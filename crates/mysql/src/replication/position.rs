@@ -14,7 +14,7 @@ pub const MAX_POSITION_LEN: usize = 64_000;
 pub struct PositionError(pub(crate) String);
 
 impl PositionError {
-    pub(super) fn new(what: &str, text: &str) -> Self {
+    pub(crate) fn new(what: &str, text: &str) -> Self {
         Self(format!("{what}: {text:?}"))
     }
 }

@@ -1,5 +1,5 @@
-//! Variables of parts that this build does not have: message tables, event tokens, filtered replication
-//! and its update streams, a MySQL server of the tablet's own.
+//! Variables of parts that this build does not have: message tables, event tokens, filtered replication's
+//! target, a MySQL server of the tablet's own.
 //!
 //! Dashboards made for Vitess expect them. They read zero and empty because nothing of the kind ever
 //! happens here; whoever builds such a part registers the real ones over these.
@@ -15,11 +15,6 @@ pub fn register(registry: &Registry) {
         ("BinlogStreamerErrors", "Errors of update streams"),
         ("MysqlServerConnAccepted", "Connections accepted by a MySQL server"),
         ("MysqlServerConnSlow", "Logins to a MySQL server that were slow"),
-        ("UpdateStreamErrors", "Errors of update streams"),
-        ("UpdateStreamKeyRangeStatements", "Statements sent by key range"),
-        ("UpdateStreamKeyRangeTransactions", "Transactions sent by key range"),
-        ("UpdateStreamTablesStatements", "Statements sent by table"),
-        ("UpdateStreamTablesTransactions", "Transactions sent by table"),
         ("VSchemaErrors", "Number of vschema errors"),
         ("VSchemaUpdates", "Number of vschema updates"),
     ] {
@@ -27,11 +22,9 @@ pub fn register(registry: &Registry) {
     }
     registry.gauge("EventTokenTimestamp", "Time of the last event token, unix seconds");
     registry.string("EventTokenPosition", "");
-    registry.string("UpdateStreamState", "Disabled");
     for (name, help) in [
         ("MysqlServerConnCount", "Open connections to a MySQL server"),
         ("MysqlServerConnCountUnauthenticated", "Connections to a MySQL server that have not logged in"),
-        ("UpdateStreamStreamCount", "Number of update streams served"),
         ("VReplicationStreamCount", "Number of filtered replication streams"),
         ("VReplicationSecondsBehindMasterMax", "Lag of the stream that is furthest behind"),
     ] {

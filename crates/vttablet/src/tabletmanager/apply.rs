@@ -5,7 +5,7 @@ use vterrors::{Result, VtError};
 use vtproto::topodata::TabletType;
 
 use super::{
-    decision::{self, should_serve},
+    decision::{self, should_serve, should_stream},
     manager::{Known, TabletManager},
     markers::Marker,
 };
@@ -76,7 +76,7 @@ impl TabletManager {
 
     pub(super) async fn reconcile_behind(&self, gate: bool, reason: &str) {
         let _applying = self.applying.lock().await;
-        let (tablet_type, serve, why) = {
+        let (tablet_type, serve, stream, why) = {
             let state = self.state();
             let tablet_type = state.tablet.r#type();
             let ill = match state.checked {
@@ -86,8 +86,11 @@ impl TabletManager {
             };
             let stays = gate && state.permit.is_moved_away() && ill.is_none();
             let serve = !state.stopping && (stays || should_serve(tablet_type, &state.permit, ill.as_deref()));
-            (tablet_type, serve, state.permit.refused.clone().or(ill))
+            // A source whose queries are refused, during a cutover or for good, still has changes to give.
+            let stream = !state.stopping && should_stream(tablet_type, ill.as_deref());
+            (tablet_type, serve, stream, state.permit.refused.clone().or(ill))
         };
+        self.streaming.send_if_modified(|now| std::mem::replace(now, stream) != stream);
         let grace = self.config.serving_state_grace_period;
         let was_serving = self.query.is_serving();
         if was_serving && !serve && !grace.is_zero() {

@@ -93,6 +93,11 @@ pub fn should_serve(tablet_type: TabletType, permit: &Permit, health_error: Opti
     permit.refused.is_none() && (health_error.is_none() || tablet_type == TabletType::Drained)
 }
 
+/// Whether other shards may read this tablet's changes.
+pub fn should_stream(tablet_type: TabletType, health_error: Option<&str>) -> bool {
+    matches!(tablet_type, TabletType::Master | TabletType::Replica | TabletType::Rdonly) && health_error.is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +195,8 @@ mod tests {
         assert_eq!(health_error(&Replication::Lag(Duration::from_secs(10)), threshold), None);
         let ill = health_error(&Replication::Lag(Duration::from_secs(11)), threshold);
         assert_eq!(ill.as_deref(), Some("reported replication lag: 11 higher than unhealthy threshold: 10"));
+        assert!(should_stream(TabletType::Rdonly, None) && !should_stream(TabletType::Rdonly, ill.as_deref()));
+        assert!(!should_stream(TabletType::Drained, None));
         let free = Permit::default();
         assert!(!should_serve(TabletType::Replica, &free, ill.as_deref()));
         assert!(should_serve(TabletType::Drained, &free, ill.as_deref()));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use regex::Regex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topo::{TopoServer, Update, topoproto};
 use vterrors::{Result, VtError};
@@ -154,6 +154,8 @@ pub struct TabletManager {
     pub(super) tables_lock: tokio::sync::Mutex<Option<TablesLock>>,
     pub(super) check_now: Notify,
     pub(super) sync_now: Notify,
+    /// Whether this tablet lets other shards read its changes.
+    pub(super) streaming: watch::Sender<bool>,
     state: Mutex<State>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -182,6 +184,7 @@ impl TabletManager {
             tables_lock: Default::default(),
             check_now: Notify::new(),
             sync_now: Notify::new(),
+            streaming: watch::Sender::new(false),
             state: Mutex::new(State {
                 tablet,
                 addresses: None,
@@ -270,6 +273,11 @@ impl TabletManager {
     /// The database of the tablet, `vt_<keyspace>` unless its record says otherwise.
     pub fn db_name(&self) -> String {
         topoproto::tablet_db_name(&self.state().tablet)
+    }
+
+    /// Whether this tablet lets other shards read its changes, now and as it changes.
+    pub fn streaming(&self) -> watch::Receiver<bool> {
+        self.streaming.subscribe()
     }
 
     /// Asks for a health check soon, because something was seen to fail.

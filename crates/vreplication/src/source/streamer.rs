@@ -1,0 +1,557 @@
+//! One stream: from the events of a binlog to transactions of statements.
+//!
+//! Framing. A GTID event opens a transaction. XID, COMMIT or ROLLBACK closes it; on MariaDB a stand-alone one is closed
+//! by its statement, on MySQL a statement without BEGIN before it closes it. What is chosen of a transaction is sent
+//! when it closes, or earlier in parts to a reader that takes parts. Transactions of which nothing is chosen are not
+//! sent one by one: the last of them is, when the binlog has nothing more at hand or when some time has passed.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mysql::ConnectParams;
+use mysql::binlog::{BinlogStream, Body, Query, Rows, StreamOptions as BinlogOptions, TableMap};
+use mysql::replication::{Gtid, Position};
+use vterrors::{Code, Result, VtError};
+use vtproto::binlogdata::binlog_transaction::{Statement, statement::Category};
+use vtproto::binlogdata::{BinlogTransaction, Charset};
+use vtproto::query::EventToken;
+
+use super::annotation::{self, Ids};
+use super::columns::{self, TableColumns};
+use super::ddl::{self, Changed};
+use super::filter::{Choice, Filter};
+use super::literal::Literals;
+use super::output::{Gone, Output};
+use super::sql::{self, Kind};
+use super::statement::Statements;
+use super::table::Table;
+use crate::{OnDdl, StreamOptions};
+
+/// Statements of a transaction are sent in parts of about this size.
+const PART: usize = 256 << 10;
+/// What a statement takes in a message beside its text.
+const STATEMENT_OVERHEAD: usize = 16;
+/// A position without rows is held back no longer than this while more transactions come.
+const POSITION_DELAY: Duration = Duration::from_millis(50);
+/// Tables whose numbers are remembered.
+const MAX_TABLES: usize = 4096;
+/// Ends a statement in a server's own event; no table has this number.
+const NO_TABLE: u64 = 0xff_ffff;
+
+/// What a reader asked for.
+#[derive(Debug)]
+pub struct StreamRequest {
+    pub start: Position,
+    pub filter: Filter,
+    pub options: StreamOptions,
+    /// The character sets of the reader's connection.
+    pub charset: Option<Charset>,
+}
+
+/// Streams from one mysqld and of one database.
+#[derive(Debug, Clone)]
+pub struct Streamer {
+    pub params: ConnectParams,
+    pub database: String,
+    /// Largest message that may be sent, bytes.
+    pub max_message: usize,
+}
+
+/// What was streamed so far; for counters.
+pub trait Progress: Send + Sync {
+    fn streamed(&self, statements: u64, transactions: u64);
+}
+
+/// Why a stream ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The reader is gone.
+    Gone,
+    Failed(VtError),
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl<E: Into<VtError>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn unsupported(text: impl Into<String>) -> VtError {
+    VtError::new(Code::FailedPrecondition, text)
+}
+
+/// The transaction that is being read.
+#[derive(Debug, Default)]
+struct Open {
+    gtid: Option<Gtid>,
+    standalone: bool,
+    /// A BEGIN was read.
+    begun: bool,
+    xa: bool,
+    statements: Vec<Statement>,
+    bytes: usize,
+    /// Statements that change something, sent parts included.
+    changes: u64,
+    /// Parts were sent.
+    parted: bool,
+    /// Of the last SET TIMESTAMP.
+    timestamp: Option<u32>,
+    /// SET statements for the next statement in text form.
+    pending_sets: Vec<Vec<u8>>,
+    user_variable: bool,
+    load: bool,
+}
+
+/// What is known of a table number.
+#[derive(Debug)]
+enum Known {
+    /// Not in the stream.
+    Foreign,
+    Streamed {
+        map: Vec<u8>,
+        table: Table,
+        choice: Choice,
+    },
+}
+
+/// A position that was not sent yet.
+struct Pending {
+    timestamp: u32,
+    since: Instant,
+}
+
+/// The state of one stream.
+struct Run<'a> {
+    streamer: &'a Streamer,
+    request: &'a StreamRequest,
+    output: &'a Output,
+    progress: &'a dyn Progress,
+    statements: Statements,
+    position: Position,
+    open: Option<Open>,
+    pending: Option<Pending>,
+    tables: HashMap<u64, Known>,
+    /// Columns by table name, as looked up since the last DDL.
+    columns: HashMap<String, TableColumns>,
+}
+
+impl Streamer {
+    /// Streams until the reader is gone or something is wrong. A future that is dropped ends the stream.
+    pub async fn run(
+        &self,
+        request: &StreamRequest,
+        output: &Output,
+        progress: &dyn Progress,
+    ) -> std::result::Result<(), Ended> {
+        let client = request.charset.as_ref().map_or(0, |charset| charset.client);
+        let mut run = Run {
+            streamer: self,
+            request,
+            output,
+            progress,
+            statements: Statements { literals: Literals::for_client(client) },
+            position: request.start.clone(),
+            open: None,
+            pending: None,
+            tables: HashMap::new(),
+            columns: HashMap::new(),
+        };
+        let mut binlog = BinlogStream::open(&self.params, &request.start, &BinlogOptions::default()).await?;
+        loop {
+            let more = match binlog.try_advance()? {
+                Some(more) => more,
+                None => {
+                    run.send_position().await?;
+                    tokio::select! {
+                        more = binlog.advance() => more?,
+                        () = output.closed() => return Err(Ended::Gone),
+                    }
+                }
+            };
+            if !more {
+                return Err(Ended::Failed(mysql::binlog::BinlogError::Ended.into()));
+            }
+            let Some(event) = binlog.event()? else { continue };
+            let timestamp = event.header.timestamp;
+            match event.parse().map_err(|error| run.at(error.into()))? {
+                Body::TableMap(body) => run.table_map(body).await.map_err(|error| run.at(error))?,
+                Body::Rows(rows) => run.rows(&rows, timestamp).await?,
+                body => run.other(body, timestamp).await?,
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// An error with the position that was reached before it.
+    fn at(&self, error: VtError) -> VtError {
+        error.wrap(format!("stream error @ {}", self.position))
+    }
+
+    fn fail(&self, error: VtError) -> Ended {
+        Ended::Failed(self.at(error))
+    }
+
+    async fn other(&mut self, body: Body<'_>, timestamp: u32) -> std::result::Result<(), Ended> {
+        match body {
+            Body::Gtid(event) => {
+                if let Some(open) = self.open.take() {
+                    if open.changes > 0 {
+                        return Err(self.fail(unsupported("a transaction in the binlog has no end")));
+                    }
+                    self.open = Some(open);
+                    self.close(timestamp).await?;
+                }
+                if self.tables.len() > MAX_TABLES {
+                    self.tables.clear();
+                }
+                self.open = Some(Open {
+                    gtid: Some(event.gtid),
+                    standalone: event.standalone,
+                    xa: event.prepared_xa,
+                    ..Open::default()
+                });
+            }
+            Body::Query(query) => self.query(&query, timestamp).await?,
+            Body::Xid => self.close(timestamp).await?,
+            Body::XaPrepare { one_phase } => {
+                let changes = self.open.as_ref().map_or(0, |open| open.changes);
+                if !one_phase && changes > 0 {
+                    return Err(self.fail(unsupported(
+                        "a prepared XA transaction changes streamed rows: filtered replication cannot follow it",
+                    )));
+                }
+                self.close(timestamp).await?;
+            }
+            Body::IntVar { last_insert_id, value } => {
+                let name = if last_insert_id { "LAST_INSERT_ID" } else { "INSERT_ID" };
+                self.open().pending_sets.push(format!("SET {name}={value}").into_bytes());
+            }
+            Body::Rand { seed1, seed2 } => {
+                self.open().pending_sets.push(format!("SET @@RAND_SEED1={seed1}, @@RAND_SEED2={seed2}").into_bytes());
+            }
+            Body::UserVar => self.open().user_variable = true,
+            Body::Load => self.open().load = true,
+            Body::TableMap(_) | Body::Rows(_) | Body::Other => {}
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.get_or_insert_default()
+    }
+
+    async fn table_map(&mut self, body: &[u8]) -> Result<()> {
+        let id = TableMap::peek_id(body)?;
+        let (database, name) = TableMap::peek_names(body)?;
+        let name = String::from_utf8_lossy(name).into_owned();
+        if database != self.streamer.database.as_bytes() || !self.request.filter.has_table(&name) {
+            self.tables.insert(id, Known::Foreign);
+            return Ok(());
+        }
+        if matches!(self.tables.get(&id), Some(Known::Streamed { map, .. }) if map == body) {
+            return Ok(());
+        }
+        let map = TableMap::parse(body)?;
+        let known = self.columns.contains_key(&name);
+        let table = match Table::new(&map, self.look_up(&name).await?) {
+            Err(_) if known => {
+                // Altered since it was looked up, in a way that no statement in the stream showed yet.
+                self.columns.remove(&name);
+                Table::new(&map, self.look_up(&name).await?)?
+            }
+            table => table?,
+        };
+        let choice = self.request.filter.choice(&table)?;
+        self.tables.insert(id, Known::Streamed { map: body.to_vec(), table, choice });
+        Ok(())
+    }
+
+    async fn look_up(&mut self, name: &str) -> Result<&TableColumns> {
+        if !self.columns.contains_key(name) {
+            let found = columns::lookup(&self.streamer.params, &self.streamer.database, name).await?;
+            let found = found.ok_or_else(|| {
+                unsupported(format!("table {name} has rows in the binlog and does not exist any more"))
+            })?;
+            self.columns.insert(name.to_owned(), found);
+        }
+        Ok(&self.columns[name])
+    }
+
+    async fn rows(&mut self, rows: &Rows<'_>, timestamp: u32) -> std::result::Result<(), Ended> {
+        let Some(known) = self.tables.get(&rows.table_id) else {
+            if rows.table_id == NO_TABLE {
+                return Ok(());
+            }
+            return Err(self.fail(VtError::new(Code::Internal, format!("unknown table number {}", rows.table_id))));
+        };
+        let Known::Streamed { table, choice, .. } = known else { return Ok(()) };
+        let at = |error: VtError| Ended::Failed(error.wrap(format!("stream error @ {}", self.position)));
+        let table_fault = |error: mysql::binlog::JsonError| at(unsupported(format!("table {}: {error}", table.name)));
+        if rows.columns != table.codecs.len() {
+            return Err(at(unsupported(format!(
+                "table {}: rows of {} columns, the table has {}",
+                table.name,
+                rows.columns,
+                table.codecs.len()
+            ))));
+        }
+        let open = self.open.get_or_insert_default();
+        let filter = &self.request.filter;
+        let mut changes = rows.changes(&table.codecs);
+        while let Some(change) = changes.next_change().map_err(|error| at(error.into()))? {
+            let before = match &change.0 {
+                Some(row) if filter.has_row(table, choice, row).map_err(at)? => Some(row),
+                _ => None,
+            };
+            let after = match &change.1 {
+                Some(row) if filter.has_row(table, choice, row).map_err(at)? => Some(row),
+                _ => None,
+            };
+            let (category, sql) = match (before, after) {
+                (None, None) => continue,
+                (None, Some(after)) => (Category::BlInsert, self.statements.insert(table, after)),
+                (Some(before), None) => (Category::BlDelete, self.statements.delete(table, before)),
+                (Some(before), Some(after)) => (Category::BlUpdate, self.statements.update(table, before, after)),
+            };
+            open.set_timestamp(timestamp);
+            open.push(category, None, sql.map_err(table_fault)?);
+            if open.bytes >= PART && self.request.options.parts {
+                let message = open.part();
+                let bytes = std::mem::take(&mut open.bytes);
+                check_size(bytes, self.streamer.max_message, &open.gtid).map_err(at)?;
+                self.output.send(message, bytes).await?;
+            } else {
+                check_size(open.bytes, self.streamer.max_message, &open.gtid).map_err(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn query(&mut self, query: &Query<'_>, timestamp: u32) -> std::result::Result<(), Ended> {
+        match sql::kind(query.sql) {
+            Kind::Begin => {
+                self.open().begun = true;
+                return Ok(());
+            }
+            Kind::XaStart => {
+                let open = self.open();
+                (open.begun, open.xa) = (true, true);
+                return Ok(());
+            }
+            Kind::Commit => return self.close(timestamp).await,
+            Kind::Rollback => {
+                let open = self.open();
+                if open.parted {
+                    return Err(self.fail(unsupported("a large transaction in the binlog was rolled back")));
+                }
+                (open.changes, open.bytes) = (0, 0);
+                open.statements.clear();
+                return self.close(timestamp).await;
+            }
+            Kind::RollbackTo => {
+                if self.open().changes > 0 {
+                    return Err(self.fail(unsupported("ROLLBACK TO SAVEPOINT in the binlog cannot be followed")));
+                }
+                return Ok(());
+            }
+            Kind::Mark => return Ok(()),
+            Kind::XaFinish | Kind::Other => {}
+            Kind::Ddl => self.ddl(query, timestamp).map_err(|error| self.fail(error))?,
+            kind @ (Kind::Insert | Kind::Update | Kind::Delete | Kind::OtherChange) => {
+                self.text_change(kind, query, timestamp).map_err(|error| self.fail(error))?;
+            }
+        }
+        let open = self.open();
+        open.pending_sets.clear();
+        (open.user_variable, open.load) = (false, false);
+        // MySQL's transactions begin with BEGIN; MariaDB says with the GTID that there is none.
+        let ends = match open.gtid {
+            Some(Gtid::MariaDb(_)) => open.standalone,
+            _ => !open.begun,
+        };
+        if ends { self.close(timestamp).await } else { Ok(()) }
+    }
+
+    /// A DDL statement.
+    fn ddl(&mut self, query: &Query<'_>, timestamp: u32) -> Result<()> {
+        let database = &self.streamer.database;
+        let session = String::from_utf8_lossy(query.database);
+        let streamed = match ddl::changed(query.sql) {
+            Changed::Nothing => return Ok(()),
+            Changed::Database(name) => &name == database,
+            Changed::Tables(tables) => {
+                let ours = |named: &ddl::NamedTable| named.database.as_deref().unwrap_or(&session) == database;
+                let mut streamed = false;
+                for named in tables.iter().filter(|named| ours(named)) {
+                    streamed |= self.request.filter.has_table(&named.table);
+                    // Its columns are to be looked at again, and rows that follow have a new table number.
+                    self.columns.remove(&named.table);
+                }
+                streamed
+            }
+        };
+        if !streamed {
+            return Ok(());
+        }
+        self.tables.clear();
+        match self.request.options.on_ddl {
+            OnDdl::Ignore => Ok(()),
+            OnDdl::Stop => Err(unsupported(format!(
+                "DDL on a streamed table: {}; apply it to the target if it belongs there, and let the stream pass it \
+                 (on_ddl: IGNORE, EXEC or EXEC_IGNORE)",
+                sql::shown(query.sql)
+            ))),
+            OnDdl::Exec | OnDdl::ExecIgnore => {
+                let statement = ddl::without_database(query.sql, database);
+                let charset = self.charset(query);
+                let open = self.open.get_or_insert_default();
+                open.set_timestamp(timestamp);
+                open.push(Category::BlDdl, charset, statement);
+                Ok(())
+            }
+        }
+    }
+
+    /// A change that stands in the binlog as a statement.
+    fn text_change(&mut self, kind: Kind, query: &Query<'_>, timestamp: u32) -> Result<()> {
+        let database = &self.streamer.database;
+        let refuse = |why: &str| {
+            Err(unsupported(format!(
+                "a change in the binlog is a statement, not rows ({why}): {}; set binlog_format=ROW",
+                sql::shown(query.sql)
+            )))
+        };
+        if query.database != database.as_bytes() {
+            // Nothing but a database name in front of a table could make it ours.
+            let names_ours = sql::Tokens::new(query.sql)
+                .any(|(_, token)| token.name().is_some_and(|name| name.eq_ignore_ascii_case(database)));
+            return if names_ours { refuse("of another database's session") } else { Ok(()) };
+        }
+        let chosen = match &self.request.filter {
+            filter @ Filter::Tables(_) => match annotation::stream_table(query.sql) {
+                Some(table) => filter.has_table(&table),
+                None => return refuse("and has no comment that names its table"),
+            },
+            Filter::KeyRange(range, _) => match annotation::keyspace_ids(query.sql) {
+                Ids::Known(ids) => {
+                    let inside = ids.iter().filter(|id| range.contains(id)).count();
+                    if inside > 0 && inside < ids.len() {
+                        return refuse("for rows inside and outside of the key range");
+                    }
+                    inside > 0
+                }
+                Ids::Unfriendly => return refuse("marked as unfriendly to filtered replication"),
+                Ids::Absent => return refuse("and has no comment with its keyspace id"),
+            },
+        };
+        if !chosen {
+            return Ok(());
+        }
+        let category = match kind {
+            Kind::Insert => Category::BlInsert,
+            Kind::Update => Category::BlUpdate,
+            Kind::Delete => Category::BlDelete,
+            _ => return refuse("of a kind that cannot be forwarded"),
+        };
+        let charset = self.charset(query);
+        let open = self.open.get_or_insert_default();
+        if open.user_variable || open.load {
+            return refuse("which needs user variables or a file");
+        }
+        open.set_timestamp(timestamp);
+        for set in std::mem::take(&mut open.pending_sets) {
+            open.push(Category::BlSet, charset, set);
+        }
+        open.push(category, charset, query.sql.to_vec());
+        check_size(open.bytes, self.streamer.max_message, &open.gtid)
+    }
+
+    /// The character sets of a statement, if they are not the reader's.
+    fn charset(&self, query: &Query<'_>) -> Option<Charset> {
+        let [client, conn, server] = query.charset?.map(i32::from);
+        let own = Charset { client, conn, server };
+        (self.request.charset != Some(own)).then_some(own)
+    }
+
+    /// The transaction is complete.
+    async fn close(&mut self, timestamp: u32) -> std::result::Result<(), Ended> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let Some(gtid) = open.gtid.take() else {
+            return Err(self.fail(unsupported("a transaction in the binlog has no GTID")));
+        };
+        if open.xa && open.changes > 0 && matches!(gtid, Gtid::MariaDb(_)) {
+            return Err(self.fail(unsupported("an XA transaction changes streamed rows")));
+        }
+        self.position.append(gtid);
+        if open.changes == 0 {
+            let since = self.pending.as_ref().map_or_else(Instant::now, |pending| pending.since);
+            self.pending = Some(Pending { timestamp, since });
+            if since.elapsed() >= POSITION_DELAY {
+                self.send_position().await?;
+            }
+            return Ok(());
+        }
+        self.pending = None;
+        let changes = open.changes;
+        let mut message = open.part();
+        message.event_token = Some(self.token(timestamp));
+        self.output.send(message, open.bytes).await?;
+        self.progress.streamed(changes, 1);
+        Ok(())
+    }
+
+    /// Sends the position that was reached without rows, if it was not sent.
+    async fn send_position(&mut self) -> std::result::Result<(), Ended> {
+        if let Some(pending) = self.pending.take() {
+            let message =
+                BinlogTransaction { statements: Vec::new(), event_token: Some(self.token(pending.timestamp)) };
+            self.output.send(message, 0).await?;
+            self.progress.streamed(0, 1);
+        }
+        Ok(())
+    }
+
+    fn token(&self, timestamp: u32) -> EventToken {
+        EventToken { timestamp: timestamp.into(), shard: String::new(), position: self.position.to_string() }
+    }
+}
+
+impl Open {
+    fn push(&mut self, category: Category, charset: Option<Charset>, sql: Vec<u8>) {
+        self.bytes += sql.len() + STATEMENT_OVERHEAD;
+        self.changes += u64::from(category != Category::BlSet);
+        self.statements.push(Statement { category: category.into(), charset, sql: sql.into() });
+    }
+
+    /// SET TIMESTAMP for the statements that follow, where it is not in force already.
+    fn set_timestamp(&mut self, timestamp: u32) {
+        if self.timestamp != Some(timestamp) {
+            self.timestamp = Some(timestamp);
+            self.push(Category::BlSet, None, format!("SET TIMESTAMP={timestamp}").into_bytes());
+        }
+    }
+
+    /// What was collected.
+    fn part(&mut self) -> BinlogTransaction {
+        self.parted = true;
+        BinlogTransaction { statements: std::mem::take(&mut self.statements), event_token: None }
+    }
+}
+
+fn check_size(bytes: usize, limit: usize, gtid: &Option<Gtid>) -> Result<()> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    let name = gtid.as_ref().map(Gtid::to_string).unwrap_or_default();
+    Err(VtError::new(
+        Code::ResourceExhausted,
+        format!("transaction {name} is larger than a message may be ({limit} bytes, -grpc_max_message_size)"),
+    ))
+}

@@ -1,0 +1,294 @@
+//! What a source streams from real binlogs of MariaDB and MySQL 9, applied to a second database and compared.
+
+mod support;
+
+use mysql::Position;
+use vreplication::{OnDdl, StreamOptions};
+use vtproto::binlogdata::binlog_transaction::statement::Category;
+
+use support::{Flavor, Server, apply, expect_same, statements, tables, texts};
+
+const FLAVORS: [Flavor; 2] = [Flavor::MariaDb, Flavor::MySql9];
+
+/// Every column type of both servers. The rows have every kind of value that the types can hold.
+fn every_type(flavor: Flavor) -> (String, Vec<String>) {
+    let mut columns = vec![
+        ("ti", "TINYINT", &["-128", "127", "0"][..]),
+        ("tu", "TINYINT UNSIGNED", &["200", "255", "0"]),
+        ("si", "SMALLINT", &["-32768", "32767", "1"]),
+        ("su", "SMALLINT UNSIGNED", &["65535", "40000", "1"]),
+        ("mi", "MEDIUMINT", &["-8388608", "8388607", "-1"]),
+        ("mu", "MEDIUMINT UNSIGNED", &["16777215", "9000000", "1"]),
+        ("i", "INT", &["-2147483648", "2147483647", "-1"]),
+        ("iu", "INT UNSIGNED", &["4294967295", "3000000000", "1"]),
+        ("bi", "BIGINT", &["-9223372036854775808", "9223372036854775807", "-1"]),
+        ("bu", "BIGINT UNSIGNED", &["18446744073709551615", "9223372036854775808", "1"]),
+        ("de", "DECIMAL(65,30)", &["-12345678901234567890123456789012345.123456789012345678901234567891", "0", "0.1"]),
+        ("ds", "DECIMAL(5,2)", &["-999.99", "0.01", "-0.5"]),
+        ("d0", "DECIMAL(20,0)", &["12345678901234567890", "-1", "0"]),
+        ("f", "FLOAT", &["0.1", "-3.4028234e38", "1.17549435e-38"]),
+        ("f2", "FLOAT(10,3)", &["1234567.125", "0.333", "-0.001"]),
+        ("d", "DOUBLE", &["0.1", "-1.7976931348623157e308", "2.2250738585072014e-308"]),
+        ("dn", "DOUBLE", &["-0e0", "3", "1e100"]),
+        ("b1", "BIT(1)", &["b'1'", "b'0'", "b'1'"]),
+        ("b13", "BIT(13)", &["b'1111111111111'", "b'0'", "b'1000000000001'"]),
+        ("b64", "BIT(64)", &["0xffffffffffffffff", "1", "0x8000000000000000"]),
+        ("y", "YEAR", &["1901", "2155", "0"]),
+        ("da", "DATE", &["'1000-01-01'", "'9999-12-31'", "'0000-00-00'"]),
+        ("dz", "DATE", &["'2024-00-00'", "'2024-02-29'", "'2024-10-00'"]),
+        ("t0", "TIME", &["'-838:59:59'", "'838:59:59'", "'-00:00:01'"]),
+        ("t2", "TIME(2)", &["'-01:02:03.45'", "'00:00:00.01'", "'-00:00:00.01'"]),
+        ("t3", "TIME(3)", &["'-01:02:03.456'", "'00:00:00.001'", "'-00:00:00.999'"]),
+        ("t6", "TIME(6)", &["'-838:59:58.999999'", "'00:00:00.000001'", "'-00:00:00.000001'"]),
+        ("dt0", "DATETIME", &["'1000-01-01 00:00:00'", "'9999-12-31 23:59:59'", "'0000-00-00 00:00:00'"]),
+        ("dt1", "DATETIME(1)", &["'2024-01-02 03:04:05.6'", "'9999-12-31 23:59:59.9'", "'0000-00-00 00:00:00.0'"]),
+        (
+            "dt4",
+            "DATETIME(4)",
+            &["'2024-01-02 03:04:05.0607'", "'2024-12-31 23:59:59.9999'", "'2024-00-01 00:00:00.1'"],
+        ),
+        ("dt6", "DATETIME(6)", &["'2024-01-02 03:04:05.000006'", "'9999-12-31 23:59:59.999999'", "'2000-01-01'"]),
+        ("ts0", "TIMESTAMP NULL", &["'1970-01-01 00:00:01'", "'2038-01-19 03:14:07'", "'0000-00-00 00:00:00'"]),
+        ("ts3", "TIMESTAMP(3) NULL", &["'2024-07-01 12:00:00.123'", "'2038-01-19 03:14:07.999'", "'2024-01-01'"]),
+        ("ts6", "TIMESTAMP(6) NULL", &["'2024-07-01 12:00:00.123456'", "'2001-02-03 04:05:06.000007'", "'2024-01-01'"]),
+        ("c", "CHAR(10) CHARACTER SET utf8mb4", &["'añ€😀'", "''", "'trail   '"]),
+        ("cl", "CHAR(255) CHARACTER SET utf8mb4", &["REPEAT('😀', 255)", "'x'", "' '"]),
+        ("bn", "BINARY(8)", &["0x0102000000000000", "'a b     '", "''"]),
+        ("vc", "VARCHAR(100) CHARACTER SET utf8mb4", &["'it''s \\\\ \"q\" \\n\\0\\Z😀'", "''", "'trail   '"]),
+        ("vl", "VARCHAR(100) CHARACTER SET latin1", &["'é\\'ß'", "_latin1 0x80ff5c27", "'plain'"]),
+        ("vu", "VARCHAR(100) CHARACTER SET ucs2", &["'aé€'", "''", "'it''s'"]),
+        ("v16", "VARCHAR(100) CHARACTER SET utf16", &["'a😀'", "'b'", "''"]),
+        ("v32", "VARCHAR(100) CHARACTER SET utf32", &["'a😀'", "'b'", "''"]),
+        ("vs", "VARCHAR(100) CHARACTER SET sjis", &["'ソ表能'", "'abc\\\\'", "''"]),
+        ("vg", "VARCHAR(100) CHARACTER SET gbk", &["_gbk 0xd55c", "'中文'", "''"]),
+        ("vb5", "VARCHAR(100) CHARACTER SET big5", &["'中文功'", "'x'", "''"]),
+        ("vr", "VARCHAR(100) CHARACTER SET koi8r", &["'привет'", "'x'", "''"]),
+        ("vb", "VARBINARY(300)", &["0x00ff27225c0a0d1a", "REPEAT(0xff, 300)", "''"]),
+        ("tt", "TINYTEXT", &["'tiny é'", "''", "'x'"]),
+        ("tx", "TEXT CHARACTER SET latin1", &["REPEAT('é', 1000)", "''", "'x'"]),
+        ("mt", "MEDIUMTEXT CHARACTER SET utf8mb3", &["REPEAT('€', 70000)", "''", "'x'"]),
+        ("lt", "LONGTEXT", &["REPEAT('a''😀', 10000)", "''", "'x'"]),
+        ("tb", "TINYBLOB", &["0x00", "''", "0xff"]),
+        ("bl", "BLOB", &["REPEAT(0x00ff, 1000)", "''", "0x27"]),
+        ("mb", "MEDIUMBLOB", &["REPEAT(0x5c27, 50000)", "''", "0x00"]),
+        ("lb", "LONGBLOB", &["REPEAT(0x0a0d1a, 50000)", "''", "0x00"]),
+        ("e", "ENUM('a','b,c','it''s','é')", &["'b,c'", "'é'", "''"]),
+        ("s", "SET('a','b','c','it''s')", &["'a,c,it''s'", "''", "'b'"]),
+        ("g", "GEOMETRY", &["ST_GeomFromText('POINT(1 2)')", "ST_GeomFromText('POLYGON((0 0,1 0,1 1,0 0))')", "NULL"]),
+        ("p", "POINT", &["ST_GeomFromText('POINT(-1.5 2.25)', 4326)", "NULL", "ST_GeomFromText('POINT(0 0)')"]),
+        ("select", "INT", &["1", "2", "3"]),
+    ];
+    match flavor {
+        Flavor::MariaDb => columns.extend([
+            ("j", "JSON", &["'{\"a\": [1, 2.50, \"é\"]}'", "'null'", "'[]'"][..]),
+            ("u", "UUID", &["'123e4567-e89b-12d3-a456-426614174000'", "'00000000-0000-0000-0000-000000000000'", "NULL"]),
+            ("i6", "INET6", &["'2001:db8::ff00:42:8329'", "'::'", "'192.0.2.1'"]),
+            ("i4", "INET4", &["'192.0.2.1'", "'0.0.0.0'", "'255.255.255.255'"]),
+        ]),
+        Flavor::MySql9 => columns.extend([
+            (
+                "j",
+                "JSON",
+                &[
+                    "'{\"a\": [1, -1, 2.5, 1e300, \"é\\\\n\", null, true, {\"b\": {}}], \"z\": 18446744073709551615, \"n\": -9223372036854775808}'",
+                    "'\"\"'",
+                    "JSON_OBJECT('d', CAST('2024-01-02' AS DATE), 't', CAST('-12:00:00.5' AS TIME(6)), 'dt', CAST('2024-01-02 03:04:05.6' AS DATETIME(6)), 'n', CAST(-1.50 AS DECIMAL(10,2)), 'b', CAST(_binary'\\0\\'x' AS JSON), 'k', 1.0)",
+                ][..],
+            ),
+            ("v", "VECTOR(3)", &["TO_VECTOR('[1,2.5,-3]')", "TO_VECTOR('[0,0,0]')", "NULL"]),
+        ]),
+    }
+    let definitions: Vec<String> = columns.iter().map(|(name, of, _)| format!("`{name}` {of}")).collect();
+    let table = format!(
+        "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, gv INT AS (ti + 1) VIRTUAL, {}, gs INT AS (si * 2) STORED)",
+        definitions.join(", ")
+    );
+    let names: Vec<String> = columns.iter().map(|(name, ..)| format!("`{name}`")).collect();
+    let rows = (0..3).map(|row| {
+        let values: Vec<&str> = columns.iter().map(|(_, _, values)| values[row]).collect();
+        format!("INSERT INTO t ({}) VALUES ({})", names.join(", "), values.join(", "))
+    });
+    (table, rows.collect())
+}
+
+/// Inserts, updates and deletes of every type come out the same.
+async fn every_type_survives(server: &Server, charset: &str) {
+    let (table, rows) = every_type(server.flavor);
+    server
+        .run(
+            "",
+            &[
+                "DROP DATABASE IF EXISTS src",
+                "DROP DATABASE IF EXISTS dst",
+                "CREATE DATABASE src CHARACTER SET utf8mb4",
+                "CREATE DATABASE dst CHARACTER SET utf8mb4",
+            ],
+        )
+        .await;
+    for database in ["src", "dst"] {
+        server.run(database, &[&table]).await;
+    }
+    let start = server.position().await;
+    let mut source = server.connect("src").await;
+    source.execute("SET sql_mode='', time_zone='+05:30'").await.expect("a session");
+    for row in rows {
+        source.execute(&row).await.unwrap_or_else(|error| panic!("{}: {error}", &row[row.len() - 300..]));
+    }
+    source.execute("INSERT INTO t () VALUES ()").await.expect("a row of NULLs");
+    let names = texts(&source.execute("SELECT column_name FROM information_schema.columns WHERE table_schema='src' AND table_name='t' AND column_name NOT IN ('id','gv','gs') ORDER BY ordinal_position").await.expect("columns"));
+    let names: Vec<String> = names.into_iter().map(|row| format!("`{}`", row[0])).collect();
+    // The same values in other rows, then updates that give each row the values of another, then deletes.
+    let list = names.join(", ");
+    source.execute(&format!("INSERT INTO t ({list}) SELECT {list} FROM t ORDER BY id")).await.expect("copies");
+    let assign: Vec<String> = names.iter().map(|name| format!("a.{name}=b.{name}")).collect();
+    source
+        .execute(&format!("UPDATE t a JOIN t b ON b.id = a.id % 4 + 1 SET {} WHERE a.id > 4", assign.join(", ")))
+        .await
+        .expect("updates");
+    source.execute("UPDATE t SET id = 100 WHERE id = 5").await.expect("a new key");
+    source.execute("DELETE FROM t WHERE id = 6").await.expect("a delete");
+    let end = server.position().await;
+    let mut stream = server.stream("src", &start, tables(&["t"]), StreamOptions::default());
+    let messages = stream.until(&end).await;
+    let mut target =
+        mysql::Connection::connect(&mysql::ConnectParams { charset: charset.into(), ..server.params("dst") })
+            .await
+            .expect("connected");
+    apply(&mut target, &messages).await;
+    expect_same(&mut source, "src", "dst", "t", "id").await;
+}
+
+#[tokio::test]
+async fn every_type_on_mariadb() {
+    let Some(server) = Server::start(Flavor::MariaDb, &[]).await else { return };
+    for charset in ["utf8mb4", "latin1", "utf8"] {
+        every_type_survives(&server, charset).await;
+    }
+    server.run("", &["SET GLOBAL binlog_row_metadata='FULL'"]).await;
+    every_type_survives(&server, "utf8mb4").await;
+    server.run("", &["SET GLOBAL log_bin_compress=1", "SET GLOBAL log_bin_compress_min_len=10"]).await;
+    every_type_survives(&server, "utf8mb4").await;
+    server.run("", &["SET GLOBAL binlog_checksum='NONE'"]).await;
+    every_type_survives(&server, "utf8mb4").await;
+}
+
+#[tokio::test]
+async fn every_type_on_mysql9() {
+    let Some(server) = Server::start(Flavor::MySql9, &[]).await else { return };
+    for charset in ["utf8mb4", "latin1"] {
+        every_type_survives(&server, charset).await;
+    }
+    server.run("", &["SET GLOBAL binlog_row_metadata='FULL'"]).await;
+    every_type_survives(&server, "utf8mb4").await;
+    server.run("", &["SET GLOBAL binlog_transaction_compression=ON"]).await;
+    every_type_survives(&server, "utf8mb4").await;
+    server.run("", &["SET GLOBAL binlog_checksum='NONE'"]).await;
+    every_type_survives(&server, "utf8mb4").await;
+}
+
+#[tokio::test]
+async fn only_own_tables_and_positions_go_on() {
+    for flavor in FLAVORS {
+        let Some(server) = Server::start(flavor, &[]).await else { continue };
+        server
+            .run(
+                "",
+                &["CREATE DATABASE src", "CREATE DATABASE other", "CREATE TABLE src.a (id INT PRIMARY KEY, v INT)"],
+            )
+            .await;
+        server.run("src", &["CREATE TABLE b (id INT PRIMARY KEY)", "CREATE TABLE other.a (id INT PRIMARY KEY)"]).await;
+        let start = server.position().await;
+        let mut stream = server.stream("src", &start, tables(&["a"]), StreamOptions::default());
+        server
+            .run(
+                "src",
+                &[
+                    "INSERT INTO b VALUES (1)",
+                    "INSERT INTO other.a VALUES (1)",
+                    "BEGIN",
+                    "INSERT INTO b VALUES (2)",
+                    "INSERT INTO a VALUES (1, NULL)",
+                    "UPDATE a SET v = 1",
+                    "INSERT INTO other.a VALUES (2)",
+                    "COMMIT",
+                    "BEGIN",
+                    "INSERT INTO a VALUES (3, 3)",
+                    "ROLLBACK",
+                    "DELETE FROM a",
+                    "CREATE TABLE c (a INT)",
+                    "FLUSH LOGS",
+                    "INSERT INTO b VALUES (4)",
+                ],
+            )
+            .await;
+        let end = server.position().await;
+        let messages = stream.until(&end).await;
+        let expected = [
+            "INSERT INTO `a` SET `id`=1, `v`=NULL",
+            "UPDATE `a` SET `id`=1, `v`=1 WHERE `id`=1",
+            "DELETE FROM `a` WHERE `id`=1",
+        ];
+        assert_eq!(statements(&messages), expected, "{flavor:?}");
+        let last = messages.last().and_then(|message| message.event_token.clone()).expect("a token");
+        assert_eq!(last.position, end.to_string());
+        assert!(last.timestamp > 0);
+        // From the middle: nothing comes twice.
+        let middle: Position = messages
+            .iter()
+            .find(|message| !message.statements.is_empty())
+            .and_then(|message| message.event_token.as_ref())
+            .expect("a token")
+            .position
+            .parse()
+            .expect("a position");
+        let mut again = server.stream("src", &middle, tables(&["a"]), StreamOptions::default());
+        assert_eq!(statements(&again.until(&end).await), expected[2..], "{flavor:?}");
+    }
+}
+
+#[tokio::test]
+async fn ddl_on_a_streamed_table() {
+    for flavor in FLAVORS {
+        let Some(server) = Server::start(flavor, &[]).await else { continue };
+        server.run("", &["CREATE DATABASE src", "CREATE TABLE src.a (id INT PRIMARY KEY, v INT)"]).await;
+        let start = server.position().await;
+        server
+            .run(
+                "src",
+                &[
+                    "INSERT INTO a VALUES (1, 1)",
+                    "CREATE TABLE b (id INT)",
+                    "ALTER TABLE src.a ADD COLUMN w VARCHAR(10) FIRST",
+                ],
+            )
+            .await;
+        let end = server.position().await;
+        // The binlog has rows that do not fit the table any more.
+        let mut stream = server.stream("src", &start, tables(&["a"]), StreamOptions::default());
+        let error = stream.error().await;
+        assert!(error.contains("do not fit its columns now"), "{error}");
+        // As it goes on, a reader that keeps up sees the statement.
+        let mut stream = server.stream("src", &end, tables(&["a"]), StreamOptions::default());
+        server.run("src", &["INSERT INTO a VALUES ('x', 2, 2)"]).await;
+        let middle = server.position().await;
+        assert_eq!(statements(&stream.until(&middle).await), ["INSERT INTO `a` SET `w`='x', `id`=2, `v`=2"]);
+        server.run("src", &["ALTER TABLE src.a DROP COLUMN w", "INSERT INTO a VALUES (3, 3)"]).await;
+        let after = server.position().await;
+        let error = stream.error().await;
+        assert!(error.contains("DDL on a streamed table: ALTER TABLE src.a DROP COLUMN w;"), "{error}");
+        assert!(error.starts_with(&format!("stream error @ {middle}: ")), "{error}");
+        for (on_ddl, expected) in [
+            (OnDdl::Ignore, &["INSERT INTO `a` SET `id`=3, `v`=3"][..]),
+            (OnDdl::Exec, &["ALTER TABLE a DROP COLUMN w", "INSERT INTO `a` SET `id`=3, `v`=3"]),
+        ] {
+            let options = StreamOptions { on_ddl, ..StreamOptions::default() };
+            let mut stream = server.stream("src", &middle, tables(&["a"]), options);
+            let messages = stream.until(&after).await;
+            assert_eq!(statements(&messages), expected);
+            if on_ddl == OnDdl::Exec {
+                let ddl = messages.iter().flat_map(|message| &message.statements);
+                assert!(ddl.clone().any(|statement| statement.category() == Category::BlDdl));
+            }
+        }
+    }
+}
