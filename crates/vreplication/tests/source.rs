@@ -3,10 +3,11 @@
 mod support;
 
 use mysql::Position;
+use vreplication::source::{Filter, Sharding, StreamRequest};
 use vreplication::{OnDdl, StreamOptions};
 use vtproto::binlogdata::binlog_transaction::statement::Category;
 
-use support::{Flavor, Server, apply, expect_same, statements, tables, texts};
+use support::{Flavor, Server, Stream, apply, expect_same, statements, tables, texts};
 
 const FLAVORS: [Flavor; 2] = [Flavor::MariaDb, Flavor::MySql9];
 
@@ -291,4 +292,142 @@ async fn ddl_on_a_streamed_table() {
             }
         }
     }
+}
+
+fn vschema(kind: &str) -> vtproto::vschema::SrvVSchema {
+    let keyspace = vschema::parse_keyspace(&format!(
+        r#"{{"sharded": true, "vindexes": {{"v": {{"type": "{kind}"}}}},
+            "tables": {{"a": {{"column_vindexes": [{{"column": "k", "name": "v"}}]}}, "r": {{"type": "reference"}}}}}}"#
+    ))
+    .expect("a vschema");
+    vtproto::vschema::SrvVSchema { keyspaces: [("ks".to_owned(), keyspace)].into(), ..Default::default() }
+}
+
+/// A row whose sharding key changes leaves one range and enters the other.
+#[tokio::test]
+async fn rows_go_where_their_key_says() {
+    for flavor in FLAVORS {
+        let Some(server) = Server::start(flavor, &[]).await else { continue };
+        server
+            .run(
+                "",
+                &[
+                    "CREATE DATABASE src",
+                    "CREATE TABLE src.a (id INT PRIMARY KEY, k BIGINT UNSIGNED)",
+                    "CREATE TABLE src.r (id INT PRIMARY KEY)",
+                    "CREATE TABLE src.x (id INT PRIMARY KEY)",
+                ],
+            )
+            .await;
+        let start = server.position().await;
+        server
+            .run(
+                "src",
+                &[
+                    "INSERT INTO a VALUES (1, 1), (2, 9223372036854775808)",
+                    "INSERT INTO r VALUES (1)",
+                    "UPDATE a SET k = k + 1",
+                    "UPDATE a SET k = 9223372036854775809 WHERE id = 1",
+                    "UPDATE a SET k = 3 WHERE id = 2",
+                    "DELETE FROM a",
+                ],
+            )
+            .await;
+        let end = server.position().await;
+        let built = std::sync::Arc::new(vschema::VSchema::build(&vschema("numeric")));
+        let range = |text: &str| {
+            let (start, end) = text.split_once('-').expect("a range");
+            let range = keyrange::KeyRange::from_hex(start, end).expect("a range");
+            let sharding = Sharding::Vindexes { vschema: built.clone(), keyspace: "ks".into() };
+            Filter::KeyRange(range, sharding)
+        };
+        let low = [
+            "INSERT INTO `a` SET `id`=1, `k`=1",
+            "INSERT INTO `r` SET `id`=1",
+            "UPDATE `a` SET `id`=1, `k`=2 WHERE `id`=1",
+            "DELETE FROM `a` WHERE `id`=1",
+            "INSERT INTO `a` SET `id`=2, `k`=3",
+            "DELETE FROM `a` WHERE `id`=2",
+        ];
+        let high = [
+            "INSERT INTO `a` SET `id`=2, `k`=9223372036854775808",
+            "INSERT INTO `r` SET `id`=1",
+            "UPDATE `a` SET `id`=2, `k`=9223372036854775809 WHERE `id`=2",
+            "INSERT INTO `a` SET `id`=1, `k`=9223372036854775809",
+            "DELETE FROM `a` WHERE `id`=2",
+            "DELETE FROM `a` WHERE `id`=1",
+        ];
+        for (text, expected) in [("-80", low), ("80-", high)] {
+            let mut stream = server.stream("src", &start, range(text), StreamOptions::default());
+            assert_eq!(statements(&stream.until(&end).await), expected, "{flavor:?} {text}");
+        }
+        // A table that nothing is known of cannot be left out.
+        server.run("src", &["INSERT INTO x VALUES (1)"]).await;
+        let error = server.stream("src", &end, range("-80"), StreamOptions::default()).error().await;
+        assert!(error.contains("no vschema definition for table x"), "{error}");
+    }
+}
+
+/// A transaction beyond any message comes in parts to a reader that takes parts, and is refused to others.
+#[tokio::test]
+async fn large_transactions_come_in_parts() {
+    for (flavor, options) in
+        [(Flavor::MariaDb, &[][..]), (Flavor::MySql9, &[]), (Flavor::MySql9, &["--binlog-transaction-compression=ON"])]
+    {
+        let Some(server) = Server::start(flavor, options).await else { continue };
+        for database in ["src", "dst"] {
+            server.run("", &[&format!("CREATE DATABASE {database}")]).await;
+            server.run(database, &["CREATE TABLE a (id INT PRIMARY KEY, v LONGTEXT)"]).await;
+        }
+        let start = server.position().await;
+        server
+            .run(
+                "src",
+                &[
+                    "BEGIN",
+                    "INSERT INTO a VALUES (0, REPEAT('x', 20 << 20))",
+                    "INSERT INTO a WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+                     SELECT i, REPEAT('y', 3000) FROM n",
+                    "COMMIT",
+                ],
+            )
+            .await;
+        let end = server.position().await;
+        let parts = StreamOptions { parts: true, ..StreamOptions::default() };
+        let messages = server.stream("src", &start, tables(&["a"]), parts).until(&end).await;
+        assert!(messages.len() > 5, "{} messages", messages.len());
+        let (last, before) = messages.split_last().expect("messages");
+        assert!(last.event_token.is_some() && before.iter().all(|message| message.event_token.is_none()));
+        let mut target = server.connect("dst").await;
+        apply(&mut target, &messages).await;
+        expect_same(&mut target, "src", "dst", "a", "id").await;
+        let mut streamer = server.streamer("src");
+        streamer.max_message = 16 << 20;
+        let request = StreamRequest { start, filter: tables(&["a"]), options: StreamOptions::default(), charset: None };
+        let error = Stream::start(streamer, request).error().await;
+        assert!(error.contains("is larger than a message may be"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_followed_is_refused() {
+    let Some(server) = Server::start(Flavor::MariaDb, &[]).await else { return };
+    server.run("", &["CREATE DATABASE src", "CREATE TABLE src.a (id INT PRIMARY KEY, v INT)"]).await;
+    let mut start = server.position().await;
+    for (statements, expected) in [
+        (&["SET binlog_format='STATEMENT'", "INSERT INTO a VALUES (1, 1)"][..], "set binlog_format=ROW"),
+        (&["SET binlog_row_image='MINIMAL'", "UPDATE a SET v = 2"], "ensure binlog_row_image is set to 'full'"),
+        (
+            &["XA START 'x'", "INSERT INTO a VALUES (2, 2)", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'"],
+            "XA transaction changes streamed rows",
+        ),
+    ] {
+        server.run("src", statements).await;
+        let error = server.stream("src", &start, tables(&["a"]), StreamOptions::default()).error().await;
+        assert!(error.contains(expected), "{error}");
+        start = server.position().await;
+    }
+    let unknown: Position = "MariaDB/0-1-99999".parse().expect("a position");
+    let error = server.stream("src", &unknown, tables(&["a"]), StreamOptions::default()).error().await;
+    assert!(error.contains("errno 1236"), "{error}");
 }

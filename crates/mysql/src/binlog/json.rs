@@ -23,6 +23,9 @@ const DOUBLE: u8 = 11;
 const STRING: u8 = 12;
 const OPAQUE: u8 = 15;
 
+/// Appends a string literal of UTF-8 text or, if so said, of binary data.
+pub type PutString<'a> = &'a mut dyn FnMut(&mut Vec<u8>, &[u8], bool);
+
 /// Bytes that are no document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a JSON value in the binlog cannot be read: {0}")]
@@ -84,12 +87,8 @@ impl<'a> Json<'a> {
     }
 
     /// Appends an SQL expression that makes exactly this document, types included, out of JSON_OBJECT, JSON_ARRAY and
-    /// CAST. `string` appends a string literal of UTF-8 text or of binary data.
-    pub fn write_expression(
-        &self,
-        out: &mut Vec<u8>,
-        string: &mut dyn FnMut(&mut Vec<u8>, &[u8], bool),
-    ) -> Result<(), JsonError> {
+    /// CAST.
+    pub fn write_expression(&self, out: &mut Vec<u8>, string: PutString<'_>) -> Result<(), JsonError> {
         if self.is_blank() {
             out.extend_from_slice(b"CAST('null' AS JSON)");
             return Ok(());
@@ -319,13 +318,7 @@ fn value(kind: u8, data: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), J
     Ok(())
 }
 
-fn expression(
-    kind: u8,
-    data: &[u8],
-    out: &mut Vec<u8>,
-    literal: &mut dyn FnMut(&mut Vec<u8>, &[u8], bool),
-    depth: usize,
-) -> Result<(), JsonError> {
+fn expression(kind: u8, data: &[u8], out: &mut Vec<u8>, literal: PutString<'_>, depth: usize) -> Result<(), JsonError> {
     if depth > MAX_DEPTH {
         return Err(JsonError("it is nested too deep"));
     }

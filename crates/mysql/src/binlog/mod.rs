@@ -27,7 +27,7 @@ pub use decimal::Decimal;
 pub use error::BinlogError;
 pub use event::{Body, Event, Header, Query, kind};
 pub use gtid_event::GtidEvent;
-pub use json::{Json, JsonError};
+pub use json::{Json, JsonError, PutString};
 pub use rows::{Cells, Image, RowChanges, Rows, RowsKind};
 pub use stream::{BinlogStream, StreamOptions};
 pub use table_map::{ColumnDef, TableMap};

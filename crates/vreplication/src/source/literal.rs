@@ -149,10 +149,10 @@ impl Literals {
             Value::Float(number) => put_double(out, f64::from(*number)),
             Value::Double(number) => put_double(out, *number),
             Value::Decimal(decimal) => decimal.write(out),
-            Value::Date(date) => date.write(out.also(b'\'')).close(out),
-            Value::Time(time) => time.write(out.also(b'\'')).close(out),
-            Value::DateTime(moment) => moment.write(out.also(b'\'')).close(out),
-            Value::Timestamp(moment) if moment.is_zero() => moment.write(out.also(b'\'')).close(out),
+            Value::Date(date) => put_in_quotes(out, |out| date.write(out)),
+            Value::Time(time) => put_in_quotes(out, |out| time.write(out)),
+            Value::DateTime(moment) => put_in_quotes(out, |out| moment.write(out)),
+            Value::Timestamp(moment) if moment.is_zero() => put_in_quotes(out, |out| moment.write(out)),
             Value::Timestamp(moment) => {
                 out.extend_from_slice(b"convert_tz('");
                 moment.write(out);
@@ -233,15 +233,11 @@ impl Also for Vec<u8> {
     }
 }
 
-/// Ends a quoted value that was just written.
-trait Close {
-    fn close(self, out: &mut Vec<u8>);
-}
-
-impl Close for () {
-    fn close(self, out: &mut Vec<u8>) {
-        out.push(b'\'');
-    }
+/// Appends what `write` appends, which needs no escapes, in quotes.
+fn put_in_quotes(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'\'');
+    write(out);
+    out.push(b'\'');
 }
 
 fn put_uint(out: &mut Vec<u8>, mut number: u64) {

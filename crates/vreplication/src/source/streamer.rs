@@ -527,7 +527,7 @@ impl Open {
     fn push(&mut self, category: Category, charset: Option<Charset>, sql: Vec<u8>) {
         self.bytes += sql.len() + STATEMENT_OVERHEAD;
         self.changes += u64::from(category != Category::BlSet);
-        self.statements.push(Statement { category: category.into(), charset, sql: sql.into() });
+        self.statements.push(Statement { category: category.into(), charset, sql });
     }
 
     /// SET TIMESTAMP for the statements that follow, where it is not in force already.
