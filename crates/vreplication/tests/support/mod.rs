@@ -33,6 +33,8 @@ impl Server {
     /// `None`, said loudly, where there is no such server.
     pub async fn start(flavor: Flavor, options: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
+        // Temporary tables of servers that are made at the same time have the same names.
+        let tmp = format!("--tmpdir={}", dir.path().display());
         let data = format!("--datadir={}", dir.path().join("data").display());
         let program = match flavor {
             Flavor::MariaDb => {
@@ -41,7 +43,7 @@ impl Server {
                     return None;
                 }
                 let made = Command::new("mariadb-install-db")
-                    .args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+                    .args(["--no-defaults", &data, &tmp, "--auth-root-authentication-method=normal", "--skip-test-db"])
                     .args(root_user())
                     .output()
                     .expect("mariadb-install-db");
@@ -84,7 +86,7 @@ impl Server {
             ])
             .args(["--skip-networking", "--server-id=1", "--log-bin=bin", "--log-slave-updates"])
             .args(["--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0", "--innodb-buffer-pool-size=32M"])
-            .args(["--max-allowed-packet=128M"])
+            .args(["--max-allowed-packet=128M", &tmp])
             .args(own)
             .args(root_user())
             .args(options)
