@@ -93,12 +93,123 @@ fn same(cluster: &Cluster, tables: &[&str]) -> Result<()> {
 const ALL: &[&str] = &["every_type", "composite", "nothing", "bulk"];
 const CLONE: &[&str] = &["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=every_type,composite,nothing,bulk"];
 
+/// Each chunk has its own statement, so that a kill finds some done and some not.
+const SMALL: &[&str] = &["-chunk_count=50", "-min_rows_per_chunk=1000", "-source_reader_count=2", "-max_tps=40"];
+
+fn count(cluster: &Cluster, sql: &str) -> u64 {
+    let out = cluster.mysql_on_tablet(DESTINATION, sql);
+    out.ok().and_then(|out| out.stdout.trim().parse().ok()).unwrap_or(0)
+}
+
+/// A number in the result of a clone, as its log shows it: `table: A inserted, B updated, C deleted, D equal`.
+fn result_line<'a>(log: &'a str, table: &str) -> &'a str {
+    log.lines()
+        .rev()
+        .find(|line| line.contains(&format!("{table}: ")) && line.contains(" inserted, "))
+        .unwrap_or("none")
+}
+
 #[test]
 fn rows_of_every_type_are_copied_compared_and_repaired() -> Result<()> {
     let cluster = vertical(Flavor::MariaDb)?;
-    let run = |more: &[&str]| cluster.vtworker(&[CLONE, more, &["customer/0"]].concat());
-    let out = run(&["-offline=false"])?.success()?;
-    eprintln!("{}", out.stderr);
+    let run = |more: &[&str]| cluster.vtworker(&[CLONE, more, &["-offline=false", "customer/0"]].concat())?.success();
+
+    // Killed in the middle, it goes on where it was.
+    let mut child = cluster.vtworker_command(&[CLONE, SMALL, &["-offline=false", "customer/0"]].concat()).spawn()?;
+    wait_for("some pieces to be noted", Duration::from_secs(60), || {
+        count(&cluster, "select count(*) from _vt.vtworker_chunk where copied = 1") > 10
+    })?;
+    child.kill()?;
+    child.wait()?;
+    let noted = "select count(*), coalesce(sum(row_count), 0) from _vt.vtworker_chunk where copied = 1";
+    let before = cluster.mysql_on_tablet(DESTINATION, noted)?.stdout;
+    ensure!(count(&cluster, "select count(*) from vt_customer.bulk") < 100_000, "killed too late: {before}");
+    let log = run(&[])?.stderr;
     same(&cluster, ALL)?;
+    ensure!(log.contains("going on with what an earlier run copied"), "{log}");
+    ensure!(!result_line(&log, "bulk").contains(" 0 equal"), "nothing was taken over: {}", result_line(&log, "bulk"));
+
+    // A run over a complete copy writes nothing.
+    let log = run(&[])?.stderr;
+    for (table, rows) in [("bulk", 100_000), ("every_type", 2), ("composite", 3)] {
+        let line = result_line(&log, table);
+        ensure!(line.contains(&format!("{table}: 0 inserted, 0 updated, 0 deleted, {rows} equal")), "{line}");
+    }
+
+    // What differs is repaired, and nothing else is touched.
+    let damage = "use vt_customer; update bulk set v = 'changed' where id = 5; delete from bulk where id in (7, 99999); \
+                  insert into bulk values (200000, 1, 'extra'); update composite set a = 'a' where b = x'00'; \
+                  insert into nothing values (1, 'x'); update every_type set mb = 'other' where id <> 0";
+    cluster.mysql_on_tablet(DESTINATION, damage)?;
+    let log = run(&[])?.stderr;
+    same(&cluster, ALL)?;
+    for line in [
+        "bulk: 2 inserted, 1 updated, 1 deleted, 99997 equal",
+        "composite: 1 inserted, 0 updated, 1 deleted, 2 equal",
+        "nothing: 0 inserted, 0 updated, 1 deleted, 0 equal",
+        "every_type: 0 inserted, 1 updated, 0 deleted, 1 equal",
+    ] {
+        ensure!(log.contains(line), "{line} is not in {log}");
+    }
+
+    // A table without primary key is refused by name.
+    cluster.mysql_on_tablet(SOURCE_MASTER, "create table vt_commerce.keyless (a int)")?;
+    caught_up(&cluster)?;
+    let words = ["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=keyless", "customer/0"];
+    let refused = cluster.vtworker(&words)?;
+    ensure!(refused.code == Some(1), "{refused:?}");
+    ensure!(refused.stderr.contains("table keyless has no primary key"), "{}", refused.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_daemon_runs_one_job_at_a_time() -> Result<()> {
+    let cluster = Cluster::start(Spec::single(Flavor::MariaDb))?;
+    let (http, grpc) = (testcluster::free_port(), testcluster::free_port());
+    let flags = ["-port".to_owned(), http.to_string(), "-grpc_port".to_owned(), grpc.to_string()];
+    let mut words: Vec<&str> = flags.iter().map(String::as_str).collect();
+    words.extend(["-service_map", "grpc-vtworker", "-bind_address", "127.0.0.1"]);
+    let log = cluster.dir().join("tmp/vtworker.out");
+    let mut worker = testcluster::Process::start("vtworker", cluster.vtworker_command(&words), &log)?;
+    let send = |words: &[&str]| cluster.vtworkerclient(grpc, words);
+
+    let pong = send(&["Ping", "hello"])?.success()?;
+    assert_eq!(pong.stdout, "Ping command was called with message: 'hello'.\n");
+    let early = send(&["Ping", "again"])?;
+    assert_eq!(early.code, Some(1));
+    ensure!(early.stderr.contains("code = Unavailable desc = A worker job was recently stopped"), "{}", early.stderr);
+    send(&["Reset"])?.success()?;
+    let panic = send(&["Panic"])?;
+    ensure!(panic.stderr.contains("code = Internal desc = uncaught vtworker panic: "), "{}", panic.stderr);
+    send(&["Reset"])?.success()?;
+
+    let server = format!("127.0.0.1:{grpc}");
+    let blocked = std::process::Command::new(testcluster::program("vtworkerclient"))
+        .args(["-server", &server, "-log_dir"])
+        .arg(cluster.dir().join("tmp"))
+        .arg("Block")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    wait_for("the job to block", Duration::from_secs(20), || {
+        cluster.debug_var(http, "WorkerState").is_ok_and(|state| state == "running an internal debug command")
+    })?;
+    let busy = send(&["Ping", "x"])?;
+    ensure!(busy.stderr.contains("code = Unavailable desc = A worker job is already in progress: "), "{}", busy.stderr);
+    let reset = send(&["Reset"])?;
+    ensure!(reset.stderr.contains("code = FailedPrecondition desc = worker still executing"), "{}", reset.stderr);
+    send(&["Cancel"])?.success()?;
+    let ended = testcluster::Finished::new("Block".into(), blocked.wait_with_output()?);
+    assert_eq!(ended.code, Some(1));
+    ensure!(ended.stderr.contains("code = Canceled desc = command 'Block' was canceled"), "{}", ended.stderr);
+    let (_, page) = testcluster::http_get(http, "/status")?;
+    ensure!(page.contains("State: error"), "{page}");
+    send(&["Reset"])?.success()?;
+    let (_, page) = testcluster::http_get(http, "/status")?;
+    ensure!(page.contains("This worker is idle."), "{page}");
+
+    worker.signal(nix::sys::signal::Signal::SIGTERM)?;
+    wait_for("vtworker to end", Duration::from_secs(20), || !worker.is_running())?;
+    assert_eq!(worker.exit_code(), Some(0));
     Ok(())
 }

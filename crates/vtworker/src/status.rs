@@ -207,7 +207,10 @@ impl Status {
     /// Ends a pass: its outcome is kept under this title.
     pub fn end_pass(&self, title: &str) {
         let mut inner = lock(&self.inner);
-        let lines = inner.tables.iter().map(|table| table.result_line()).collect();
+        let lines: Vec<String> = inner.tables.iter().map(|table| table.result_line()).collect();
+        for line in &lines {
+            tracing::info!("{title}: {line}");
+        }
         inner.results.push((title.to_owned(), lines));
         inner.tables.clear();
     }

@@ -202,6 +202,23 @@ async fn positions(context: &JobContext, online: &[Vec<Endpoint>]) -> Result<Vec
     Ok(all)
 }
 
+/// The vschema of a keyspace; `None` where the keyspace's sharding column is used instead.
+///
+/// # Errors
+/// It cannot be read or is not valid.
+pub(crate) async fn load_vschema(context: &JobContext, keyspace: &str) -> Result<Option<VSchema>> {
+    if !context.env.settings.use_vschema {
+        return Ok(None);
+    }
+    let record = context.env.topo.get_vschema(keyspace).await?;
+    let source = SrvVSchema { keyspaces: [(keyspace.to_owned(), record)].into(), ..Default::default() };
+    let vschema = VSchema::build(&source);
+    match &vschema.keyspace(keyspace)?.error {
+        Some(error) => Err(error.clone()),
+        None => Ok(Some(vschema)),
+    }
+}
+
 /// The tables with their routes, checked against the destinations.
 async fn jobs(
     context: &JobContext,
@@ -211,16 +228,9 @@ async fn jobs(
     resumed: bool,
 ) -> Result<Vec<Job>> {
     let keyspace = &plan.destinations[0].keyspace;
-    let vschema = if plan.kind == Kind::Horizontal && context.env.settings.use_vschema {
-        let record = context.env.topo.get_vschema(keyspace).await?;
-        let vschema =
-            VSchema::build(&SrvVSchema { keyspaces: [(keyspace.clone(), record)].into(), ..Default::default() });
-        if let Some(error) = &vschema.keyspace(keyspace)?.error {
-            return Err(error.clone());
-        }
-        Some(vschema)
-    } else {
-        None
+    let vschema = match plan.kind {
+        Kind::Horizontal => load_vschema(context, keyspace).await?,
+        Kind::Vertical => None,
     };
     let names: Vec<String> = tables.iter().map(|table| table.name.clone()).collect();
     let mut there: Vec<HashMap<String, Table>> = Vec::new();

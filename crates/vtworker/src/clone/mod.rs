@@ -30,9 +30,13 @@ use vterrors::{Code, VtError};
 
 use crate::command::{Command, Work, exactly};
 
+pub(crate) use copy::select;
 pub(crate) use endpoint::Endpoint;
+pub(crate) use job::load_vschema;
 pub use options::Options;
+pub(crate) use options::tablet_type;
 pub(crate) use plan::Kind;
+pub(crate) use route::Route;
 pub(crate) use table::{Table, load_tables};
 
 pub(crate) const COMMANDS: &[Command] = &[
