@@ -189,10 +189,8 @@ impl Scatter {
         }
         let mut result = match result {
             Ok(result) => result,
-            // Nobody was asked, and nothing is open that could be lost.
-            Err(error) if transaction_id == 0 && session.all_shard_sessions().next().is_none() && no_tablet(&error) => {
-                return Err(error);
-            }
+            // Nobody was asked: what is open on other shards is not lost.
+            Err(error) if transaction_id == 0 && no_tablet(&error) => return Err(error),
             Err(error) => return Err(self.in_transaction_failed(session, error)),
         };
         for statement in rest {
