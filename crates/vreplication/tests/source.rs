@@ -2,10 +2,13 @@
 
 mod support;
 
+use futures::StreamExt;
 use mysql::Position;
-use vreplication::source::{Filter, Sharding, StreamRequest};
+use vreplication::source::{Filter, Sharding, SourceConfig, StreamRequest, UpdateStreamService};
 use vreplication::{OnDdl, StreamOptions};
 use vtproto::binlogdata::binlog_transaction::statement::Category;
+use vtproto::binlogdata::{StreamKeyRangeRequest, StreamTablesRequest};
+use vtproto::binlogservice::update_stream_server::UpdateStream;
 
 use support::{Flavor, Server, Stream, apply, expect_same, statements, tables, texts};
 
@@ -430,4 +433,96 @@ async fn what_cannot_be_followed_is_refused() {
     let unknown: Position = "MariaDB/0-1-99999".parse().expect("a position");
     let error = server.stream("src", &unknown, tables(&["a"]), StreamOptions::default()).error().await;
     assert!(error.contains("errno 1236"), "{error}");
+}
+
+#[tokio::test]
+async fn transactions_with_tags() {
+    let Some(server) = Server::start(Flavor::MySql9, &[]).await else { return };
+    server.run("", &["CREATE DATABASE src", "CREATE TABLE src.a (id INT PRIMARY KEY)"]).await;
+    let start = server.position().await;
+    server
+        .run(
+            "src",
+            &[
+                "SET gtid_next='AUTOMATIC:backup_1'",
+                "INSERT INTO a VALUES (1)",
+                "INSERT INTO a VALUES (2)",
+                "SET gtid_next='AUTOMATIC'",
+                "INSERT INTO a VALUES (3)",
+            ],
+        )
+        .await;
+    let end = server.position().await;
+    assert!(end.to_string().contains(":backup_1:1-2"), "{end}");
+    let messages = server.stream("src", &start, tables(&["a"]), StreamOptions::default()).until(&end).await;
+    let expected = ["INSERT INTO `a` SET `id`=1", "INSERT INTO `a` SET `id`=2", "INSERT INTO `a` SET `id`=3"];
+    assert_eq!(statements(&messages), expected);
+    let reached = |index: usize| -> Position {
+        let token = messages[index].event_token.as_ref().expect("a token");
+        token.position.parse().expect("a position")
+    };
+    assert_eq!(reached(messages.len() - 1), end);
+    // A position with a tag can be started from.
+    let mut again = server.stream("src", &reached(1), tables(&["a"]), StreamOptions::default());
+    assert_eq!(statements(&again.until(&end).await), expected[2..]);
+}
+
+#[tokio::test]
+async fn the_service_has_a_switch_and_numbers() {
+    let Some(server) = Server::start(Flavor::MariaDb, &[]).await else { return };
+    server.run("", &["CREATE DATABASE src", "CREATE TABLE src.a (id INT PRIMARY KEY, k BIGINT UNSIGNED)"]).await;
+    let topo = topo::TopoServer::memory(&["zone1"]);
+    topo.create_keyspace("ks", &Default::default()).await.expect("a keyspace");
+    topo.update_srv_vschema("zone1", &vschema("numeric")).await.expect("a vschema");
+    let registry = servenv::Registry::new("vttablet");
+    let config = SourceConfig {
+        params: server.params(""),
+        database: "src".into(),
+        cell: "zone1".into(),
+        keyspace: "ks".into(),
+        max_message: 1 << 20,
+        by_vschema: true,
+    };
+    let service = UpdateStreamService::new(config, topo, &registry);
+    let number = |name: &str| registry.get(name).expect("a variable");
+    let position = server.position().await.to_string();
+    let by_table = || {
+        let request = StreamTablesRequest { position: position.clone(), tables: vec!["a".into()], charset: None };
+        service.stream_tables(tonic::Request::new(request))
+    };
+    let Err(refused) = by_table().await else { panic!("not refused") };
+    assert_eq!(refused.message(), "update stream service is not enabled");
+    assert_eq!(number("UpdateStreamState"), "Disabled");
+    service.set_enabled(true);
+    assert_eq!(number("UpdateStreamState"), "Enabled");
+    server.run("src", &["INSERT INTO a VALUES (1, 1), (2, 9223372036854775808)"]).await;
+    let mut whole = by_table().await.expect("a stream").into_inner();
+    let message = whole.next().await.expect("a message").expect("no error");
+    let rows = message.binlog_transaction.expect("a transaction");
+    assert_eq!(statements(&[rows]).len(), 2);
+    let key_range = Some(vtproto::topodata::KeyRange { start: vec![0x80], end: vec![] });
+    let request = StreamKeyRangeRequest { position: position.clone(), key_range, charset: None };
+    let mut range = service.stream_key_range(tonic::Request::new(request)).await.expect("a stream").into_inner();
+    let message = range.next().await.expect("a message").expect("no error");
+    let rows = message.binlog_transaction.expect("a transaction");
+    assert_eq!(statements(&[rows]), ["INSERT INTO `a` SET `id`=2, `k`=9223372036854775808"]);
+    assert_eq!(number("UpdateStreamStreamCount"), 2);
+    for (name, expected) in [("UpdateStreamTablesStatements", 2), ("UpdateStreamKeyRangeTransactions", 1)] {
+        while number(name) != expected {
+            tokio::task::yield_now().await;
+        }
+    }
+    // A tablet that stops serving ends its streams.
+    service.set_enabled(false);
+    let ended = loop {
+        match whole.next().await.expect("an error") {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.message(), "update stream service is not enabled");
+    drop(range);
+    while number("UpdateStreamStreamCount") != 0 {
+        tokio::task::yield_now().await;
+    }
 }
