@@ -5,7 +5,7 @@
 //! when it closes, or earlier in parts to a reader that takes parts. Transactions of which nothing is chosen are not
 //! sent one by one: the last of them is, when the binlog has nothing more at hand or when some time has passed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use mysql::ConnectParams;
@@ -139,6 +139,17 @@ struct Run<'a> {
     tables: HashMap<u64, Known>,
     /// Columns by table name, as looked up since the last DDL.
     columns: HashMap<String, TableColumns>,
+    ahead: Ahead,
+}
+
+/// DDL statements on own tables that stand in the binlog where the stream has not been yet. Columns that are looked up
+/// now are those after these statements.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// By table, in order.
+    statements: HashMap<String, VecDeque<String>>,
+    /// How far the binlog was searched.
+    searched: Position,
 }
 
 impl Streamer {
@@ -161,6 +172,7 @@ impl Streamer {
             pending: None,
             tables: HashMap::new(),
             columns: HashMap::new(),
+            ahead: Ahead::default(),
         };
         let mut binlog = BinlogStream::open(&self.params, &request.start, &BinlogOptions::default()).await?;
         loop {
@@ -268,9 +280,52 @@ impl Run<'_> {
             }
             table => table?,
         };
+        if map.names.is_none() && !known {
+            self.refuse_altered(&name).await?;
+        }
         let choice = self.request.filter.choice(&table)?;
         self.tables.insert(id, Known::Streamed { map: body.to_vec(), table, choice });
         Ok(())
+    }
+
+    /// Columns were looked up just now, and the event does not name its own. If the table is altered further on in the
+    /// binlog, its rows here had other columns, even where number and types are the same.
+    async fn refuse_altered(&mut self, name: &str) -> Result<()> {
+        if self.position.at_least(&self.ahead.searched) {
+            self.ahead = Ahead { statements: HashMap::new(), searched: self.position.clone() };
+        }
+        let database = &self.streamer.database;
+        let options = BinlogOptions { until_end: true, ..BinlogOptions::default() };
+        let mut binlog = BinlogStream::open(&self.streamer.params, &self.ahead.searched, &options).await?;
+        let mut gtid = None;
+        while binlog.advance().await? {
+            let Some(event) = binlog.event()? else { continue };
+            // A transaction counts as searched when the next one begins.
+            match event.parse() {
+                Ok(Body::Gtid(event)) => {
+                    if let Some(before) = gtid.replace(event.gtid) {
+                        self.ahead.searched.append(before);
+                    }
+                }
+                Ok(Body::Query(query)) => {
+                    for table in altered(&query, database) {
+                        self.ahead.statements.entry(table).or_default().push_back(sql::shown(query.sql));
+                    }
+                }
+                // What cannot be read is an error when the stream gets there.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if let Some(last) = gtid {
+            self.ahead.searched.append(last);
+        }
+        match self.ahead.statements.get(name).and_then(VecDeque::front) {
+            Some(statement) => Err(unsupported(format!(
+                "table {name} was altered after its rows in the binlog were written, and their columns are not known any \
+                 more: {statement}; binlog_row_metadata=FULL keeps the columns with the rows"
+            ))),
+            None => Ok(()),
+        }
     }
 
     async fn look_up(&mut self, name: &str) -> Result<&TableColumns> {
@@ -382,21 +437,15 @@ impl Run<'_> {
     /// A DDL statement.
     fn ddl(&mut self, query: &Query<'_>, timestamp: u32) -> Result<()> {
         let database = &self.streamer.database;
-        let session = String::from_utf8_lossy(query.database);
-        let streamed = match ddl::changed(query.sql) {
-            Changed::Nothing => return Ok(()),
-            Changed::Database(name) => &name == database,
-            Changed::Tables(tables) => {
-                let ours = |named: &ddl::NamedTable| named.database.as_deref().unwrap_or(&session) == database;
-                let mut streamed = false;
-                for named in tables.iter().filter(|named| ours(named)) {
-                    streamed |= self.request.filter.has_table(&named.table);
-                    // Its columns are to be looked at again, and rows that follow have a new table number.
-                    self.columns.remove(&named.table);
-                }
-                streamed
+        let mut streamed = matches!(ddl::changed(query.sql), Changed::Database(name) if &name == database);
+        for table in altered(query, database) {
+            streamed |= self.request.filter.has_table(&table);
+            // Its columns are to be looked at again.
+            self.columns.remove(&table);
+            if let Some(statements) = self.ahead.statements.get_mut(&table) {
+                statements.pop_front();
             }
-        };
+        }
         if !streamed {
             return Ok(());
         }
@@ -543,6 +592,17 @@ impl Open {
         self.parted = true;
         BinlogTransaction { statements: std::mem::take(&mut self.statements), event_token: None }
     }
+}
+
+/// The tables of a database that a statement changes as such.
+fn altered(query: &Query<'_>, database: &str) -> Vec<String> {
+    if sql::kind(query.sql) != Kind::Ddl {
+        return Vec::new();
+    }
+    let Changed::Tables(tables) = ddl::changed(query.sql) else { return Vec::new() };
+    let session = String::from_utf8_lossy(query.database);
+    let ours = tables.into_iter().filter(|named| named.database.as_deref().unwrap_or(&session) == database);
+    ours.map(|named| named.table).collect()
 }
 
 fn check_size(bytes: usize, limit: usize, gtid: &Option<Gtid>) -> Result<()> {
