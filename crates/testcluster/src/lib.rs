@@ -342,7 +342,13 @@ impl Cluster {
     }
 
     pub fn start_vtctld(&mut self) -> Result<()> {
+        self.start_vtctld_with(&[])
+    }
+
+    /// Starts vtctld with variables in its environment, such as `VT_FAILPOINTS`.
+    pub fn start_vtctld_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
         let mut command = self.command("vtctld", true);
+        command.envs(environment.iter().copied());
         command
             .args(["-cell", CELL, "-service_map", "grpc-vtctl", "-bind_address", "127.0.0.1"])
             .args(["-workflow_manager_init", "-workflow_manager_use_election"])

@@ -1,0 +1,235 @@
+//! MigrateServedFrom of MASTER on a real cluster: back and forth under load, from wherever vtctld died.
+//!
+//! The tables are empty when they are split, so that a stream from the present position is all that a
+//! VerticalSplitClone would leave.
+
+mod load;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use load::Load;
+use testcluster::{Cluster, Finished, Flavor, Spec, TabletSpec, wait_for};
+
+const COMMERCE: usize = 0;
+const CUSTOMER: usize = 2;
+
+/// `customer` and `corder` split from commerce to customer; replicas have moved, MASTER has not.
+fn split(flavor: Flavor) -> Result<Option<Cluster>> {
+    let mut spec = Spec::walkthrough(flavor);
+    let tablet = |uid, keyspace: &str| TabletSpec::new(uid, keyspace, "0", "replica");
+    spec.tablets = vec![tablet(100, "commerce"), tablet(101, "commerce")];
+    let tables = |sql: &str| sql.split(';').filter(|one| !one.contains("product")).collect::<Vec<_>>().join(";");
+    let schema = tables(&spec.schema[0].1);
+    // A vtctld that is killed leaves its locks for so long.
+    let mut cluster = Cluster::start(spec.vtctld_flag("-topo_etcd_lease_ttl=2"))?;
+    ok(&cluster, &["CreateKeyspace", "-served_from=master:commerce,replica:commerce,rdonly:commerce", "customer"])?;
+    cluster.add_tablets(vec![tablet(200, "customer"), tablet(201, "customer")])?;
+    ok(&cluster, &["ApplySchema", "-sql", &schema, "customer"])?;
+    ok(&cluster, &["ApplyVSchema", "-vschema", r#"{"tables": {"product": {}}}"#, "commerce"])?;
+    ok(&cluster, &["ApplyVSchema", "-vschema", r#"{"tables": {"customer": {}, "corder": {}}}"#, "customer"])?;
+    if !load::streams_run(&cluster, &cluster.tablets[0].spec.alias())? {
+        return Ok(None);
+    }
+    let positions = ok(&cluster, &["ShardReplicationPositions", "commerce/0"])?;
+    let master = positions.lines().find(|line| line.contains(" master ")).context("a master")?;
+    let position = master.split(' ').rev().nth(1).context("a position")?;
+    let insert = format!(
+        "insert into _vt.vreplication (workflow, source, pos, max_tps, max_replication_lag, time_updated, transaction_timestamp, state, db_name) \
+         values ('SplitClone', 'keyspace:\"commerce\" shard:\"0\" tables:\"customer\" tables:\"corder\" ', '{position}', 9223372036854775807, 9223372036854775807, 0, 0, 'Running', 'vt_customer')"
+    );
+    ok(&cluster, &["VReplicationExec", &cluster.tablets[CUSTOMER].spec.alias(), &insert])?;
+    ok(&cluster, &["SourceShardAdd", "--tables=customer,corder", "customer/0", "1", "commerce/0"])?;
+    ok(&cluster, &["RefreshState", &cluster.tablets[CUSTOMER].spec.alias()])?;
+    for served_type in ["rdonly", "replica"] {
+        ok(&cluster, &["MigrateServedFrom", "customer/0", served_type])?;
+    }
+    // Only now does vtgate know the keyspace by its redirection.
+    wait_for("vtgate to follow the redirection", Duration::from_secs(20), || {
+        cluster.mysql(&["customer"], "select count(*) from customer").is_ok_and(|done| done.code == Some(0))
+    })?;
+    for sql in load::hot_rows() {
+        cluster.mysql(&["customer"], &sql)?.success()?;
+    }
+    Ok(Some(cluster))
+}
+
+fn ok(cluster: &Cluster, args: &[&str]) -> Result<String> {
+    Ok(cluster.vtctlclient(args)?.success()?.stdout)
+}
+
+const THERE: &[&str] = &["MigrateServedFrom", "-reverse_replication", "customer/0", "master"];
+const BACK: &[&str] = &["MigrateServedFrom", "-reverse", "customer/0", "master"];
+
+/// Every row is where the clients' accounts say, on the master that serves.
+fn check(cluster: &Cluster, serving: usize, outcome: &load::Outcome) -> Result<()> {
+    let database = if serving == COMMERCE { "vt_commerce" } else { "vt_customer" };
+    let customers = cluster.mysql_on_tablet(serving, &format!("select customer_id from {database}.customer"))?;
+    let orders = cluster.mysql_on_tablet(serving, &format!("select order_id, price from {database}.corder"))?;
+    outcome.expect_rows(&customers.stdout, &orders.stdout)
+}
+
+/// Both sides hold the same once the stream back has caught up.
+fn sides_agree(cluster: &Cluster) -> Result<()> {
+    let sums = |index: usize, database: &str| -> Result<String> {
+        let sql = format!("checksum table {database}.customer, {database}.corder");
+        let seen = cluster.mysql_on_tablet(index, &sql)?.stdout;
+        Ok(seen.lines().filter_map(|line| line.split_once('\t')).map(|(_, sum)| format!("{sum} ")).collect())
+    };
+    wait_for(
+        "both sides to hold the same",
+        Duration::from_secs(30),
+        || matches!((sums(COMMERCE, "vt_commerce"), sums(CUSTOMER, "vt_customer")), (Ok(a), Ok(b)) if a == b),
+    )
+}
+
+fn switches_under_load(flavor: Flavor) -> Result<()> {
+    // Twenty in a row with VT_TEST_SWITCHES=20.
+    let rounds = std::env::var("VT_TEST_SWITCHES").ok().and_then(|n| n.parse().ok()).unwrap_or(6) / 2;
+    let Some(cluster) = split(flavor)? else { return Ok(()) };
+    let load = Load::start(cluster.vtgate_mysql_port, 8, 4)?;
+    load.wait_for_more(200)?;
+    let mut switches = Vec::new();
+    for _ in 0..rounds {
+        for command in [THERE, BACK] {
+            let start = Instant::now();
+            let receipt = ok(&cluster, command)?;
+            switches.push((start, Instant::now()));
+            ensure!(receipt.starts_with("MASTER was moved from "), "{receipt}");
+            println!("{receipt}");
+            load.wait_for_more(200)?;
+        }
+    }
+    let start = Instant::now();
+    println!("{}", ok(&cluster, THERE)?);
+    switches.push((start, Instant::now()));
+    load.wait_for_more(200)?;
+    let outcome = load.finish()?;
+    outcome.print_stalls(&switches);
+    outcome.expect_no_errors()?;
+    check(&cluster, CUSTOMER, &outcome)?;
+    sides_agree(&cluster)?;
+    // Queries of the old place are told so.
+    let denied = cluster.mysql(&["commerce"], "select count(*) from customer")?;
+    ensure!(denied.stderr.contains("disallowed due to rule: enforce blacklisted tables"), "{denied:?}");
+    Ok(())
+}
+
+#[test]
+fn rows_survive_switches_under_load() -> Result<()> {
+    switches_under_load(Flavor::MariaDb)
+}
+
+#[test]
+fn rows_survive_switches_under_load_on_mysql9() -> Result<()> {
+    match Flavor::mysql9() {
+        Some(flavor) => switches_under_load(flavor),
+        None => Ok(()),
+    }
+}
+
+/// Runs a command with a vtctld that dies at a point, and again with one that does not.
+fn die_and_repeat(cluster: &mut Cluster, point: &str, command: &[&str]) -> Result<Finished> {
+    cluster.kill_vtctld();
+    cluster.start_vtctld_with(&[("VT_FAILPOINTS", &format!("{point}=kill"))])?;
+    let dead = cluster.vtctlclient(command)?;
+    ensure!(dead.code != Some(0), "vtctld did not die at {point}: {dead:?}");
+    cluster.kill_vtctld();
+    cluster.start_vtctld()?;
+    cluster.vtctlclient(command)?.success().with_context(|| format!("after a death at {point}"))
+}
+
+/// vtctld is killed behind every phase, in both directions; the same command finishes, nothing is lost.
+#[test]
+fn vtctld_killed_at_every_phase() -> Result<()> {
+    let Some(mut cluster) = split(Flavor::MariaDb)? else { return Ok(()) };
+    let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
+    for point in wrangler::CUTOVER_POINTS {
+        for command in [THERE, BACK] {
+            load.wait_for_more(20)?;
+            die_and_repeat(&mut cluster, point, command)?;
+        }
+    }
+    let outcome = load.finish()?;
+    check(&cluster, COMMERCE, &outcome)?;
+    sides_agree(&cluster)?;
+    outcome.expect_no_errors()
+}
+
+/// A transaction that is open when the switch begins commits and is not lost; one that stays open is
+/// killed at the deadline, and its client is told.
+#[test]
+fn open_transactions_commit_or_are_killed() -> Result<()> {
+    let Some(cluster) = split(Flavor::MariaDb)? else { return Ok(()) };
+    let port = cluster.vtgate_mysql_port;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let begun = |id: u64| {
+        let params = mysql::ConnectParams::tcp("127.0.0.1", port, "test").database("customer");
+        runtime.block_on(async move {
+            let mut connection = mysql::Connection::connect(&params).await?;
+            connection.execute("begin").await?;
+            connection.execute(&format!("insert into customer(customer_id, email) values({id}, 'open')")).await?;
+            anyhow::Ok(connection)
+        })
+    };
+    let (mut quick, mut slow) = (begun(77)?, begun(78)?);
+    let switch = std::thread::scope(|scope| {
+        let switch = scope.spawn(|| {
+            cluster.vtctlclient(&[
+                "MigrateServedFrom",
+                "-reverse_replication",
+                "-drain_timeout=4s",
+                "customer/0",
+                "master",
+            ])
+        });
+        // New work is held back by now; the transaction from before goes on.
+        wait_for("the switch to drain", Duration::from_secs(30), || {
+            let journal = "/keyspaces/customer/cutovers/0/Cutover";
+            cluster
+                .vtctlclient(&["TopoCat", "-decode_proto", journal])
+                .is_ok_and(|seen| seen.stdout.contains("phase: PHASE_DRAINED"))
+        })?;
+        runtime.block_on(async {
+            quick.execute("insert into corder(order_id, customer_id, sku, price) values(77, 77, 's', 1)").await?;
+            quick.execute("commit").await
+        })?;
+        let switch = switch.join().expect("no panic")?;
+        anyhow::Ok(switch.success()?.stdout)
+    })?;
+    ensure!(switch.contains("transactions killed:  1"), "{switch}");
+    let told = runtime.block_on(async {
+        match slow.execute("insert into corder(order_id, customer_id, sku, price) values(78, 78, 's', 1)").await {
+            Ok(_) => slow.execute("commit").await.map(drop),
+            Err(error) => Err(error),
+        }
+    });
+    ensure!(told.is_err(), "a killed transaction commits");
+    let rows = cluster
+        .mysql_on_tablet(CUSTOMER, "select customer_id from vt_customer.customer where customer_id in (77, 78)")?;
+    ensure!(rows.stdout.trim() == "77", "{}", rows.stdout);
+    Ok(())
+}
+
+/// Cancelled before the flip, everything is as before and the next switch works.
+#[test]
+fn cancelled_before_the_flip() -> Result<()> {
+    let Some(mut cluster) = split(Flavor::MariaDb)? else { return Ok(()) };
+    let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
+    for point in ["cutover.gated", "cutover.fenced", "cutover.prepared"] {
+        load.wait_for_more(50)?;
+        cluster.kill_vtctld();
+        cluster.start_vtctld_with(&[("VT_FAILPOINTS", &format!("{point}=kill"))])?;
+        ensure!(cluster.vtctlclient(THERE)?.code != Some(0), "vtctld did not die at {point}");
+        cluster.kill_vtctld();
+        cluster.start_vtctld()?;
+        let cancelled = ok(&cluster, &["MigrateServedFrom", "-cancel", "customer/0", "master"])?;
+        ensure!(cancelled.contains("was cancelled: the sources serve"), "{cancelled}");
+    }
+    load.wait_for_more(50)?;
+    ok(&cluster, THERE)?;
+    load.wait_for_more(50)?;
+    let outcome = load.finish()?;
+    check(&cluster, CUSTOMER, &outcome)?;
+    outcome.expect_no_errors()
+}
