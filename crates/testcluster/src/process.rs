@@ -16,7 +16,7 @@ use std::{
 pub fn program(name: &str) -> PathBuf {
     let mut dir = std::env::current_exe().expect("a test has an executable");
     dir.pop();
-    if dir.ends_with("deps") {
+    if dir.ends_with("deps") || dir.ends_with("examples") {
         dir.pop();
     }
     let path = dir.join(name);
