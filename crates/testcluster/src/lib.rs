@@ -266,6 +266,7 @@ impl Cluster {
         let before = self.tablets.len();
         self.tablets.extend(specs.into_iter().map(Tablet::stopped));
         self.start_mysqlds("init", before)?;
+        self.create_shards()?;
         for index in before..self.tablets.len() {
             self.start_vttablet(index)?;
         }
@@ -443,9 +444,9 @@ impl Cluster {
     /// Creates the shards of sharded keyspaces: a tablet waits until those of its keyspace cover all of it.
     fn create_shards(&self) -> Result<()> {
         let shards: HashSet<String> = self
-            .spec
             .tablets
             .iter()
+            .map(|tablet| &tablet.spec)
             .filter(|tablet| tablet.shard.contains('-'))
             .map(|tablet| format!("{}/{}", tablet.keyspace, tablet.shard))
             .collect();

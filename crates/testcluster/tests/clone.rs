@@ -162,6 +162,74 @@ fn rows_of_every_type_are_copied_compared_and_repaired() -> Result<()> {
     Ok(())
 }
 
+/// `customer/0` with a master and an rdonly, and empty shards beside it.
+fn horizontal(flavor: Flavor) -> Result<Cluster> {
+    let mut spec = Spec::walkthrough(flavor);
+    spec.tablets =
+        vec![TabletSpec::new(200, "customer", "0", "replica"), TabletSpec::new(202, "customer", "0", "rdonly")];
+    spec.semi_sync = false;
+    spec.schema = vec![(
+        "customer".into(),
+        "create table customer (customer_id bigint not null, email varbinary(128), primary key (customer_id))".into(),
+    )];
+    let vschema = r#"{"sharded": true, "vindexes": {"hash": {"type": "hash"}},
+        "tables": {"customer": {"column_vindexes": [{"column": "customer_id", "name": "hash"}]}}}"#;
+    spec.vschema = vec![("customer".into(), vschema.into())];
+    let mut cluster = Cluster::start(spec)?;
+    let rows =
+        "use vt_customer; insert into customer select seq, concat('user', seq, '@domain.com') from seq_1_to_30000";
+    cluster.mysql_on_tablet(SOURCE_MASTER, rows)?;
+    cluster.add_tablets(vec![
+        TabletSpec::new(300, "customer", "-80", "replica"),
+        TabletSpec::new(400, "customer", "80-", "replica"),
+    ])?;
+    caught_up(&cluster)?;
+    for shard in ["customer/-80", "customer/80-"] {
+        cluster.vtctlclient(&["CopySchemaShard", "customer/0", shard])?.success()?;
+    }
+    Ok(cluster)
+}
+
+#[test]
+fn rows_are_spread_by_their_keyspace_id() -> Result<()> {
+    let cluster = horizontal(Flavor::MariaDb)?;
+    let words = ["SplitClone", "-min_healthy_rdonly_tablets=1", "-offline=false", "customer/0"];
+    cluster.vtworker(&words)?.success()?;
+    let first = |index: usize| -> Result<Vec<String>> {
+        let out = cluster
+            .mysql_on_tablet(index, "select customer_id from vt_customer.customer where customer_id <= 5 order by 1")?;
+        Ok(out.stdout.split_whitespace().map(str::to_owned).collect())
+    };
+    assert_eq!(first(2)?, ["1", "2", "3", "5"]);
+    assert_eq!(first(3)?, ["4"]);
+    let counted = |index: usize| -> Result<u64> {
+        let out = cluster.mysql_on_tablet(index, "select count(*) from vt_customer.customer")?;
+        Ok(out.stdout.trim().parse()?)
+    };
+    assert_eq!(counted(2)? + counted(3)?, 30_000);
+
+    // A row in the wrong shard is taken away, a missing one comes back.
+    cluster.mysql_on_tablet(
+        3,
+        "use vt_customer; delete from customer where customer_id = 4; insert into customer values (1, 'stray')",
+    )?;
+    cluster.vtworker(&words)?.success()?;
+    assert_eq!((first(2)?, first(3)?), (vec!["1".into(), "2".into(), "3".into(), "5".into()], vec!["4".to_owned()]));
+    assert_eq!(counted(2)? + counted(3)?, 30_000);
+
+    // Served already: the split cannot be told from its source the wrong way round, nor a shard without a partner.
+    let refused = cluster.vtworker(&["SplitClone", "customer/40-80"])?;
+    assert_eq!(refused.code, Some(1));
+    ensure!(
+        refused.stderr.contains("the specified shard customer/40-80 is not in any overlapping shard"),
+        "{}",
+        refused.stderr
+    );
+    let legacy = cluster.vtworker(&["LegacySplitClone", "customer/0"])?;
+    ensure!(legacy.stderr.contains("Run SplitClone"), "{}", legacy.stderr);
+    Ok(())
+}
+
 #[test]
 fn the_daemon_runs_one_job_at_a_time() -> Result<()> {
     let cluster = Cluster::start(Spec::single(Flavor::MariaDb))?;
