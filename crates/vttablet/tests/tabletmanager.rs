@@ -82,8 +82,10 @@ async fn tablets_live_through_reparents_and_faults() -> anyhow::Result<()> {
     let Some(mut cluster) = Cluster::start(3).await? else { return Ok(()) };
 
     // A shard without a master serves nothing, and says why.
-    let error = cluster.get(0, "/debug/health").await;
-    assert!(error.contains("slave is not running"), "{error}");
+    eventually(WAIT, "the first health check finds no replication", async || {
+        cluster.get(0, "/debug/health").await.contains("slave is not running").then_some(())
+    })
+    .await;
     init_shard_master(&cluster, 0).await?;
     let tablets = cluster.tablets().await?;
     assert_eq!(tablets[0].r#type(), TabletType::Master);
