@@ -22,7 +22,8 @@ fn split(flavor: Flavor) -> Result<Option<Cluster>> {
     let tables = |sql: &str| sql.split(';').filter(|one| !one.contains("product")).collect::<Vec<_>>().join(";");
     let schema = tables(&spec.schema[0].1);
     // A vtctld that is killed leaves its locks for so long.
-    let mut cluster = Cluster::start(spec.vtctld_flag("-topo_etcd_lease_ttl=2"))?;
+    let spec = spec.vtctld_flag("-topo_etcd_lease_ttl=2").vtgate_flag("-tablet_refresh_interval=1s");
+    let mut cluster = Cluster::start(spec)?;
     ok(&cluster, &["CreateKeyspace", "-served_from=master:commerce,replica:commerce,rdonly:commerce", "customer"])?;
     cluster.add_tablets(vec![tablet(200, "customer"), tablet(201, "customer")])?;
     ok(&cluster, &["ApplySchema", "-sql", &schema, "customer"])?;
@@ -47,6 +48,9 @@ fn split(flavor: Flavor) -> Result<Option<Cluster>> {
     // Only now does vtgate know the keyspace by its redirection.
     wait_for("vtgate to follow the redirection", Duration::from_secs(20), || {
         cluster.mysql(&["customer"], "select count(*) from customer").is_ok_and(|done| done.code == Some(0))
+    })?;
+    wait_for("vtgate to know the new tablets", Duration::from_secs(20), || {
+        cluster.mysql(&[], "show vitess_tablets").is_ok_and(|seen| seen.stdout.contains("0000000200"))
     })?;
     for sql in load::hot_rows() {
         cluster.mysql(&["customer"], &sql)?.success()?;
