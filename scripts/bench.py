@@ -15,9 +15,22 @@ import tempfile
 import time
 import urllib.request
 
-WORKLOADS = ["oltp_point_select", "oltp_read_only", "oltp_read_write", "oltp_insert"]
-# Vitess v5.0.1 in Go, measured the same way on two cores: CPU-µs of both processes, ratio to direct.
-GO_VITESS = {"oltp_point_select": (190, 0.15), "oltp_read_only": (244, 0.17), "oltp_read_write": (255, 0.21), "oltp_insert": (417, 0.23)}
+# Name, sysbench script, options of its own, rows a query stands for.
+WORKLOADS = {
+    "point_select": ("oltp_point_select", [], 1),
+    "point_select_ps": ("oltp_point_select", ["--db-ps-mode=auto"], 1),
+    "point_select_1": ("oltp_point_select", ["--threads=1"], 1),
+    "read_only": ("oltp_read_only", [], 1),
+    "read_write": ("oltp_read_write", [], 1),
+    "update_index": ("oltp_update_index", [], 1),
+    "insert": ("oltp_insert", [], 1),
+    "bulk_insert_500": ("bulk_insert_500", ["--threads=4"], 500),
+    "select_10000": ("select_10000", ["--threads=2"], 10_000),
+}
+WAYS = ["direct", "grpc", "framed"]
+# Vitess v5.0.1 in Go, measured the same way on two cores: CPU-µs of both processes a query, ratio to direct.
+GO_VITESS = {"point_select": (190, 0.15), "point_select_ps": (241, 0.09), "read_only": (244, 0.17), "read_write": (255, 0.21),
+             "update_index": (402, 0.26), "insert": (417, 0.23), "bulk_insert_500": (None, 0.2), "select_10000": (None, 0.6)}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -61,7 +74,8 @@ class Cluster:
         os.environ["PATH"] = f"{binaries}:/usr/sbin:{os.environ['PATH']}"  # where programs are looked up
         self.env = dict(os.environ, VTDATAROOT=self.dir)
         self.children = []
-        names = "etcd peer vtctld_http vtctld_grpc tablet_http tablet_grpc mysqld vtgate_http vtgate_grpc vtgate"
+        names = "etcd peer vtctld_http vtctld_grpc tablet_http tablet_grpc mysqld"
+        names += "".join(f" {way} {way}_http {way}_grpc" for way in WAYS[1:])
         self.port = {name: free_port() for name in names.split()}
 
     def spawn(self, *args):
@@ -95,12 +109,16 @@ class Cluster:
             "grpc-queryservice,grpc-tabletmanager", "-port", str(p["tablet_http"]), "-grpc_port", str(p["tablet_grpc"]))
         wait_for("vttablet", lambda: answers(p["tablet_http"], "/debug/vars"))
         self.run("vtctlclient", "-server", f"127.0.0.1:{p['vtctld_grpc']}", "InitShardMaster", "-force", "bench/0", "zone1-100")
-        self.vtgate = self.spawn(
-            "vtgate", *topo, *local, "-cell", "zone1", "-cells_to_watch", "zone1", "-tablet_types_to_wait", "MASTER", "-service_map",
-            "grpc-vtgateservice", "-port", str(p["vtgate_http"]), "-grpc_port", str(p["vtgate_grpc"]), "-mysql_server_port",
-            str(p["vtgate"]), "-mysql_server_bind_address", "127.0.0.1", "-mysql_auth_server_impl", "none")
-        wait_for("vtgate", lambda: answers(p["vtgate_http"], "/debug/health"))
-        wait_for("vtgate's MySQL port", lambda: socket.create_connection(("127.0.0.1", p["vtgate"])).close() is None)
+        # One gate a transport, to the same tablet.
+        self.vtgate = {}
+        for way in WAYS[1:]:
+            self.vtgate[way] = self.spawn(
+                "vtgate", *topo, *local, "-cell", "zone1", "-cells_to_watch", "zone1", "-tablet_types_to_wait", "MASTER",
+                "-service_map", "grpc-vtgateservice", "-port", str(p[way + "_http"]), "-grpc_port", str(p[way + "_grpc"]),
+                "-mysql_server_port", str(p[way]), "-mysql_server_bind_address", "127.0.0.1", "-mysql_auth_server_impl", "none",
+                f"-framed_transport={'true' if way == 'framed' else 'false'}")
+            wait_for("vtgate", lambda: answers(p[way + "_http"], "/debug/health"))
+            wait_for("vtgate's MySQL port", lambda: socket.create_connection(("127.0.0.1", p[way])).close() is None)
         self.run("mysql", "--no-defaults", "-u", "vt_dba", "-S", f"{self.dir}/vt_0000000100/mysql.sock", "-e",
                  "create user bench@'127.0.0.1'; grant all on *.* to bench@'127.0.0.1'")
 
@@ -118,12 +136,15 @@ class Cluster:
         shutil.rmtree(os.path.dirname(self.dir), ignore_errors=True)
 
 
-def sysbench(cluster, way, workload, options, command, seconds=0, threads=None):
-    port, database = (cluster.port["mysqld"], "vt_bench") if way == "direct" else (cluster.port["vtgate"], "bench")
-    threads = threads or options.threads
-    args = ["sysbench", workload, "--mysql-host=127.0.0.1", f"--mysql-port={port}", "--mysql-user=bench", f"--mysql-db={database}",
-            "--tables=1", f"--table-size={options.rows}", f"--threads={threads}", f"--time={seconds}", "--percentile=99",
-            "--histogram=on", "--db-ps-mode=disable", "--mysql-ignore-errors=1062,1213", command]
+def sysbench(cluster, way, script, options, command, more=(), seconds=0):
+    port, database = (cluster.port["mysqld"], "vt_bench") if way == "direct" else (cluster.port[way], "bench")
+    own = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench", script + ".lua")
+    args = ["sysbench", own if os.path.exists(own) else script, "--mysql-host=127.0.0.1", f"--mysql-port={port}",
+            "--mysql-user=bench", f"--mysql-db={database}", "--tables=1", f"--table-size={options.rows}",
+            f"--threads={options.threads}", f"--time={seconds}", "--percentile=99", "--histogram=on", "--db-ps-mode=disable",
+            "--mysql-ignore-errors=1062,1213"]
+    # Of an option given twice sysbench takes the first.
+    args = [a for a in args if a.split("=")[0] not in [m.split("=")[0] for m in more]] + [*more, command]
     done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(args)}:\n{done.stdout}")
@@ -142,9 +163,10 @@ def median_latency(text):
 
 
 def measure(cluster, way, workload, options):
-    pids = (cluster.vtgate.pid, cluster.vttablet.pid)
+    script, more, _ = WORKLOADS[workload]
+    pids = (cluster.vtgate[way].pid if way != "direct" else cluster.vttablet.pid, cluster.vttablet.pid)
     before = [cpu_seconds(pid) for pid in pids]
-    text = sysbench(cluster, way, workload, options, "run", options.seconds)
+    text = sysbench(cluster, way, script, options, "run", more, options.seconds)
     used = [cpu_seconds(pid) - b for pid, b in zip(pids, before)]
     queries = int(re.search(r"total:\s+(\d+)", text).group(1))
     return {
@@ -177,33 +199,44 @@ def main():
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--only", choices=WORKLOADS)
+    parser.add_argument("--only", help="workloads, separated by commas: " + ", ".join(WORKLOADS))
+    parser.add_argument("--ways", default=",".join(WAYS), help="which of direct, grpc and framed")
     options = parser.parse_args()
+    ways = [way for way in WAYS if way in options.ways.split(",")]
+    wanted = options.only.split(",") if options.only else list(WORKLOADS)
     cluster = Cluster(os.path.abspath(options.bin))
+    both = lambda: [resident_mb(cluster.vtgate["framed"].pid), resident_mb(cluster.vttablet.pid)]
     try:
         cluster.start()
-        memory = {"idle": [resident_mb(cluster.vtgate.pid), resident_mb(cluster.vttablet.pid)]}
+        memory = {"idle": both()}
         print(f"{options.rows} rows, {options.threads} threads, {options.rounds} rounds of {options.seconds} s each way, medians\n")
-        sysbench(cluster, "direct", "oltp_read_write", options, "prepare", threads=1)
+        sysbench(cluster, "direct", "oltp_read_write", options, "prepare", ["--threads=1"])
+        sysbench(cluster, "direct", "bulk_insert_500", options, "prepare", ["--threads=1"])
         cluster.run("vtctlclient", "-server", f"127.0.0.1:{cluster.port['vtctld_grpc']}", "ReloadSchema", "zone1-100")
-        print(f"{'workload':18} {'':8} {'queries/s':>10} {'p50 ms':>8} {'p99 ms':>8}   CPU-µs per query: vtgate + vttablet")
-        for workload in [options.only] if options.only else WORKLOADS:
-            seen = {"direct": [], "vtgate": []}
+        print(f"{'workload':16} {'':8} {'queries/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'ratio':>7}   CPU-µs a query: vtgate + vttablet")
+        for workload in wanted:
+            seen = {way: [] for way in ways}
             for _ in range(options.rounds):
                 for way in seen:
                     seen[way].append(measure(cluster, way, workload, options))
-            middle = {way: {k: statistics.median(r[k] for r in runs) for k in runs[0]} for way, runs in seen.items()}
-            direct, ours = middle["direct"], middle["vtgate"]
-            ratio = statistics.median(o["qps"] / d["qps"] for o, d in zip(seen["vtgate"], seen["direct"]))
-            print(f"{workload:18} {'direct':8} {direct['qps']:10.0f} {direct['p50']:8.2f} {direct['p99']:8.2f}")
-            print(f"{'':18} {'vtgate':8} {ours['qps']:10.0f} {ours['p50']:8.2f} {ours['p99']:8.2f}   "
-                  f"{ours['vtgate']:.0f} + {ours['vttablet']:.0f} = {ours['vtgate'] + ours['vttablet']:.0f}")
-            go_cpu, go_ratio = GO_VITESS[workload]
-            print(f"{'':18} {'ratio':8} {ratio:10.2f} {ours['p50'] / direct['p50']:8.2f} {ours['p99'] / direct['p99']:8.2f}   "
-                  f"(Vitess v5.0.1 in Go: {go_cpu} CPU-µs, ratio {go_ratio})\n", flush=True)
-        memory["after load"] = [resident_mb(cluster.vtgate.pid), resident_mb(cluster.vttablet.pid)]
-        held = idle_connections(cluster.port["vtgate"], 1000)
-        memory["with 1,000 idle connections"] = [resident_mb(cluster.vtgate.pid), resident_mb(cluster.vttablet.pid)]
+            for way, runs in seen.items():
+                middle = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+                line = f"{workload:16} {way:8} {middle['qps']:10.0f} {middle['p50']:8.2f} {middle['p99']:8.2f}"
+                if way != "direct":
+                    ratio = "".join(f"{statistics.median(o['qps'] / d['qps'] for o, d in zip(runs, seen['direct'])):.2f}"
+                                    for _ in seen.get("direct", [])[:1])
+                    line += f" {ratio:>7}   {middle['vtgate']:.0f} + {middle['vttablet']:.0f} = {middle['vtgate'] + middle['vttablet']:.0f}"
+                    rows = WORKLOADS[workload][2]
+                    if rows > 1:
+                        line += f" ({(middle['vtgate'] + middle['vttablet']) / rows:.2f} a row)"
+                print(line)
+            if workload in GO_VITESS:
+                cpu, ratio = GO_VITESS[workload]
+                print(f"{'':16} {'Go v5':8} {'':10} {'':8} {'':8} {ratio:7}   {cpu or ''}")
+            print(flush=True)
+        memory["after load"] = both()
+        held = idle_connections(cluster.port["framed"], 1000)
+        memory["with 1,000 idle connections"] = both()
         print(f"{'resident memory':30} {'vtgate':>8} {'vttablet':>8}")
         for name, (vtgate, vttablet) in memory.items():
             print(f"{name:30} {vtgate:6.1f}MB {vttablet:6.1f}MB")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Measures what vtgate and vttablet cost: sysbench through vtgate and straight to the same mysqld, in turns in one run.
+# Measures what vtgate and vttablet cost: sysbench straight to a mysqld and through a vtgate over gRPC and over the framed
+# transport to the same mysqld, in turns in one run.
 #
-#   scripts/bench.sh [--rounds N] [--seconds S] [--threads T] [--rows R] [--only WORKLOAD]
+#   scripts/bench.sh [--rounds N] [--seconds S] [--threads T] [--rows R] [--only WORKLOADS] [--ways direct,grpc,framed]
 #
 # Prints queries/s, median and p99 latency, CPU-µs per query of vtgate and vttablet, and resident memory, as numbers and
 # as ratios to direct. Machines are shared and noisy: read the ratios and the CPU per query.
