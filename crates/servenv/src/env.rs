@@ -70,6 +70,21 @@ fn small_pages() {
 #[cfg(not(target_os = "linux"))]
 fn small_pages() {}
 
+/// Threads that run tasks; `None` leaves it to tokio: one a core, or what TOKIO_WORKER_THREADS says.
+fn worker_threads(program: Program, flags: &Parsed) -> Option<usize> {
+    let wanted = if flags.is_defined("worker_threads") { flags.int("worker_threads") } else { 0 };
+    match usize::try_from(wanted) {
+        Ok(threads) if threads > 0 => Some(threads),
+        // A vttablet shares its machine with mysqld, which needs more than half of it. Threads beyond that only wake each
+        // other up.
+        _ if program == Program::Vttablet && std::env::var_os("TOKIO_WORKER_THREADS").is_none() => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            Some(cores.div_ceil(2))
+        }
+        _ => None,
+    }
+}
+
 /// The whole of a program: parses the arguments with the flags of `program` (changed by `adjust`),
 /// answers `-h` and `-version`, starts the logs and a runtime, and runs `run` to its end. An error
 /// is logged and printed, and the exit code is 1.
@@ -89,7 +104,11 @@ where
         return ExitCode::SUCCESS;
     }
     logging::init(program.name(), &flags);
-    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = worker_threads(program, &flags) {
+        runtime.worker_threads(threads);
+    }
+    let outcome = match runtime.enable_all().build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(run(Env::new(program, flags)));
             // Tasks that were not stopped end with the process; a blocking one must not hold it.

@@ -144,6 +144,7 @@ impl MysqlHandler {
             Output::Rows(rows) => rows,
         };
         let mut count: u64 = 0;
+        let mut returning = std::time::Duration::ZERO;
         while let Some(part) = rows.next().await {
             let part = part?;
             if !out.started() {
@@ -155,9 +156,12 @@ impl MysqlHandler {
             }
             count += part.rows.len() as u64;
             if !part.rows.is_empty() {
+                let started = std::time::Instant::now();
                 out.rows(&part.rows).await?;
+                returning += started.elapsed();
             }
         }
+        self.executor.parts().stats.return_phase.record(returning);
         session.pb.found_rows = count;
         session.pb.row_count = -1;
         if !out.started() {
@@ -179,6 +183,7 @@ impl MysqlHandler {
         result: &QueryResult,
         out: &mut ResultWriter<'_>,
     ) -> Result<(), HandlerError> {
+        let started = std::time::Instant::now();
         if result.fields.is_empty() {
             let info = OkInfo {
                 affected_rows: result.rows_affected,
@@ -191,6 +196,7 @@ impl MysqlHandler {
         } else {
             out.result(result, Self::flags(session), Self::warnings(session)).await?;
         }
+        self.executor.parts().stats.return_phase.record(started.elapsed());
         Ok(())
     }
 }

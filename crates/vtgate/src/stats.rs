@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use servenv::{
     Registry,
-    stats::{Counter, MultiCounter, MultiTimings},
+    stats::{Counter, Histogram, MultiCounter, MultiTimings},
 };
 use tabletclient::{
     CallObserver, Gateway, HealthCheck, TabletHealth, TopologyWatcher, buffer::BufferMetrics, health_check::type_text,
@@ -30,6 +30,12 @@ pub struct Stats {
     pub warnings: MultiCounter,
     pub unfriendly: Counter,
     pub partial_scatter: Counter,
+    /// From the arrival of a statement until its plan is there.
+    pub plan_phase: Arc<Histogram>,
+    /// One call of a tablet: the way there and back, and what the tablet does.
+    tablet_phase: Arc<Histogram>,
+    /// Handing the result to the client's socket, and waiting for it when it is full.
+    pub return_phase: Arc<Histogram>,
     tablet_calls: MultiTimings,
     tablet_call_errors: MultiCounter,
 }
@@ -43,7 +49,11 @@ impl Stats {
             "Vtgate API error counts per error type",
             &["Operation", "Keyspace", "DbType", "Code"],
         );
+        let phases = registry.phases("Where the time of a statement goes in vtgate: plan, tablet, return");
         let stats = Self {
+            plan_phase: phases.handle(&["plan"]),
+            tablet_phase: phases.handle(&["tablet"]),
+            return_phase: phases.handle(&["return"]),
             rows_returned: registry.multi_counter(
                 "VtgateApiRowsReturned",
                 "Rows returned through the VTgate API",
@@ -125,6 +135,7 @@ impl CallObserver for Stats {
     fn call_ended(&self, operation: &'static str, target: &Target, elapsed: Duration, error: Option<Code>) {
         let labels = [operation, &target.keyspace, &target.shard, type_text(target.tablet_type())];
         self.tablet_calls.record(&labels, elapsed);
+        self.tablet_phase.record(elapsed);
         // What the client did wrong is no error of a tablet.
         if error.is_some_and(|code| !matches!(code, Code::AlreadyExists | Code::InvalidArgument)) {
             self.tablet_call_errors.inc(&labels);

@@ -640,6 +640,9 @@ async fn variables_and_pages() {
     assert_eq!(var("QueryCounts")["n.PASS_SELECT"], 2);
     assert_eq!(var("UserTableQueryCount")["n.userData1.Execute"], 2);
     assert_eq!(var("Queries")["Histograms"]["PASS_SELECT"]["Count"], 2);
+    for phase in ["pool", "mysqld", "own"] {
+        assert_eq!(var("QueryPhases")["Histograms"][phase]["Count"], 2, "{phase}");
+    }
     assert_eq!(var("ConnPoolCapacity"), 16);
     assert_eq!(var("QueryTimeout"), 30_000_000_000_i64);
     assert_eq!(var("TableRows")["n"], 0);

@@ -208,6 +208,17 @@ pub(super) const GROUPS: &[Group] = &[
         rows: &[("vtctld_addr", Str, "", "address of a vtctld, for links on the status page")],
     },
     Group {
+        letters: "GTC",
+        used_by: "GTC",
+        heading: "Server",
+        rows: &[(
+            "worker_threads",
+            Int,
+            "0",
+            "threads that do the work; 0: one a core, vttablet one for two cores (a flag of this implementation)",
+        )],
+    },
+    Group {
         letters: "GT",
         used_by: "GT",
         heading: "Transport between vtgate and vttablet",

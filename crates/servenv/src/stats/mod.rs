@@ -162,9 +162,16 @@ impl Registry {
 
     /// Durations by several labels.
     pub fn multi_timings(&self, name: &str, help: &str, labels: &[&str]) -> MultiTimings {
-        let timings = MultiTimings::new(labels);
+        let timings = MultiTimings::new(labels, &timings::TIMING_BUCKETS);
         self.add(name, help, Arc::new(timings.clone()));
         timings
+    }
+
+    /// How long the parts of a query take, by the name of the part; finer than [`Registry::timings`].
+    pub fn phases(&self, help: &str) -> MultiTimings {
+        let phases = MultiTimings::new(&["phase"], &timings::PHASE_BUCKETS);
+        self.add("QueryPhases", help, Arc::new(phases.clone()));
+        phases
     }
 
     /// How often values fell below each of `cutoffs` (ascending): `{"1": n, …, "inf": n, "Count", "Total"}`.

@@ -28,6 +28,25 @@ pub const TIMING_BUCKETS: [i64; 10] = [
     10_000_000_000,
 ];
 
+/// Upper bounds for the parts of a query, in nanoseconds: 10 µs to 10 s.
+pub const PHASE_BUCKETS: [i64; 15] = [
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    1_000_000_000,
+    10_000_000_000,
+];
+
 /// How often values fell below each bound.
 #[derive(Debug)]
 pub struct Histogram {
@@ -111,6 +130,7 @@ impl Variable for Histogram {
 #[derive(Clone)]
 pub struct MultiTimings {
     series: Arc<Series<Histogram>>,
+    cutoffs: &'static [i64],
 }
 
 impl std::fmt::Debug for MultiTimings {
@@ -120,8 +140,8 @@ impl std::fmt::Debug for MultiTimings {
 }
 
 impl MultiTimings {
-    pub(super) fn new(labels: &[&str]) -> Self {
-        Self { series: Arc::new(Series::new(labels)) }
+    pub(super) fn new(labels: &[&str], cutoffs: &'static [i64]) -> Self {
+        Self { series: Arc::new(Series::new(labels)), cutoffs }
     }
 
     /// `values` in the order of the labels.
@@ -131,7 +151,7 @@ impl MultiTimings {
 
     /// The histogram of these label values, for hot paths that keep it.
     pub fn handle(&self, values: &[&str]) -> Arc<Histogram> {
-        self.series.cell(values, || Histogram::new(&TIMING_BUCKETS))
+        self.series.cell(values, || Histogram::new(self.cutoffs))
     }
 
     /// Shows these values of a single label before anything is recorded.

@@ -279,6 +279,7 @@ impl Executor {
             parts.stats.rows_returned.add(&labels, i64::try_from(rows).unwrap_or(i64::MAX));
         }
         if let Some(entry) = &work.entry {
+            parts.stats.plan_phase.record(work.plan_time);
             let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
             entry.executions.fetch_add(1, Ordering::Relaxed);
             entry.nanos.fetch_add(nanos, Ordering::Relaxed);

@@ -98,6 +98,9 @@ impl TabletServer {
             plan.count(elapsed, trace.mysql_time, rows);
             plan.timing.record(elapsed);
             self.stats.mysql_exec.record(trace.mysql_time);
+            self.stats.pool_phase.record(trace.wait_time);
+            self.stats.mysqld_phase.record(trace.mysql_time);
+            self.stats.own_phase.record(elapsed.saturating_sub(trace.mysql_time + trace.wait_time));
             if !plan.shape.table.is_empty() {
                 self.stats.user(&plan.counts, caller.user()).add(elapsed);
             }

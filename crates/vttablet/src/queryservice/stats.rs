@@ -58,6 +58,12 @@ pub struct Stats {
     pub mysql: MultiTimings,
     pub mysql_exec: Arc<Histogram>,
     pub mysql_stream: Arc<Histogram>,
+    /// Waiting for a connection to mysqld.
+    pub pool_phase: Arc<Histogram>,
+    /// From sending a statement to mysqld until its whole result is there.
+    pub mysqld_phase: Arc<Histogram>,
+    /// All the rest of a statement in this process.
+    pub own_phase: Arc<Histogram>,
     pub queries: MultiTimings,
     pub waits: MultiTimings,
     pub kills: MultiCounter,
@@ -98,7 +104,11 @@ impl Stats {
         // Fifteen minutes in steps of five seconds.
         let qps = registry
             .rates("QPS", 180, Duration::from_secs(5), move || counted.counts_by("plan_type").into_iter().collect());
+        let phases = registry.phases("Where the time of a statement goes in vttablet: pool, mysqld, own");
         Arc::new(Self {
+            pool_phase: phases.handle(&["pool"]),
+            mysqld_phase: phases.handle(&["mysqld"]),
+            own_phase: phases.handle(&["own"]),
             mysql_exec: mysql.handle(&["Exec"]),
             mysql_stream: mysql.handle(&["ExecStream"]),
             mysql,
