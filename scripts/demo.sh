@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs the walkthrough and checks each output. Leaves no process behind.
 #
-#   scripts/demo.sh               everything
-#   VTDATAROOT=DIR scripts/demo.sh    with its data in DIR (default: examples/local/vtdataroot)
+#   scripts/demo.sh                       everything
+#   VTDATAROOT=DIR scripts/demo.sh        with its data in DIR (default: examples/local/vtdataroot)
+#   VT_MYSQL_ROOT=DIR scripts/demo.sh     on the mysqld in DIR/bin (scripts/mysql9.sh DIR makes one) instead of the system's
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,6 +18,12 @@ step() {
   step_number=$((step_number + 1))
   step_started=$SECONDS
   say "Step $step_number: $*"
+}
+
+# Runs one script of the walkthrough as a step of its own: `run SCRIPT WHAT`.
+run() {
+  step "${1%%_*}: $2"
+  "./$1"
 }
 
 # Ends every process of this run: all of them carry its data directory in their command line.
@@ -46,14 +53,20 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-# Compares what a command prints with what it should print (standard input) and shows the first difference.
+# Compares what a command prints with what it should print (standard input, where <host> is this machine) and shows the
+# first difference. A command whose expected output ends with an error has to fail, any other to succeed.
 check() {
-  local what=$1
+  local what=$1 status=0 wanted=0
   shift
   local expected actual
-  expected=$(cat)
-  actual=$("$@" 2>&1) || { printf '%s\n' "$actual"; echo "$what: the command failed" >&2; return 1; }
+  expected=$(sed "s#<host>#$(hostname -f)#g")
+  [[ "$expected" == *$'\n'ERROR* ]] && wanted=1
+  actual=$("$@" 2>&1) || status=1
   printf '%s\n' "$actual"
+  if [ "$status" -ne "$wanted" ]; then
+    echo "$what: the command $([ "$status" -eq 0 ] && echo succeeded || echo failed), it should not" >&2
+    return 1
+  fi
   if [ "$actual" != "$expected" ]; then
     echo "$what: differs from the walkthrough:" >&2
     diff <(printf '%s\n' "$expected") <(printf '%s\n' "$actual") >&2
@@ -63,6 +76,24 @@ check() {
 }
 
 mysql_vtgate() { mysql --no-defaults -h 127.0.0.1 -P 15306 "$@"; }
+
+# Whether tables hold the same rows on two mysqlds: `same_tables UID DATABASE UID DATABASE TABLE…`.
+same_tables() {
+  local from=$1 from_db=$2 to=$3 to_db=$4 table a b
+  shift 4
+  for table in "$@"; do
+    a=$(checksum "$from" "$from_db" "$table")
+    b=$(checksum "$to" "$to_db" "$table")
+    if [ -z "$a" ] || [ "$a" != "$b" ]; then
+      echo "CHECKSUM TABLE $table: $from has '$a', $to has '$b'" >&2
+      return 1
+    fi
+    echo "   ok: CHECKSUM TABLE $table is $a on zone1-$from and zone1-$to"
+  done
+}
+checksum() {
+  mysql --no-defaults -u vt_dba -S "$(printf '%s/vt_%010d/mysql.sock' "$VTDATAROOT" "$1")" -N -B -e "checksum table $2.$3" | cut -f2
+}
 # Unbuffered, so that what the file echoes stands where it belongs.
 from_file() { mysql_vtgate --table --unbuffered <"$1"; }
 
@@ -72,14 +103,14 @@ setup
 step "building (release)"
 cd "$root"
 cargo build --release --bins --quiet
-export PATH="${CARGO_TARGET_DIR:-$root/target}/release:/usr/sbin:$PATH"
+export PATH="${VT_MYSQL_ROOT:+$VT_MYSQL_ROOT/bin:}${CARGO_TARGET_DIR:-$root/target}/release:/usr/sbin:$PATH"
 
 step "making sure that nothing is in the way"
 if pgrep -f -- "$VTDATAROOT" | grep -vxq "$$"; then
   echo "A cluster is running in $VTDATAROOT; stop it first: examples/local/401_teardown.sh" >&2
   exit 1
 fi
-for port in 2379 15000 15001 15306 15991 15999 15100 15101 15102 16100 16101 16102 17100 17101 17102; do
+for port in 2379 15000 15001 15306 15991 15999 1{5,6,7}{1,2,3,4}0{0,1,2}; do
   if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
     echo "Port $port is taken by another program; the walkthrough needs it." >&2
     exit 1
@@ -89,8 +120,7 @@ rm -rf "${VTDATAROOT:?}"
 
 started=yes
 cd "$root/examples/local"
-step "101: etcd, vtctld, keyspace commerce with three tablets, vtgate"
-./101_initial_cluster.sh
+run 101_initial_cluster.sh "etcd, vtctld, keyspace commerce with three tablets, vtgate"
 
 check "the tables of commerce" mysql_vtgate --table -e 'show tables' <<'END'
 +-----------------------+
@@ -142,6 +172,106 @@ END
 
 step "the tablets"
 ./lvtctl.sh ListAllTablets zone1
+
+run 201_customer_keyspace.sh "a keyspace for customers, served from commerce until they have moved"
+run 202_customer_tablets.sh "its three tablets and its schema"
+run 203_vertical_split.sh "copying customer and corder there"
+check "select_customer0_data.sql" from_file ../common/select_customer0_data.sql <<'END'
+Using customer/0
+Customer
++-------------+--------------------+
+| customer_id | email              |
++-------------+--------------------+
+|           1 | alice@domain.com   |
+|           2 | bob@domain.com     |
+|           3 | charlie@domain.com |
+|           4 | dan@domain.com     |
+|           5 | eve@domain.com     |
++-------------+--------------------+
+COrder
++----------+-------------+----------+-------+
+| order_id | customer_id | sku      | price |
++----------+-------------+----------+-------+
+|        1 |           1 | SKU-1001 |   100 |
+|        2 |           2 | SKU-1002 |    30 |
+|        3 |           3 | SKU-1002 |    30 |
+|        4 |           4 | SKU-1002 |    30 |
+|        5 |           5 | SKU-1002 |    30 |
++----------+-------------+----------+-------+
+END
+same_tables 100 vt_commerce 200 vt_customer customer corder
+
+run 204_vertical_migrate_replicas.sh "the rdonly and replica tablets of customer serve"
+run 205_vertical_migrate_master.sh "the master of customer serves"
+check "commerce no longer serves customers" from_file ../common/select_commerce_data.sql <<'END'
+Using commerce/0
+Customer
+ERROR 1105 (HY000) at line 4: vtgate: http://<host>:15001/: target: commerce.0.master, used tablet: zone1-100 (<host>): vttablet: rpc error: code = FailedPrecondition desc = disallowed due to rule: enforce blacklisted tables (CallerID: userData1)
+END
+run 206_clean_commerce.sh "dropping the tables that moved from commerce"
+check "commerce no longer has customers" from_file ../common/select_commerce_data.sql <<'END'
+Using commerce/0
+Customer
+ERROR 1105 (HY000) at line 4: vtgate: http://<host>:15001/: target: commerce.0.master, used tablet: zone1-100 (<host>): vttablet: rpc error: code = InvalidArgument desc = table customer not found in schema (CallerID: userData1)
+END
+
+run 301_customer_sharded.sh "sequences and vindexes for customer"
+run 302_new_shards.sh "the tablets of customer/-80 and customer/80-"
+check "select_customer-80_data.sql" from_file ../common/select_customer-80_data.sql <<'END'
+Using customer/-80
+Customer
+COrder
+END
+check "select_customer80-_data.sql" from_file ../common/select_customer80-_data.sql <<'END'
+Using customer/80-
+Customer
+COrder
+END
+run 303_horizontal_split.sh "copying customers and orders to the shards that will hold them"
+run 304_migrate_replicas.sh "the rdonly and replica tablets of the new shards serve"
+run 305_migrate_master.sh "the masters of the new shards serve"
+check "select_customer-80_data.sql" from_file ../common/select_customer-80_data.sql <<'END'
+Using customer/-80
+Customer
++-------------+--------------------+
+| customer_id | email              |
++-------------+--------------------+
+|           1 | alice@domain.com   |
+|           2 | bob@domain.com     |
+|           3 | charlie@domain.com |
+|           5 | eve@domain.com     |
++-------------+--------------------+
+COrder
++----------+-------------+----------+-------+
+| order_id | customer_id | sku      | price |
++----------+-------------+----------+-------+
+|        1 |           1 | SKU-1001 |   100 |
+|        2 |           2 | SKU-1002 |    30 |
+|        3 |           3 | SKU-1002 |    30 |
+|        5 |           5 | SKU-1002 |    30 |
++----------+-------------+----------+-------+
+END
+check "select_customer80-_data.sql" from_file ../common/select_customer80-_data.sql <<'END'
+Using customer/80-
+Customer
++-------------+----------------+
+| customer_id | email          |
++-------------+----------------+
+|           4 | dan@domain.com |
++-------------+----------------+
+COrder
++----------+-------------+----------+-------+
+| order_id | customer_id | sku      | price |
++----------+-------------+----------+-------+
+|        4 |           4 | SKU-1002 |    30 |
++----------+-------------+----------+-------+
+END
+run 306_down_shard_0.sh "stopping the tablets of customer/0"
+run 307_delete_shard_0.sh "removing customer/0 from the topology"
+if ./lvtctl.sh GetShard customer/0 2>/dev/null; then
+  echo "customer/0 is still in the topology." >&2
+  exit 1
+fi
 
 step "401: stopping everything"
 ./401_teardown.sh

@@ -11,13 +11,13 @@ function fail() {
 }
 
 # mysqld is often in /usr/sbin, which an ordinary user's PATH lacks.
-PATH="/usr/sbin:$PATH"
+PATH="$PATH:/usr/sbin"
 # A checkout that was built but not installed works as it is.
 if ! command -v vtgate >/dev/null; then
   built=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target/release
   [ -x "$built/vtgate" ] && PATH="$built:$PATH"
 fi
-for binary in mysqld etcd etcdctl curl vtctl vtctlclient vttablet vtgate vtctld mysqlctl; do
+for binary in mysqld etcd etcdctl curl vtctl vtctlclient vttablet vtgate vtctld vtworker mysqlctl; do
   command -v "$binary" >/dev/null || fail "${binary} is not installed in PATH. scripts/demo.sh installs and builds what is missing."
 done
 
