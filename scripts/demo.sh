@@ -4,12 +4,28 @@
 #   scripts/demo.sh                       everything
 #   VTDATAROOT=DIR scripts/demo.sh        with its data in DIR (default: examples/local/vtdataroot)
 #   VT_MYSQL_ROOT=DIR scripts/demo.sh     on the mysqld in DIR/bin (scripts/mysql9.sh DIR makes one) instead of the system's
+#
+# The tests run it with these:
+#   --bin DIR         use the programs in DIR, install and build nothing
+#   --until STAGE     go to 401 after this stage
+#   --after COMMAND   after each stage and its checks, run COMMAND with the stage's number
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/scripts/setup.sh"
 export VTDATAROOT="${VTDATAROOT:-$root/examples/local/vtdataroot}"
 started=no
+
+bin='' until=307 after=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --bin) bin=$2 ;;
+    --until) until=$2 ;;
+    --after) after=$2 ;;
+    *) echo "usage: $0 [--bin DIR] [--until STAGE] [--after COMMAND]" >&2; exit 2 ;;
+  esac
+  shift 2
+done
 
 step_number=0
 step_started=$SECONDS
@@ -20,10 +36,15 @@ step() {
   say "Step $step_number: $*"
 }
 
-# Runs one script of the walkthrough as a step of its own: `run SCRIPT WHAT`.
-run() {
-  step "${1%%_*}: $2"
+# Runs one script of the walkthrough and the checks that follow it, which is a function named `after_STAGE`, if it is
+# there: `stage SCRIPT WHAT`.
+stage() {
+  local number=${1%%_*}
+  [ "$number" -le "$until" ] || return 0
+  step "$number: $2"
   "./$1"
+  if declare -F "after_$number" >/dev/null; then "after_$number"; fi
+  if [ -n "$after" ]; then "$after" "$number"; fi
 }
 
 # Ends every process of this run: all of them carry its data directory in their command line.
@@ -97,31 +118,8 @@ checksum() {
 # Unbuffered, so that what the file echoes stands where it belongs.
 from_file() { mysql_vtgate --table --unbuffered <"$1"; }
 
-step "installing what is missing"
-setup
-
-step "building (release)"
-cd "$root"
-cargo build --release --bins --quiet
-export PATH="${VT_MYSQL_ROOT:+$VT_MYSQL_ROOT/bin:}${CARGO_TARGET_DIR:-$root/target}/release:/usr/sbin:$PATH"
-
-step "making sure that nothing is in the way"
-if pgrep -f -- "$VTDATAROOT" | grep -vxq "$$"; then
-  echo "A cluster is running in $VTDATAROOT; stop it first: examples/local/401_teardown.sh" >&2
-  exit 1
-fi
-for port in 2379 15000 15001 15306 15991 15999 1{5,6,7}{1,2,3,4}0{0,1,2}; do
-  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-    echo "Port $port is taken by another program; the walkthrough needs it." >&2
-    exit 1
-  fi
-done
-rm -rf "${VTDATAROOT:?}"
-
-started=yes
-cd "$root/examples/local"
-run 101_initial_cluster.sh "etcd, vtctld, keyspace commerce with three tablets, vtgate"
-
+# What the walkthrough shows after its stages. Bodies with here-documents are not indented.
+after_101() {
 check "the tables of commerce" mysql_vtgate --table -e 'show tables' <<'END'
 +-----------------------+
 | Tables_in_vt_commerce |
@@ -131,14 +129,9 @@ check "the tables of commerce" mysql_vtgate --table -e 'show tables' <<'END'
 | product               |
 +-----------------------+
 END
-
-step "the processes"
+echo "   the processes:"
 pgrep -fl vtdataroot || pgrep -fl -- "$VTDATAROOT"
-
-step "inserting customers, products and orders"
 check "insert_commerce_data.sql" from_file ../common/insert_commerce_data.sql </dev/null
-
-step "reading them back"
 check "select_commerce_data.sql" from_file ../common/select_commerce_data.sql <<'END'
 Using commerce/0
 Customer
@@ -169,13 +162,10 @@ COrder
 |        5 |           5 | SKU-1002 |    30 |
 +----------+-------------+----------+-------+
 END
-
-step "the tablets"
 ./lvtctl.sh ListAllTablets zone1
+}
 
-run 201_customer_keyspace.sh "a keyspace for customers, served from commerce until they have moved"
-run 202_customer_tablets.sh "its three tablets and its schema"
-run 203_vertical_split.sh "copying customer and corder there"
+after_203() {
 check "select_customer0_data.sql" from_file ../common/select_customer0_data.sql <<'END'
 Using customer/0
 Customer
@@ -200,23 +190,25 @@ COrder
 +----------+-------------+----------+-------+
 END
 same_tables 100 vt_commerce 200 vt_customer customer corder
+}
 
-run 204_vertical_migrate_replicas.sh "the rdonly and replica tablets of customer serve"
-run 205_vertical_migrate_master.sh "the master of customer serves"
+after_205() {
 check "commerce no longer serves customers" from_file ../common/select_commerce_data.sql <<'END'
 Using commerce/0
 Customer
 ERROR 1105 (HY000) at line 4: vtgate: http://<host>:15001/: target: commerce.0.master, used tablet: zone1-100 (<host>): vttablet: rpc error: code = FailedPrecondition desc = disallowed due to rule: enforce blacklisted tables (CallerID: userData1)
 END
-run 206_clean_commerce.sh "dropping the tables that moved from commerce"
+}
+
+after_206() {
 check "commerce no longer has customers" from_file ../common/select_commerce_data.sql <<'END'
 Using commerce/0
 Customer
 ERROR 1105 (HY000) at line 4: vtgate: http://<host>:15001/: target: commerce.0.master, used tablet: zone1-100 (<host>): vttablet: rpc error: code = InvalidArgument desc = table customer not found in schema (CallerID: userData1)
 END
+}
 
-run 301_customer_sharded.sh "sequences and vindexes for customer"
-run 302_new_shards.sh "the tablets of customer/-80 and customer/80-"
+after_302() {
 check "select_customer-80_data.sql" from_file ../common/select_customer-80_data.sql <<'END'
 Using customer/-80
 Customer
@@ -227,9 +219,9 @@ Using customer/80-
 Customer
 COrder
 END
-run 303_horizontal_split.sh "copying customers and orders to the shards that will hold them"
-run 304_migrate_replicas.sh "the rdonly and replica tablets of the new shards serve"
-run 305_migrate_master.sh "the masters of the new shards serve"
+}
+
+after_305() {
 check "select_customer-80_data.sql" from_file ../common/select_customer-80_data.sql <<'END'
 Using customer/-80
 Customer
@@ -266,12 +258,55 @@ COrder
 |        4 |           4 | SKU-1002 |    30 |
 +----------+-------------+----------+-------+
 END
-run 306_down_shard_0.sh "stopping the tablets of customer/0"
-run 307_delete_shard_0.sh "removing customer/0 from the topology"
-if ./lvtctl.sh GetShard customer/0 2>/dev/null; then
-  echo "customer/0 is still in the topology." >&2
+}
+
+after_307() {
+  if ./lvtctl.sh GetShard customer/0 2>/dev/null; then
+    echo "customer/0 is still in the topology." >&2
+    return 1
+  fi
+}
+
+if [ -z "$bin" ]; then
+  step "installing what is missing"
+  setup
+
+  step "building (release)"
+  cd "$root"
+  cargo build --release --bins --quiet
+  bin="${CARGO_TARGET_DIR:-$root/target}/release"
+fi
+export PATH="${VT_MYSQL_ROOT:+$VT_MYSQL_ROOT/bin:}$bin:/usr/sbin:$PATH"
+
+step "making sure that nothing is in the way"
+if pgrep -f -- "$VTDATAROOT" | grep -vxq "$$"; then
+  echo "A cluster is running in $VTDATAROOT; stop it first: examples/local/401_teardown.sh" >&2
   exit 1
 fi
+for port in 2379 15000 15001 15306 15991 15999 1{5,6,7}{1,2,3,4}0{0,1,2}; do
+  if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+    echo "Port $port is taken by another program; the walkthrough needs it." >&2
+    exit 1
+  fi
+done
+rm -rf "${VTDATAROOT:?}"
+
+started=yes
+cd "$root/examples/local"
+stage 101_initial_cluster.sh "etcd, vtctld, keyspace commerce with three tablets, vtgate"
+stage 201_customer_keyspace.sh "a keyspace for customers, served from commerce until they have moved"
+stage 202_customer_tablets.sh "its three tablets and its schema"
+stage 203_vertical_split.sh "copying customer and corder there"
+stage 204_vertical_migrate_replicas.sh "the rdonly and replica tablets of customer serve"
+stage 205_vertical_migrate_master.sh "the master of customer serves"
+stage 206_clean_commerce.sh "dropping the tables that moved from commerce"
+stage 301_customer_sharded.sh "sequences and vindexes for customer"
+stage 302_new_shards.sh "the tablets of customer/-80 and customer/80-"
+stage 303_horizontal_split.sh "copying customers and orders to the shards that will hold them"
+stage 304_migrate_replicas.sh "the rdonly and replica tablets of the new shards serve"
+stage 305_migrate_master.sh "the masters of the new shards serve"
+stage 306_down_shard_0.sh "stopping the tablets of customer/0"
+stage 307_delete_shard_0.sh "removing customer/0 from the topology"
 
 step "401: stopping everything"
 ./401_teardown.sh
