@@ -1,12 +1,13 @@
 //! Filtered replication: the row events of a source shard, filtered by table or key range, applied at a
 //! target together with the position they reach.
 //!
-//! Owns: what a source tablet streams ([`source`]), what a target tablet does with it ([`target`]), and what the two
-//! agree on beyond the wire format ([`StreamOptions`]).
+//! Owns: what a source tablet streams ([`source`]), what a target tablet does with it ([`target`]), what the two agree on
+//! beyond the wire format ([`StreamOptions`]), and how writers are paced ([`throttle`]).
 //! Does not own: reading and decoding binlogs (`mysql::binlog`), the gRPC servers (vttablet wires them).
 
 mod options;
 pub mod source;
 pub mod target;
+pub mod throttle;
 
 pub use options::{OnDdl, StreamOptions};

@@ -12,7 +12,9 @@ use mysqlctl::{
     tablet::{data_root, tablet_dir},
 };
 use servenv::Parsed;
+use tabletclient::grpc::{DialOptions, StaticCreds, TlsOptions};
 use topo::{EtcdTls, TopoOptions, topoproto};
+use vreplication::target::EngineConfig;
 use vtproto::topodata::TabletType;
 
 use crate::{
@@ -39,6 +41,8 @@ pub struct TabletConfig {
     pub manager: ManagerConfig,
     /// The database is not known before the record is: [`TabletConfig::query_service`] puts it in.
     query: QueryServiceConfig,
+    /// Likewise: [`TabletConfig::vreplication`].
+    vreplication: EngineConfig,
     pub logins: Logins,
     pub topo: TopoConfig,
     /// The name under which others reach this process.
@@ -137,9 +141,11 @@ impl TabletConfig {
         (query.app, query.dba) = (app, dba);
         (query.appdebug, query.filtered) = (Some(params("appdebug")?), Some(params("filtered")?));
         let path = |name: &str| Some(flags.str(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let vreplication = vreplication(flags, &manager.alias.cell, params("filtered")?)?;
         Ok(Self {
             manager,
             query,
+            vreplication,
             logins,
             topo: topo_config(flags)?,
             hostname,
@@ -156,6 +162,11 @@ impl TabletConfig {
         })
     }
 
+    /// The configuration of filtered replication for a tablet with this database.
+    pub fn vreplication(&self, database: &str) -> EngineConfig {
+        EngineConfig { db_name: database.to_owned(), ..self.vreplication.clone() }
+    }
+
     /// The configuration of the query service for a tablet with this database.
     pub fn query_service(&self, database: &str) -> QueryServiceConfig {
         let mut query = self.query.clone();
@@ -166,6 +177,47 @@ impl TabletConfig {
         query.filtered = query.filtered.map(with_database);
         query
     }
+}
+
+/// Filtered replication; the database is filled in later.
+fn vreplication(flags: &Parsed, cell: &str, filtered: ConnectParams) -> Result<EngineConfig, ConfigError> {
+    match flags.str("binlog_player_protocol") {
+        "grpc" => {}
+        other => return Err(flag(format!("-binlog_player_protocol {other}: only grpc is built"))),
+    }
+    let types = flags.str("vreplication_tablet_type");
+    Ok(EngineConfig {
+        cell: cell.to_owned(),
+        db_name: String::new(),
+        filtered,
+        tablet_types: topoproto::parse_tablet_types(types)
+            .map_err(|error| flag(format!("-vreplication_tablet_type {types}: {error}")))?,
+        retry_delay: flags.duration("vreplication_retry_delay"),
+        topology_refresh: flags.duration("vreplication_healthcheck_topology_refresh"),
+        health_retry_delay: flags.duration("vreplication_healthcheck_retry_delay"),
+        health_timeout: flags.duration("vreplication_healthcheck_timeout"),
+        health_dial: dial_options(flags, "tablet_grpc")?,
+        stream_dial: dial_options(flags, "binlog_player_grpc")?,
+    })
+}
+
+/// How other tablets are called, with the TLS flags of one prefix.
+fn dial_options(flags: &Parsed, prefix: &str) -> Result<DialOptions, ConfigError> {
+    let text = |suffix: &str| Some(flags.str(&format!("{prefix}_{suffix}"))).filter(|text| !text.is_empty());
+    let tls = TlsOptions {
+        ca: text("ca").map(PathBuf::from),
+        cert: text("cert").map(PathBuf::from),
+        key: text("key").map(PathBuf::from),
+        server_name: text("server_name").map(str::to_owned),
+    };
+    Ok(DialOptions {
+        channels: 1,
+        max_message_size: flags.size("grpc_max_message_size"),
+        tls: tls.is_set().then_some(tls),
+        creds: StaticCreds::read(flags.str("grpc_auth_static_client_creds"))
+            .map_err(|error| flag(error.message().to_owned()))?,
+        ..DialOptions::default()
+    })
 }
 
 /// The socket of the mysqld that mysqlctl manages.

@@ -16,6 +16,7 @@ use tabletclient::{QueryService, framed, grpc::QueryServer};
 use tokio_util::sync::CancellationToken;
 use topo::{TopoOptions, TopoServer, topoproto};
 use vterrors::VtError;
+use vreplication::target::Engine;
 use vtproto::{
     binlogservice::update_stream_server::UpdateStreamServer, cutover::cutover_server::CutoverServer, query::Target,
     tabletmanagerservice::tablet_manager_server,
@@ -63,7 +64,9 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
         by_vschema: env.flags().bool("binlog_use_v3_resharding_mode"),
     };
     let changes = UpdateStreamService::new(source, topo.clone(), env.stats());
-    let manager = TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), env.stats());
+    let vreplication = Engine::new(config.vreplication(&topoproto::tablet_db_name(&tablet)), topo.clone());
+    let manager =
+        TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), vreplication, env.stats());
     tokio::spawn(update_stream::follow(changes.clone(), manager.streaming(), stop.clone()));
     tokio::spawn(watch_mysqld(queries.clone(), manager.clone(), stop.clone()));
     tokio::spawn(watch_gate(queries.clone(), manager.clone(), stop.clone()));
@@ -190,6 +193,7 @@ fn pages(server: &mut Server, manager: &Arc<TabletManager>, queries: &TabletServ
     };
     server.status_section("Tablet", section(TabletManager::status_html));
     server.status_section("Health", section(TabletManager::health_html));
+    server.status_section("VReplication", section(TabletManager::vreplication_html));
     let manager = manager.clone();
     server.health(move || {
         let health = manager.healthy().map_err(|error| format!("not ok: {error}"));

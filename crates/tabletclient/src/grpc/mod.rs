@@ -47,6 +47,27 @@ pub struct StaticCreds {
     pub password: String,
 }
 
+impl StaticCreds {
+    /// Reads the file of `-grpc_auth_static_client_creds`: `{"Username": …, "Password": …}`. An empty path is nobody.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the flag and what is wrong with the file.
+    pub fn read(path: &str) -> Result<Option<Self>> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let problem = |problem: &dyn fmt::Display| {
+            VtError::new(Code::InvalidArgument, format!("-grpc_auth_static_client_creds: {path}: {problem}"))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| problem(&error))?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| problem(&error))?;
+        let field = |name: &str| {
+            value[name].as_str().map(str::to_owned).ok_or_else(|| problem(&format_args!("{name} is missing")))
+        };
+        Ok(Some(Self { username: field("Username")?, password: field("Password")? }))
+    }
+}
+
 impl fmt::Debug for StaticCreds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StaticCreds").field("username", &self.username).finish_non_exhaustive()

@@ -1,1 +1,28 @@
-//! The target side: the streams of `_vt.vreplication`, each applied with its position in one transaction.
+//! The target side: what a MASTER tablet does with the rows of `_vt.vreplication` that belong to its database.
+//!
+//! [`Engine`] owns one controller a row. A controller ([`controller`]) chooses a source tablet ([`picker`]), asks it for a
+//! stream ([`client`]) and plays it ([`player`]) through one connection to mysqld ([`applier`]) until the row says stop.
+//! Rows are read and written by [`row`], the statements of `VReplicationExec` are told apart by [`statement`].
+//!
+//! Invariants: rows and the position they reach are committed in one transaction of the target; at any time at most one
+//! connection applies a stream, across processes too; a stream's memory is bounded in bytes.
+
+mod applier;
+mod batch;
+mod client;
+mod config;
+mod controller;
+mod engine;
+mod picker;
+mod player;
+mod row;
+mod source;
+mod statement;
+mod stats;
+mod status;
+
+pub use config::EngineConfig;
+pub use engine::Engine;
+pub use row::State;
+pub use source::{SourceKind, print_source, read_source};
+pub use stats::StreamStatus;

@@ -25,19 +25,10 @@ pub fn register(registry: &Registry) {
     for (name, help) in [
         ("MysqlServerConnCount", "Open connections to a MySQL server"),
         ("MysqlServerConnCountUnauthenticated", "Connections to a MySQL server that have not logged in"),
-        ("VReplicationStreamCount", "Number of filtered replication streams"),
-        ("VReplicationSecondsBehindMasterMax", "Lag of the stream that is furthest behind"),
     ] {
         registry.gauge(name, help);
     }
-    for name in [
-        "MysqlServerConnCountByTLSVer",
-        "MysqlServerConnCountPerUser",
-        "VReplicationQPS",
-        "VReplicationSecondsBehindMaster",
-        "VReplicationSource",
-        "VReplicationSourceTablet",
-    ] {
+    for name in ["MysqlServerConnCountByTLSVer", "MysqlServerConnCountPerUser"] {
         registry.multi_gauge(name, "Of a part that this build does not have", &["counts"]);
     }
     registry.timings("MysqlServerTimings", "Commands of a MySQL server", "type");
@@ -47,7 +38,6 @@ pub fn register(registry: &Registry) {
         ("HealthcheckMasterPromoted", &["keyspace", "shard_name"][..]),
         ("TopologyWatcherErrors", &["Operation"][..]),
         ("TopologyWatcherOperations", &["Operation"][..]),
-        ("VReplicationTotalSecondsBehindMaster", &["counts"][..]),
     ] {
         registry.multi_counter(name, "Of a part that this build does not have", labels);
     }

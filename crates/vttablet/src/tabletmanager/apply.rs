@@ -76,6 +76,7 @@ impl TabletManager {
 
     pub(super) async fn reconcile_behind(&self, gate: bool, reason: &str) {
         let _applying = self.applying.lock().await;
+        self.reconcile_vreplication().await;
         let (tablet_type, serve, stream, why) = {
             let state = self.state();
             let tablet_type = state.tablet.r#type();

@@ -158,9 +158,12 @@ impl TabletManager {
             };
             let is_master = state.tablet.r#type() == TabletType::Master;
             let term = state.tablet.master_term_start_time.as_ref().filter(|_| is_master);
+            let (streams, behind) = self.vreplication.summary();
             let stats = RealtimeStats {
                 health_error: state.health_error.clone().unwrap_or_default(),
                 seconds_behind_master: u32::try_from(lag.as_secs()).unwrap_or(u32::MAX),
+                binlog_players_count: i32::try_from(streams).unwrap_or(i32::MAX),
+                seconds_behind_master_filtered_replication: behind,
                 ..Default::default()
             };
             (term.map_or(0, |term| term.seconds), stats)

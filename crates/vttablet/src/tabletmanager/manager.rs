@@ -11,6 +11,7 @@ use regex::Regex;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topo::{TopoServer, Update, topoproto};
+use vreplication::target::Engine;
 use vterrors::{Result, VtError};
 use vtproto::{
     topodata::{Shard, SrvKeyspace, Tablet, TabletAlias, TabletType},
@@ -147,6 +148,7 @@ pub struct TabletManager {
     pub(super) query: Arc<dyn QueryControl>,
     pub(super) markers: Markers,
     pub(super) stats: ManagerStats,
+    pub(super) vreplication: Arc<Engine>,
     /// Held by whatever changes the tablet.
     pub(super) action: tokio::sync::Mutex<()>,
     /// Held while serving is brought in line with the state. Taken after `action`.
@@ -169,6 +171,7 @@ impl TabletManager {
         topo: TopoServer,
         mysqld: Mysqld,
         query: Arc<dyn QueryControl>,
+        vreplication: Arc<Engine>,
         registry: &servenv::Registry,
     ) -> Arc<Self> {
         let markers = Markers::load(config.tablet_dir.clone());
@@ -179,6 +182,7 @@ impl TabletManager {
             query,
             markers,
             stats: ManagerStats::new(registry),
+            vreplication,
             action: Default::default(),
             applying: Default::default(),
             tables_lock: Default::default(),
@@ -204,6 +208,7 @@ impl TabletManager {
         });
         manager.stats.type_changes.inc(&[&topoproto::tablet_type_lstring(manager.tablet_type())]);
         super::stats::publish(&manager, registry);
+        super::vreplication::publish(&manager.vreplication, registry);
         manager
     }
 
@@ -234,12 +239,14 @@ impl TabletManager {
         self.state().stopping = true;
         self.query.enter_lameduck();
         tokio::time::sleep(lameduck).await;
+        self.vreplication.close().await;
         self.reconcile("the tablet stops").await;
     }
 
     /// The second half, when nobody calls any more: ends what runs and takes the addresses out of the record.
     pub async fn close(&self) {
         self.state().stopping = true;
+        self.vreplication.close().await;
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {

@@ -35,6 +35,7 @@ mod shard_sync;
 mod stats;
 mod status;
 pub mod update_stream;
+mod vreplication;
 
 pub use cutover::CutoverService;
 pub use health::HealthRecord;

@@ -142,20 +142,6 @@ macro_rules! service {
             ) -> Result<Response<Self::RestoreFromBackupStream>, Status> {
                 Err(self.not_built("RestoreFromBackup"))
             }
-
-            async fn v_replication_exec(
-                &self,
-                _: Request<tmd::VReplicationExecRequest>,
-            ) -> Result<Response<tmd::VReplicationExecResponse>, Status> {
-                Err(self.not_built("VReplicationExec"))
-            }
-
-            async fn v_replication_wait_for_pos(
-                &self,
-                _: Request<tmd::VReplicationWaitForPosRequest>,
-            ) -> Result<Response<tmd::VReplicationWaitForPosResponse>, Status> {
-                Err(self.not_built("VReplicationWaitForPos"))
-            }
         }
     };
 }
@@ -286,6 +272,14 @@ service! {
             .map(|status| tmd::StopReplicationAndGetStatusResponse { status: Some(status) });
     promote_slave, "PromoteSlave", SHORT, PromoteSlaveRequest => PromoteSlaveResponse, |manager, request, deadline|
         manager.promote_slave().await.map(|position| tmd::PromoteSlaveResponse { position });
+    v_replication_exec, "VReplicationExec", SHORT, VReplicationExecRequest => VReplicationExecResponse,
+        |manager, request, deadline|
+        manager.vreplication_exec(&request.query).await
+            .map(|result| tmd::VReplicationExecResponse { result: Some(result) });
+    v_replication_wait_for_pos, "VReplicationWaitForPos", LONG,
+        VReplicationWaitForPosRequest => VReplicationWaitForPosResponse, |manager, request, deadline|
+        manager.vreplication_wait_for_pos(request.id, &request.position, deadline).await
+            .map(|()| tmd::VReplicationWaitForPosResponse {});
 }
 
 #[cfg(test)]

@@ -1,0 +1,267 @@
+//! The text that is sent to mysqld next: statements of one or several source transactions, as one transaction of the
+//! target.
+//!
+//! Invariant: what is kept is at most [`TEXT`] bytes that were not sent, and [`REPLAY`] bytes that were, plus one
+//! statement each. A transaction that is larger was sent in pieces and is forgotten; if it fails, the source has to send
+//! it again.
+
+use vtproto::binlogdata::{
+    BinlogTransaction, Charset,
+    binlog_transaction::{Statement, statement::Category},
+};
+
+/// Bytes of statements that are sent to mysqld at once.
+pub(super) const TEXT: usize = 512 << 10;
+/// Bytes of an open transaction that are kept to be sent again after a deadlock.
+const REPLAY: usize = 4 << 20;
+/// Source transactions that become one of the target, at most.
+pub(super) const TRANSACTIONS: i64 = 2000;
+
+/// A position of the source with its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub position: String,
+    pub timestamp: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Statements not sent yet, each with a semicolon behind it.
+    text: Vec<u8>,
+    /// What was sent of the open transaction.
+    sent: Vec<Vec<u8>>,
+    sent_bytes: usize,
+    replayable: bool,
+    /// The source transaction that was begun has not ended.
+    unfinished: bool,
+    timestamp: Vec<u8>,
+    charset: Charset,
+    default_charset: Charset,
+    pub reached: Option<Reached>,
+    pub queries: i64,
+    pub transactions: i64,
+    /// The source transaction that was begun changes something.
+    changes: bool,
+}
+
+impl Batch {
+    pub fn new(default_charset: Charset) -> Self {
+        Self {
+            text: Vec::new(),
+            sent: Vec::new(),
+            sent_bytes: 0,
+            replayable: true,
+            unfinished: false,
+            timestamp: Vec::new(),
+            charset: default_charset,
+            default_charset,
+            reached: None,
+            queries: 0,
+            transactions: 0,
+            changes: false,
+        }
+    }
+
+    /// Nothing that would have to be sent or committed.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && !self.is_open()
+    }
+
+    /// A transaction is open at mysqld.
+    pub fn is_open(&self) -> bool {
+        !self.sent.is_empty() || !self.replayable
+    }
+
+    /// Everything up to here may be committed.
+    pub fn is_whole(&self) -> bool {
+        !self.unfinished
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.text.len() >= TEXT || self.transactions >= TRANSACTIONS
+    }
+
+    /// Adds one message of the source. The end of a source transaction has an event token; before it come as many
+    /// messages as it takes.
+    pub fn add(&mut self, message: &BinlogTransaction) {
+        for statement in &message.statements {
+            self.add_statement(statement);
+        }
+        match &message.event_token {
+            Some(token) => {
+                self.unfinished = false;
+                self.transactions += i64::from(std::mem::take(&mut self.changes));
+                self.reached = Some(Reached { position: token.position.clone(), timestamp: token.timestamp });
+            }
+            None => self.unfinished = true,
+        }
+    }
+
+    fn add_statement(&mut self, statement: &Statement) {
+        let sql = trimmed(&statement.sql);
+        let category = statement.category();
+        if sql.is_empty() || matches!(category, Category::BlBegin | Category::BlCommit) {
+            return;
+        }
+        let charset = statement.charset.unwrap_or(self.default_charset);
+        if charset != self.charset {
+            self.push(set_charset(charset).as_bytes());
+            self.charset = charset;
+        }
+        if category == Category::BlSet {
+            // Each row of a source statement comes with the time of that statement. Other variables serve one statement.
+            const TIMESTAMP: &[u8] = b"SET TIMESTAMP";
+            if sql.get(..TIMESTAMP.len()).is_some_and(|head| head.eq_ignore_ascii_case(TIMESTAMP)) {
+                if self.timestamp == sql {
+                    return;
+                }
+                self.timestamp = sql.to_owned();
+            }
+        } else {
+            self.queries += 1;
+            self.changes = true;
+        }
+        self.push(sql);
+    }
+
+    fn push(&mut self, sql: &[u8]) {
+        self.text.extend_from_slice(sql);
+        // On a line of its own, for a comment may end the statement.
+        self.text.extend_from_slice(b"\n;");
+    }
+
+    /// To be called before the commit: the next batch begins with the session's own character set.
+    pub fn finish(&mut self) {
+        if self.charset != self.default_charset {
+            self.push(set_charset(self.default_charset).as_bytes());
+            self.charset = self.default_charset;
+        }
+    }
+
+    /// What a replay has to begin with, wherever the attempt before it ended.
+    pub fn reset(&self) -> String {
+        set_charset(self.default_charset)
+    }
+
+    /// What is to be sent now, with `begin` in front of the first piece of a transaction.
+    pub fn take(&mut self) -> Vec<u8> {
+        let statements = std::mem::take(&mut self.text);
+        if self.is_open() {
+            return statements;
+        }
+        let mut text = Vec::with_capacity(statements.len() + 512);
+        text.extend_from_slice(b"begin;");
+        text.extend_from_slice(&statements);
+        text
+    }
+
+    /// Keeps what was sent, while it is not too much.
+    pub fn keep(&mut self, text: Vec<u8>) {
+        self.sent_bytes += text.len();
+        self.sent.push(text);
+        if self.sent_bytes > REPLAY {
+            self.sent.clear();
+            self.replayable = false;
+        }
+    }
+
+    /// What was sent of the open transaction; `None` when that was too much to keep.
+    pub fn sent(&self) -> Option<&[Vec<u8>]> {
+        self.replayable.then_some(&self.sent)
+    }
+
+    /// The transaction has ended, and with it all that is known of the batch.
+    pub fn clear(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        *self = Self { text, ..Self::new(self.default_charset) };
+    }
+}
+
+fn set_charset(charset: Charset) -> String {
+    format!(
+        "set @@session.character_set_client={},@@session.collation_connection={},@@session.collation_server={}",
+        charset.client, charset.conn, charset.server
+    )
+}
+
+/// Without blanks and semicolons at its end: an empty statement is an error in a text of several.
+fn trimmed(sql: &[u8]) -> &[u8] {
+    let end = sql.iter().rposition(|byte| !byte.is_ascii_whitespace() && *byte != b';').map_or(0, |at| at + 1);
+    &sql[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vtproto::query::EventToken;
+
+    const UTF8: Charset = Charset { client: 45, conn: 45, server: 45 };
+    const LATIN1: Charset = Charset { client: 8, conn: 8, server: 8 };
+
+    fn statement(category: Category, sql: &str, charset: Option<Charset>) -> Statement {
+        Statement { category: category.into(), charset, sql: sql.as_bytes().to_vec() }
+    }
+
+    fn message(statements: Vec<Statement>, position: Option<&str>) -> BinlogTransaction {
+        let event_token =
+            position.map(|position| EventToken { timestamp: 7, position: position.into(), ..Default::default() });
+        BinlogTransaction { statements, event_token }
+    }
+
+    fn text(batch: &mut Batch) -> String {
+        String::from_utf8(batch.take()).expect("text")
+    }
+
+    #[test]
+    fn transactions_become_one() {
+        let mut batch = Batch::new(UTF8);
+        assert!(batch.is_empty() && batch.is_whole());
+        let set = statement(Category::BlSet, "SET TIMESTAMP=5", None);
+        batch.add(&message(vec![set.clone(), statement(Category::BlInsert, "insert a;", None)], Some("MariaDB/0-1-1")));
+        batch.add(&message(vec![set, statement(Category::BlUpdate, "update b -- x", None)], Some("MariaDB/0-1-2")));
+        batch.add(&message(vec![], Some("MariaDB/0-1-3")));
+        assert_eq!((batch.queries, batch.transactions, batch.is_whole()), (2, 2, true));
+        assert_eq!(batch.reached.as_ref().expect("a position").position, "MariaDB/0-1-3");
+        assert_eq!(text(&mut batch), "begin;SET TIMESTAMP=5\n;insert a\n;update b -- x\n;");
+    }
+
+    #[test]
+    fn pieces_of_a_transaction_share_one_begin() {
+        let mut batch = Batch::new(UTF8);
+        batch.add(&message(vec![statement(Category::BlInsert, "insert a", None)], None));
+        assert!(!batch.is_whole() && batch.reached.is_none());
+        let first = batch.take();
+        assert_eq!(first, b"begin;insert a\n;");
+        batch.keep(first.clone());
+        assert!(batch.is_open() && !batch.is_empty());
+        batch.add(&message(vec![statement(Category::BlInsert, "insert b", None)], Some("MariaDB/0-1-1")));
+        assert_eq!(text(&mut batch), "insert b\n;");
+        assert_eq!((batch.transactions, batch.sent()), (1, Some(&[first][..])));
+        batch.keep(vec![b' '; REPLAY]);
+        assert!(batch.is_open() && batch.sent().is_none());
+        batch.clear();
+        assert!(batch.is_empty() && batch.is_whole() && batch.sent().is_some());
+    }
+
+    #[test]
+    fn character_sets_follow_the_statements() {
+        let mut batch = Batch::new(UTF8);
+        batch.add(&message(
+            vec![
+                statement(Category::BlInsert, "insert a", Some(LATIN1)),
+                statement(Category::BlInsert, "insert b", Some(LATIN1)),
+                statement(Category::BlInsert, "insert c", None),
+            ],
+            Some("MariaDB/0-1-1"),
+        ));
+        let (latin1, utf8) = (set_charset(LATIN1), set_charset(UTF8));
+        assert!(latin1.contains("@@session.character_set_client=8,"));
+        assert_eq!(text(&mut batch), format!("begin;{latin1}\n;insert a\n;insert b\n;{utf8}\n;insert c\n;"));
+        batch.clear();
+        batch.add(&message(vec![statement(Category::BlInsert, "insert d", Some(LATIN1))], Some("MariaDB/0-1-2")));
+        batch.finish();
+        assert_eq!(text(&mut batch), format!("begin;{latin1}\n;insert d\n;{utf8}\n;"));
+        assert_eq!(batch.reset(), utf8);
+    }
+}

@@ -1,0 +1,152 @@
+//! The choice of a tablet to stream from.
+//!
+//! Owns: the health of the source shard's tablets in the cells of one stream. A tablet that refuses queries only because
+//! its traffic has moved away is still a good source; one that is ill is none. Among the good ones chance decides, so
+//! that streams spread.
+
+use std::sync::Arc;
+
+use rand::seq::IndexedRandom;
+use tabletclient::{
+    HealthCheck, HealthCheckOptions, TabletFilter, TabletHealth, TopologyWatcher, WatcherOptions,
+    health_check::HealthListener, topology_watcher::ShardFilter,
+};
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant, timeout_at},
+};
+use topo::{TopoServer, topoproto};
+use vterrors::{Code, Result, VtError};
+use vtproto::topodata::TabletType;
+
+use super::EngineConfig;
+
+/// How often the list of tablets is read while no good one is in it.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) struct Picker {
+    health: HealthCheck,
+    watchers: Vec<TopologyWatcher>,
+    changed: Arc<Changed>,
+    keyspace: String,
+    shard: String,
+    cells: Vec<String>,
+    types: Vec<TabletType>,
+}
+
+#[derive(Default)]
+struct Changed(Notify);
+
+impl HealthListener for Changed {
+    fn tablet_changed(&self, _: &TabletHealth) {
+        self.0.notify_one();
+    }
+}
+
+impl Picker {
+    /// Begins to watch the tablets of a shard. `cells` and `types` are the row's; empty means those of the config.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for types that are none.
+    pub fn start(
+        config: &EngineConfig,
+        topo: &TopoServer,
+        keyspace: &str,
+        shard: &str,
+        cells: &str,
+        types: &str,
+    ) -> Result<Self> {
+        let types = if types.is_empty() { config.tablet_types.clone() } else { topoproto::parse_tablet_types(types)? };
+        let mut cells: Vec<String> =
+            cells.split(',').map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
+        if cells.is_empty() {
+            cells.push(config.cell.clone());
+        }
+        let options = HealthCheckOptions {
+            retry_delay: config.health_retry_delay,
+            timeout: config.health_timeout,
+            ..HealthCheckOptions::default()
+        };
+        let dial = config.health_dial.clone();
+        let health = HealthCheck::new(options, move |tablet| tabletclient::grpc::dial(tablet, &dial));
+        let changed = Arc::new(Changed::default());
+        health.add_listener(changed.clone());
+        let watcher = WatcherOptions {
+            refresh_interval: config.topology_refresh,
+            filter: TabletFilter::Shards(vec![(keyspace.to_owned(), ShardFilter::Name(shard.to_owned()))]),
+            ..WatcherOptions::default()
+        };
+        let watchers = cells
+            .iter()
+            .map(|cell| TopologyWatcher::start(topo.clone(), cell.clone(), watcher.clone(), health.clone()))
+            .collect();
+        Ok(Self { health, watchers, changed, keyspace: keyspace.to_owned(), shard: shard.to_owned(), cells, types })
+    }
+
+    /// A good tablet, another one than `avoid` if there is one.
+    fn choose(&self, avoid: Option<&str>) -> Option<Arc<TabletHealth>> {
+        let good = |health: &Arc<TabletHealth>| {
+            health.up
+                && health.stats.health_error.is_empty()
+                && health.target.keyspace == self.keyspace
+                && health.target.shard == self.shard
+                && self.types.contains(&health.target.tablet_type())
+        };
+        let mut good: Vec<_> = self.health.tablets().into_iter().filter(good).collect();
+        let preferences: [&dyn Fn(&TabletHealth) -> bool; 2] =
+            [&|health| Some(health.alias().as_str()) != avoid, &|health| health.serving];
+        for preferred in preferences {
+            if good.iter().any(|health| preferred(health)) {
+                good.retain(|health| preferred(health));
+            }
+        }
+        good.choose(&mut rand::rng()).cloned()
+    }
+
+    /// A good tablet, waiting for one until `deadline`.
+    ///
+    /// # Errors
+    /// UNAVAILABLE with what was looked for and what was there instead.
+    pub async fn pick(&self, avoid: Option<&str>, deadline: Instant) -> Result<Arc<TabletHealth>> {
+        let found = async {
+            loop {
+                if let Some(found) = self.choose(avoid) {
+                    return found;
+                }
+                if tokio::time::timeout(SEARCH_INTERVAL, self.changed.0.notified()).await.is_err() {
+                    for watcher in &self.watchers {
+                        watcher.refresh().await;
+                    }
+                }
+            }
+        };
+        timeout_at(deadline, found).await.map_err(|_| VtError::new(Code::Unavailable, self.nothing()))
+    }
+
+    fn nothing(&self) -> String {
+        let types: Vec<&str> = self.types.iter().map(|tablet_type| tablet_type.as_str_name()).collect();
+        let seen: Vec<String> = self
+            .health
+            .tablets()
+            .iter()
+            .map(|health| {
+                let state = match &health.last_error {
+                    _ if !health.stats.health_error.is_empty() => health.stats.health_error.clone(),
+                    Some(error) if !health.up => error.clone(),
+                    _ if !health.up => "no answer yet".to_owned(),
+                    _ => "healthy".to_owned(),
+                };
+                format!("{} {} ({state})", health.alias(), health.target.tablet_type().as_str_name())
+            })
+            .collect();
+        format!(
+            "no healthy tablet of type {} for {}/{} in cell {} to stream from; there: {}. \
+             The types are those of the column tablet_types, or of -vreplication_tablet_type",
+            types.join(" or "),
+            self.keyspace,
+            self.shard,
+            self.cells.join(","),
+            if seen.is_empty() { "no tablet at all".to_owned() } else { seen.join(", ") },
+        )
+    }
+}

@@ -1,0 +1,387 @@
+//! Playing one stream of a source: messages in, transactions of the target out.
+//!
+//! A task of its own reads ahead, bounded in bytes, while mysqld works. What has arrived by the time mysqld is free
+//! becomes one transaction, so that a source that is faster than one commit at a time is followed all the same. Messages
+//! without rows only move the position; it is stored when a while has passed, or when somebody waits for it.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use mysql::{Position, client::ClientError};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use vterrors::VtError;
+use vtproto::{binlogdata::BinlogTransaction, query::QueryResult};
+
+use super::{
+    applier::{Applier, ApplyError, is_foreign_key, is_transient},
+    batch::{Batch, Reached},
+    client::Transactions,
+    row::{State, read_position, update_position},
+    stats::{Stream, unix_now},
+};
+use crate::throttle::Throttler;
+
+/// Bytes of messages read ahead of mysqld, one message more at most.
+const READ_AHEAD: usize = 8 << 20;
+/// Messages read ahead: empty ones have no bytes to speak of.
+const MESSAGES: usize = 4096;
+/// How long a position without rows may wait to be stored.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// Pauses between attempts after a deadlock.
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+/// The message of a row whose stream has come to its stop position.
+pub(super) const REACHED: &str = "Reached stopping position, done playing logs";
+
+/// Why playing ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// At its stop position, which the row says now.
+    Stopped,
+    /// It was told to stop.
+    Cancelled,
+    /// The row is gone.
+    Removed,
+    /// Transactions that were put together do not apply so: each has to be tried alone.
+    OneByOne(VtError),
+    /// The source ended the stream, or sent what cannot be used.
+    Source(VtError),
+    /// mysqld refuses.
+    Target(VtError),
+}
+
+impl From<ApplyError> for Ended {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Cancelled => Self::Cancelled,
+            ApplyError::Mysql(error) => Self::Target(error.into()),
+            ApplyError::Other(error) => Self::Target(error),
+        }
+    }
+}
+
+/// One message and the room it takes up.
+struct Arrived {
+    message: BinlogTransaction,
+    _room: OwnedSemaphorePermit,
+}
+
+pub(super) struct Player<'a> {
+    applier: &'a mut Applier,
+    stream: &'a Stream,
+    throttler: &'a Throttler,
+    stop_position: Position,
+    batch: Batch,
+    /// A position without rows that is not stored yet, and until when it may stay so.
+    unsaved: Option<(Reached, Instant)>,
+    stop: CancellationToken,
+    /// So many source transactions are not put together with others.
+    alone: i64,
+    /// Something was stored since the stream was opened.
+    pub moved: bool,
+}
+
+impl<'a> Player<'a> {
+    /// `stop_position` empty plays without end.
+    pub fn new(
+        applier: &'a mut Applier,
+        stream: &'a Stream,
+        throttler: &'a Throttler,
+        stop_position: Position,
+        alone: i64,
+        stop: CancellationToken,
+    ) -> Self {
+        let batch = Batch::new(applier.charset());
+        Self { applier, stream, throttler, stop_position, batch, unsaved: None, stop, alone, moved: false }
+    }
+
+    /// Plays until something ends it. Everything that was begun and not committed is rolled back then.
+    pub async fn play(
+        &mut self,
+        transactions: impl Future<Output = vterrors::Result<Transactions>> + Send + 'static,
+    ) -> Ended {
+        let (sender, mut arrived) = mpsc::channel(MESSAGES);
+        let _reading = AbortOnDropHandle::new(tokio::spawn(read_ahead(transactions, sender)));
+        let ended = match self.play_all(&mut arrived).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        };
+        if matches!(ended, Ended::Cancelled | Ended::Source(_) | Ended::OneByOne(_)) && !self.applier.is_lost() {
+            // What was begun goes; what was reached without rows may as well be kept.
+            if self.batch.is_open()
+                && let Err(error) = self.applier.run(b"rollback").await
+            {
+                tracing::debug!(stream = self.stream.id, "rolling back: {error}");
+            }
+            if let Err(Ended::Target(error)) = self.save().await {
+                tracing::debug!(stream = self.stream.id, "storing the position at the end: {error}");
+            }
+        }
+        ended
+    }
+
+    async fn play_all(
+        &mut self,
+        arrived: &mut mpsc::Receiver<vterrors::Result<Arrived>>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        loop {
+            let next = match arrived.try_recv() {
+                Ok(next) => Some(next),
+                Err(mpsc::error::TryRecvError::Disconnected) => None,
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    if self.batch.is_whole() && !self.batch.is_empty() {
+                        self.commit().await?;
+                    }
+                    self.wait(arrived).await?
+                }
+            };
+            match next {
+                Some(Ok(arrived)) => self.take(&arrived.message).await?,
+                Some(Err(error)) => {
+                    self.commit_whole().await?;
+                    return Err(Ended::Source(error));
+                }
+                None => {
+                    self.commit_whole().await?;
+                    let text = "the source has ended the stream";
+                    return Err(Ended::Source(VtError::new(vterrors::Code::Unavailable, text)));
+                }
+            }
+        }
+    }
+
+    /// Waits for a message. Meanwhile positions are stored when it is time.
+    async fn wait(
+        &mut self,
+        arrived: &mut mpsc::Receiver<vterrors::Result<Arrived>>,
+    ) -> Result<Option<vterrors::Result<Arrived>>, Ended> {
+        loop {
+            let due = self.unsaved.as_ref().map(|(_, due)| *due);
+            let save = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Ended::Cancelled),
+                next = arrived.recv() => return Ok(next),
+                () = save => self.save().await?,
+                () = self.stream.asked.notified() => self.save_if_awaited().await?,
+            }
+        }
+    }
+
+    async fn take(&mut self, message: &BinlogTransaction) -> Result<(), Ended> {
+        if self.stop.is_cancelled() {
+            return Err(Ended::Cancelled);
+        }
+        if self.batch.is_whole() && !message.statements.is_empty() {
+            self.throttle().await?;
+        }
+        self.batch.add(message);
+        let Some(token) = &message.event_token else {
+            return if self.batch.is_full() { self.send().await } else { Ok(()) };
+        };
+        self.stream.heard(token.timestamp);
+        let position = read_position(&token.position).map_err(Ended::Source)?;
+        if !self.stop_position.is_empty() && position.at_least(&self.stop_position) {
+            self.commit_at(Some(REACHED)).await?;
+            return Err(Ended::Stopped);
+        }
+        if self.batch.is_empty() {
+            // No rows: the position waits.
+            let reached = self.batch.reached.take();
+            let due = self.unsaved.take().map_or_else(|| Instant::now() + SAVE_AFTER, |(_, due)| due);
+            self.unsaved = reached.map(|reached| (reached, due));
+            if due <= Instant::now() || self.stream.is_awaited(&position) {
+                self.save().await?;
+            }
+        } else if self.batch.is_full() || self.alone > 0 {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the turn of a source transaction. Meanwhile what came before it is not held back.
+    async fn throttle(&mut self) -> Result<(), Ended> {
+        while !self.throttler.try_take() {
+            self.commit_whole().await?;
+            let due = self.unsaved.as_ref().map(|(_, due)| *due);
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Ended::Cancelled),
+                () = self.throttler.ready() => {}
+                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.save().await?,
+                () = self.stream.asked.notified() => self.save_if_awaited().await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit_whole(&mut self) -> Result<(), Ended> {
+        if self.batch.is_whole() && !self.batch.is_empty() { self.commit().await } else { Ok(()) }
+    }
+
+    /// Sends a piece of a transaction that is not complete.
+    async fn send(&mut self) -> Result<(), Ended> {
+        let text = self.batch.take();
+        self.execute(&text).await?;
+        self.batch.keep(text);
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Ended> {
+        self.commit_at(None).await
+    }
+
+    /// Commits the batch together with the position it reaches. `stop`: the stream ends with it.
+    async fn commit_at(&mut self, stop: Option<&str>) -> Result<(), Ended> {
+        let Some(reached) = self.batch.reached.clone() else { return Ok(()) };
+        self.batch.finish();
+        let mut text = self.batch.take();
+        let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, stop);
+        text.extend_from_slice(update.as_bytes());
+        text.extend_from_slice(b";commit");
+        let results = self.execute(&text).await?;
+        // The update is the last statement but one.
+        let found = results.iter().rev().nth(1).is_some_and(|result| result.rows_affected == 1);
+        self.unsaved = None;
+        self.stream.applied(self.batch.queries, self.batch.transactions);
+        self.alone -= self.batch.transactions.min(self.alone);
+        self.batch.clear();
+        self.stored(&reached, stop, found)
+    }
+
+    /// Stores a position that came without rows.
+    async fn save(&mut self) -> Result<(), Ended> {
+        let Some((reached, _)) = self.unsaved.take() else { return Ok(()) };
+        let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, None);
+        let results = self.applier.run(update.as_bytes()).await?;
+        let found = results.first().is_some_and(|result| result.rows_affected == 1);
+        self.stored(&reached, None, found)
+    }
+
+    async fn save_if_awaited(&mut self) -> Result<(), Ended> {
+        let awaited = match &self.unsaved {
+            Some((reached, _)) => self.stream.is_awaited(&read_position(&reached.position).map_err(Ended::Source)?),
+            None => false,
+        };
+        if awaited { self.save().await } else { Ok(()) }
+    }
+
+    fn stored(&mut self, reached: &Reached, stop: Option<&str>, found: bool) -> Result<(), Ended> {
+        if !found {
+            return Err(Ended::Removed);
+        }
+        self.moved = true;
+        let position = read_position(&reached.position).map_err(Ended::Source)?;
+        let state = if stop.is_some() { State::Stopped } else { State::Running };
+        self.stream.stored(position, state, stop.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Runs a text of the open transaction. After a deadlock the transaction is run again from its begin, as long as it
+    /// is known.
+    async fn execute(&mut self, text: &[u8]) -> Result<Vec<QueryResult>, Ended> {
+        let mut error = match self.applier.run(text).await {
+            Ok(results) => return Ok(results),
+            Err(ApplyError::Mysql(error)) => error,
+            Err(other) => return Err(other.into()),
+        };
+        let mut pause = FIRST_RETRY;
+        loop {
+            let unchecked = match &error {
+                ClientError::Server(error) if is_transient(error) => false,
+                ClientError::Server(fault) if is_foreign_key(fault) => {
+                    if self.batch.transactions > 1 {
+                        // Without checks nothing cascades, which the others may need.
+                        self.applier.run(b"rollback").await?;
+                        return Err(Ended::OneByOne(error.into()));
+                    }
+                    true
+                }
+                _ => break,
+            };
+            self.applier.run(b"rollback").await?;
+            if self.batch.sent().is_none() {
+                break;
+            }
+            if unchecked {
+                tracing::warn!(
+                    stream = self.stream.id,
+                    "a transaction is applied without foreign key checks, as it would not apply with them: {}",
+                    error.mysql()
+                );
+            } else {
+                tracing::info!(stream = self.stream.id, "a transaction is run again: {}", error.mysql());
+                tokio::select! {
+                    () = self.stop.cancelled() => return Err(Ended::Cancelled),
+                    () = sleep(pause.mul_f64(rand::random_range(0.5..1.5))) => {}
+                }
+                pause = (pause * 2).min(LAST_RETRY);
+            }
+            match self.replay(text, unchecked).await {
+                Ok(results) => return Ok(results),
+                // Without checks there is nothing more to try.
+                Err(ApplyError::Mysql(again)) if !(unchecked && is_foreign_key(again.mysql())) => error = again,
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(ApplyError::Mysql(error).into())
+    }
+
+    async fn replay(&mut self, text: &[u8], unchecked: bool) -> Result<Vec<QueryResult>, ApplyError> {
+        self.applier.run(self.batch.reset().as_bytes()).await?;
+        if !unchecked {
+            return self.replay_texts(text).await;
+        }
+        self.applier.run(b"set session foreign_key_checks = 0").await?;
+        let done = self.replay_texts(text).await;
+        if !self.applier.is_lost() {
+            self.applier.run(b"set session foreign_key_checks = 1").await?;
+        }
+        done
+    }
+
+    async fn replay_texts(&mut self, text: &[u8]) -> Result<Vec<QueryResult>, ApplyError> {
+        for sent in self.batch.sent().unwrap_or_default() {
+            self.applier.run(sent).await?;
+        }
+        self.applier.run(text).await
+    }
+}
+
+/// Reads the stream into the queue, waiting where mysqld is slower.
+async fn read_ahead(
+    transactions: impl Future<Output = vterrors::Result<Transactions>>,
+    sender: mpsc::Sender<vterrors::Result<Arrived>>,
+) {
+    let room = Arc::new(Semaphore::new(READ_AHEAD));
+    let mut transactions = match transactions.await {
+        Ok(transactions) => transactions,
+        Err(error) => {
+            // Nobody listens when the player has ended.
+            let _ = sender.send(Err(error)).await;
+            return;
+        }
+    };
+    while let Some(next) = transactions.next().await {
+        let next = match next {
+            Ok(message) => {
+                let bytes: usize = message.statements.iter().map(|statement| statement.sql.len() + 32).sum();
+                let bytes = u32::try_from(bytes.min(READ_AHEAD)).unwrap_or(u32::MAX);
+                // The semaphore is never closed.
+                let Ok(room) = room.clone().acquire_many_owned(bytes).await else { return };
+                Ok(Arrived { message, _room: room })
+            }
+            Err(error) => Err(error),
+        };
+        if sender.send(next).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Throttlers: how many transactions a second a stream or a copy may write.
+//!
+//! A throttler paces one writer. Its rate is set when it is made and may be changed while it runs; 0 stops the writer,
+//! the largest number does not limit it at all. Time not used is kept for a moment only, so that a pause is not followed
+//! by a flood.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+/// A rate that does not limit.
+pub const UNLIMITED: i64 = i64::MAX;
+/// Unused time that may be made up for.
+const BURST: Duration = Duration::from_millis(100);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Throttler {
+    name: String,
+    max_rate: watch::Sender<i64>,
+    /// From when on the next transaction may go.
+    next: Mutex<Instant>,
+}
+
+impl Throttler {
+    pub fn new(name: impl Into<String>, max_rate: i64) -> Self {
+        Self { name: name.into(), max_rate: watch::channel(max_rate).0, next: Mutex::new(Instant::now()) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Transactions a second.
+    pub fn max_rate(&self) -> i64 {
+        *self.max_rate.borrow()
+    }
+
+    pub fn set_max_rate(&self, rate: i64) {
+        self.max_rate.send_replace(rate);
+    }
+
+    fn next(&self) -> MutexGuard<'_, Instant> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the place of one transaction if it may go now.
+    pub fn try_take(&self) -> bool {
+        let rate = self.max_rate();
+        if rate == UNLIMITED {
+            return true;
+        }
+        if rate <= 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let mut next = self.next();
+        if *next > now {
+            return false;
+        }
+        let earliest = now.checked_sub(BURST).unwrap_or(now);
+        *next = (*next).max(earliest) + Duration::from_secs(1).div_f64(rate as f64);
+        true
+    }
+
+    /// Waits until [`Self::try_take`] may succeed, which it need not when the rate changes.
+    pub async fn ready(&self) {
+        let mut rate = self.max_rate.subscribe();
+        let now = *rate.borrow_and_update();
+        let next = *self.next();
+        let free = async {
+            match now {
+                // Only a change of the rate helps.
+                ..=0 => std::future::pending().await,
+                UNLIMITED => {}
+                _ => sleep_until(next).await,
+            }
+        };
+        tokio::select! {
+            () = free => {}
+            _ = rate.changed() => {}
+        }
+    }
+
+    /// Waits for the place of one transaction.
+    pub async fn take(&self) {
+        while !self.try_take() {
+            self.ready().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn transactions_are_spread_over_time() {
+        let throttler = Throttler::new("BinlogPlayer/1", 100);
+        let started = Instant::now();
+        for _ in 0..200 {
+            throttler.take().await;
+        }
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(1850) && took < Duration::from_millis(2300), "{took:?}");
+        // A pause is made up for by a moment's worth at most.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let started = Instant::now();
+        for _ in 0..100 {
+            throttler.take().await;
+        }
+        assert!(started.elapsed() > Duration::from_millis(850));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_may_change_while_somebody_waits() {
+        let throttler = std::sync::Arc::new(Throttler::new("BinlogPlayer/1", 0));
+        assert!(!throttler.try_take());
+        let waiting = {
+            let throttler = throttler.clone();
+            tokio::spawn(async move { throttler.take().await })
+        };
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(!waiting.is_finished());
+        throttler.set_max_rate(UNLIMITED);
+        waiting.await.expect("no panic");
+        assert_eq!((throttler.max_rate(), throttler.name()), (UNLIMITED, "BinlogPlayer/1"));
+    }
+}
