@@ -11,6 +11,7 @@ use vtproto::{
 };
 
 use super::source::SourceKind;
+use crate::StreamOptions;
 
 /// The transactions of a source, in its order.
 pub(super) type Transactions = BoxStream<'static, Result<BinlogTransaction>>;
@@ -54,9 +55,10 @@ pub(super) async fn stream(
     }
 }
 
-/// The request with the credentials of the flags.
+/// The request with the credentials of the flags, taking transactions in parts.
 fn signed<Q>(message: Q, options: &DialOptions) -> Result<Request<Q>> {
     let mut request = Request::new(message);
+    StreamOptions { parts: true, ..StreamOptions::default() }.write(request.metadata_mut());
     if let Some(creds) = &options.creds {
         let value = |text: &str| {
             AsciiMetadataValue::try_from(text)
