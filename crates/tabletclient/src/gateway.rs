@@ -165,6 +165,10 @@ impl Gateway {
             }
             let health = match self.choose(target, &tried) {
                 Choice::Tablet(health) => health,
+                Choice::NoneHealthy if tried.is_empty() && self.health.look_for(target).await => {
+                    attempts += 1;
+                    continue;
+                }
                 Choice::NoneHealthy => {
                     last = Some(VtError::new(Code::Unavailable, "no valid tablet"));
                     // No tablet was asked in this attempt, whatever was asked before.

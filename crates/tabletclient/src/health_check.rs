@@ -17,7 +17,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use vterrors::{Code, Result, VtError};
 use vtproto::{
@@ -29,6 +32,11 @@ use crate::{QueryService, alias_text, replication_lag::LagOptions};
 
 /// Longest pause between two attempts to reach a tablet.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// Longest wait of a statement for tablets that nobody has heard of.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// Least time between two such waits of a process.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Makes the client of a tablet; [`crate::grpc::dial`] in servers.
 pub type Dialer = dyn Fn(&Tablet) -> Result<Arc<dyn QueryService>> + Send + Sync;
@@ -172,6 +180,9 @@ struct Inner {
     listeners: Mutex<Vec<Arc<dyn HealthListener>>>,
     counters: Mutex<HealthCounters>,
     updates: AtomicU64,
+    /// Wakes those who know which tablets exist.
+    look: Notify,
+    last_look: Mutex<Option<Instant>>,
 }
 
 /// Watches the health of the tablets it is given. Cloning shares it; all streams end when the last
@@ -204,6 +215,8 @@ impl HealthCheck {
             listeners: Mutex::default(),
             counters: Mutex::default(),
             updates: AtomicU64::new(0),
+            look: Notify::new(),
+            last_look: Mutex::default(),
         });
         Self { inner, _stop_all: Arc::new(stop.clone().drop_guard()), stop }
     }
@@ -272,6 +285,39 @@ impl HealthCheck {
         let mut all: Vec<_> = lock(&self.inner.tablets).iter().map(|(k, w)| (k.clone(), w.health.clone())).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all.into_iter().map(|(_, health)| health).collect()
+    }
+
+    /// For a target of which no healthy tablet is known: has the topology read now instead of at the next interval, and
+    /// waits for such a tablet, at most [`LOOK_LIMIT`]. Returns whether there is one. At most once in [`LOOK_PAUSE`], so
+    /// that targets that do not exist burden nobody.
+    pub async fn look_for(&self, target: &Target) -> bool {
+        {
+            let mut last = lock(&self.inner.last_look);
+            if last.is_some_and(|last| last.elapsed() < LOOK_PAUSE) {
+                return false;
+            }
+            *last = Some(Instant::now());
+        }
+        let mut version = self.inner.version.subscribe();
+        self.inner.look.notify_waiters();
+        let found = async {
+            loop {
+                let snapshot = self.snapshot();
+                let group = snapshot.group(&target.keyspace, &target.shard, target.tablet_type());
+                if group.is_some_and(|group| !group.healthy.is_empty()) {
+                    return true;
+                }
+                if version.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(LOOK_LIMIT, found).await.unwrap_or(false)
+    }
+
+    /// Resolves when [`HealthCheck::look_for`] wants the topology read.
+    pub(crate) async fn look_wanted(&self) {
+        self.inner.look.notified().await;
     }
 
     pub fn add_listener(&self, listener: Arc<dyn HealthListener>) {

@@ -181,7 +181,9 @@ impl Inner {
         loop {
             let complete = self.refresh().await;
             let pause = self.options.refresh_interval;
-            tokio::time::sleep(if complete { pause } else { pause.min(RETRY_DELAY) }).await;
+            let pause = if complete { pause } else { pause.min(RETRY_DELAY) };
+            // Early when a statement goes to a shard of which no tablet is known: it may be new.
+            let _ = tokio::time::timeout(pause, self.health.look_wanted()).await;
         }
     }
 

@@ -210,7 +210,11 @@ pub(crate) async fn load_vschema(context: &JobContext, keyspace: &str) -> Result
     if !context.env.settings.use_vschema {
         return Ok(None);
     }
-    let record = context.env.topo.get_vschema(keyspace).await?;
+    let mut record = context.env.topo.get_vschema(keyspace).await?;
+    // Rows that are copied have their values: the sequences, which live in another keyspace, are not needed.
+    for table in record.tables.values_mut() {
+        table.auto_increment = None;
+    }
     let source = SrvVSchema { keyspaces: [(keyspace.to_owned(), record)].into(), ..Default::default() };
     let vschema = VSchema::build(&source);
     match &vschema.keyspace(keyspace)?.error {
