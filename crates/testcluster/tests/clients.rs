@@ -24,6 +24,7 @@ fn run(flavor: Flavor) -> Result<()> {
     let cluster = Cluster::start(Spec::walkthrough(flavor))?;
     python(&cluster, "pymysql_client.py")?;
     python(&cluster, "connector_client.py")?;
+    python(&cluster, "orm_statements.py")?;
     command_line(&cluster)
 }
 

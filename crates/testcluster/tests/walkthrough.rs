@@ -113,3 +113,42 @@ fn mysql9() -> Result<()> {
         None => Ok(()),
     }
 }
+
+/// The commands of v5.0.1's own scripts, as an ordinary user: it refuses root, and so do they.
+#[test]
+fn scripts_of_v5_as_an_ordinary_user() -> Result<()> {
+    let _ports = PORTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let walkthrough = Walkthrough::new(&Flavor::MariaDb)?;
+    let home = walkthrough.root.parent().context("a directory")?.to_path_buf();
+    for file in ["create_commerce_schema.sql", "vschema_commerce_initial.json"] {
+        std::fs::copy(repository().join("examples/local").join(file), home.join(file))?;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/v5/walkthrough.sh");
+    std::fs::copy(script, home.join("walkthrough.sh"))?;
+    let mut user = String::new();
+    if nix::unistd::Uid::effective().is_root() {
+        let refused = walkthrough.bash(&format!("cd {} && ./walkthrough.sh up", home.display()))?;
+        ensure!(refused.code == Some(1) && refused.stdout.contains("refuses to be run as root"), "{refused:?}");
+        // Who owns nothing here but the directory of this test.
+        user = "setpriv --reuid=nobody --regid=nogroup --clear-groups env USER=nobody ".into();
+        let readable = walkthrough.bash(&format!("{user} vtgate -version"))?;
+        if readable.code != Some(0) {
+            eprintln!("SKIPPED: user nobody cannot run {}: {}", program("vtgate").display(), readable.stdout);
+            return Ok(());
+        }
+        walkthrough.bash(&format!("chown -R nobody:nogroup {}", home.display()))?.success()?;
+    }
+    let run = |action: &str| walkthrough.bash(&format!("cd {} && {user}./walkthrough.sh {action}", home.display()));
+    run("up")?.success()?;
+    let mysql = "mysql --no-defaults -h 127.0.0.1 -P 15306";
+    let tables = walkthrough.bash(&format!("{mysql} --table -e 'show tables'"))?.success()?;
+    ensure!(tables.stdout == SHOW_TABLES, "show tables:\n{}", tables.stdout);
+    walkthrough.bash(&format!("{mysql} < ../common/insert_commerce_data.sql"))?.success()?;
+    let select =
+        walkthrough.bash(&format!("{mysql} --table --unbuffered < ../common/select_commerce_data.sql"))?.success()?;
+    ensure!(select.stdout == SELECT, "select_commerce_data.sql:\n{}", select.stdout);
+    run("down")?.success()?;
+    let left = walkthrough.left_over()?;
+    ensure!(left.is_empty(), "processes are left behind:\n{left}");
+    Ok(())
+}

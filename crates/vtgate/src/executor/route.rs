@@ -77,7 +77,8 @@ impl Executor {
         {
             self.transactions.begin(caller, session).await?;
         }
-        if effect == Effect::Write && session.in_transaction() && session.is_read_only() {
+        // Outside of a transaction each statement is one of its own.
+        if effect == Effect::Write && session.is_read_only() {
             let text = "Cannot execute statement in a READ ONLY transaction.";
             return Err(MysqlError::new(1792, "25006", text).into());
         }

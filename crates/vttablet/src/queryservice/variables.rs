@@ -93,8 +93,14 @@ fn replace(sql: &[u8], message: &str) -> Option<Replaced> {
     if names.is_empty() {
         return None;
     }
-    // A column that was asked for by the new name keeps it.
-    names.retain(|(new, _)| !words.iter().any(|token| token.bytes(sql) == new.as_bytes()));
+    // A column that was asked for by the new name keeps it, unless it has an alias anyway.
+    let is_column = |at: usize| match words.get(at + 1) {
+        None => true,
+        Some(next) => next.is_punct(sql, ",") || ["from", "limit", "where"].iter().any(|word| next.is_word(sql, word)),
+    };
+    names.retain(|(new, _)| {
+        !words.iter().enumerate().any(|(at, token)| token.bytes(sql) == new.as_bytes() && is_column(at))
+    });
     out.extend_from_slice(&sql[copied..]);
     Some(Replaced { sql: out, names })
 }
@@ -135,9 +141,9 @@ mod tests {
         let mut fields = [field("@@transaction_isolation"), field("b")];
         rename(&mut fields, &found.names);
         assert_eq!(fields.map(|f| f.name), ["@@tx_isolation", "b"]);
-        let both = b"select @@transaction_isolation as a, @@tx_isolation";
-        let found = replace(both, &unknown("transaction_isolation")).expect("replaced");
-        assert_eq!(found.names, []);
+        let names = |sql: &[u8]| replace(sql, &unknown("transaction_isolation")).expect("replaced").names;
+        assert_eq!(names(b"select @@transaction_isolation as a, @@tx_isolation from dual"), []);
+        assert_eq!(names(b"select @@transaction_isolation, @@tx_isolation as level from dual").len(), 1);
     }
 
     #[test]
