@@ -254,6 +254,12 @@ fn broken_files() -> Result<()> {
         "commerce",
     ])?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("create tabel broken"), "{refused:?}");
+    let file = cluster.dir().join("broken.sql");
+    std::fs::write(&file, "create table ok(id int);\n\n-- what is wrong\ncreate tabel broken(\n  id int\n);\n")?;
+    let path = file.display().to_string();
+    let refused = cluster.vtctlclient(&["ApplySchema", "-sql-file", &path, "commerce"])?;
+    ensure!(refused.stderr.contains(&format!("in {path}, line 4: create tabel broken(")), "{refused:?}");
+    ensure!(refused.stderr.contains("You have an error in your SQL syntax"), "{refused:?}");
     let tables = cluster.mysql(&["commerce"], "show tables")?.success()?.stdout;
     ensure!(!tables.contains("ok"), "{tables}");
     Ok(())

@@ -7,6 +7,18 @@ use topo::topoproto;
 
 use super::{decision::Replication, manager::TabletManager};
 
+/// Pages of the query service, linked from the status page.
+const PAGES: [&str; 8] = [
+    "/queryz",
+    "/querylogz",
+    "/txlogz",
+    "/livequeryz",
+    "/streamqueryz",
+    "/schemaz",
+    "/twopcz",
+    "/debug/consolidations",
+];
+
 impl TabletManager {
     /// The tablet: who it is and whether it serves. Tests and operators look for these lines.
     pub fn status_html(&self) -> String {
@@ -52,6 +64,9 @@ impl TabletManager {
             );
         }
         let _ = writeln!(out, "Query Service state: {}<br>", self.query.state_name());
+        for page in PAGES {
+            let _ = writeln!(out, "<a href=\"{page}\">{page}</a>&nbsp;");
+        }
         out
     }
 
