@@ -53,7 +53,7 @@ async fn write(params: ConnectParams, number: u64, stop: Arc<AtomicBool>, next: 
             done.longest = done.longest.max(started.elapsed());
             Ok(())
         };
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             timed("begin".into()).await?;
             timed(format!("insert into moving values ({}, {number})", id())).await?;
             // The first two writers keep theirs open for long, the others for a moment.

@@ -15,8 +15,8 @@ use servenv::{Env, Server};
 use tabletclient::{QueryService, framed, grpc::QueryServer};
 use tokio_util::sync::CancellationToken;
 use topo::{TopoOptions, TopoServer, topoproto};
-use vterrors::VtError;
 use vreplication::target::Engine;
+use vterrors::VtError;
 use vtproto::{
     binlogservice::update_stream_server::UpdateStreamServer, cutover::cutover_server::CutoverServer, query::Target,
     tabletmanagerservice::tablet_manager_server,

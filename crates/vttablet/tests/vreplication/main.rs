@@ -2,7 +2,6 @@
 
 mod source;
 #[path = "../support/mod.rs"]
-#[allow(dead_code)]
 mod support;
 
 use std::{sync::Arc, time::Duration};
