@@ -200,6 +200,13 @@ impl Run {
         let opening = async move { client::stream(&record, &dial, &kind, &position, charset).await };
         self.stream.set_streaming(true);
         self.stream.set_source_tablet(&alias);
+        if row.max_replication_lag != i64::MAX {
+            tracing::warn!(
+                stream = self.stream.id,
+                max_replication_lag = row.max_replication_lag,
+                "max_replication_lag has no effect: only max_tps slows a stream down"
+            );
+        }
         let throttler = Throttler::new(format!("BinlogPlayer/{}", self.stream.id), row.max_tps);
         let mut player =
             Player::new(applier, &self.stream, &throttler, wanted.stop_position, self.alone, self.stop.clone());
