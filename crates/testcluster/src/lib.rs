@@ -441,17 +441,18 @@ impl Cluster {
         self.tablets[index].vttablet = None;
     }
 
-    /// Creates the shards of sharded keyspaces: a tablet waits until those of its keyspace cover all of it.
+    /// Creates the shards of sharded keyspaces: a tablet waits until those of its keyspace cover all of it. In the order
+    /// of the tablets, as the first shard of a range serves it.
     fn create_shards(&self) -> Result<()> {
-        let shards: HashSet<String> = self
-            .tablets
-            .iter()
-            .map(|tablet| &tablet.spec)
-            .filter(|tablet| tablet.shard.contains('-'))
-            .map(|tablet| format!("{}/{}", tablet.keyspace, tablet.shard))
-            .collect();
-        for shard in shards {
-            self.vtctlclient(&["CreateShard", "-parent", "-force", &shard])?.success()?;
+        let specs = || self.tablets.iter().map(|tablet| &tablet.spec);
+        let sharded: HashSet<&str> =
+            specs().filter(|spec| spec.shard.contains('-')).map(|spec| spec.keyspace.as_str()).collect();
+        let mut created = HashSet::new();
+        for spec in specs().filter(|spec| sharded.contains(spec.keyspace.as_str())) {
+            let shard = format!("{}/{}", spec.keyspace, spec.shard);
+            if created.insert(shard.clone()) {
+                self.vtctlclient(&["CreateShard", "-parent", "-force", &shard])?.success()?;
+            }
         }
         Ok(())
     }
