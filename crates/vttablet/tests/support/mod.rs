@@ -53,6 +53,8 @@ impl Mysqld {
         let installed = Command::new("mariadb-install-db")
             .arg("--no-defaults")
             .arg(format!("--datadir={}", dir.join("data").display()))
+            // A server that starts removes temporary tables it finds, those of others in the same directory too.
+            .env("TMPDIR", &dir)
             .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
             .args(user())
             .output()
