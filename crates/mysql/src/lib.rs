@@ -5,6 +5,7 @@
 //! - [`flavor`], [`replication`], [`admin`]: the statements that differ between MariaDB and MySQL, GTID positions,
 //!   and both together over a connection.
 //! - [`binlog`]: binary logs, read as a replica reads them, and their row events.
+//! - [`sidecar`]: the tables of the `_vt` database.
 //! - [`mycnf`]: the directory of one mysqld and its configuration file.
 //!
 //! Rows stay in text form from mysqld to the client: [`client`] copies cells out of row packets, [`server`] copies
@@ -20,6 +21,7 @@ mod packet;
 pub mod replication;
 mod scramble;
 pub mod server;
+pub mod sidecar;
 mod stream;
 pub mod types;
 mod wire;

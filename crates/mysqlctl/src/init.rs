@@ -23,7 +23,7 @@ use crate::{
     error_log,
     install::{Installation, ServerVersion, Vendor},
     process::{self, describe, run_as, with_log},
-    script, sidecar,
+    script,
     tablet::MysqlTablet,
 };
 
@@ -238,7 +238,7 @@ async fn run_built_in(root: &ConnectParams, version: ServerVersion) -> Result<()
             statement,
         })?;
     }
-    sidecar::ensure(&mut conn).await.map_err(server("create the _vt tables"))?;
+    mysql::sidecar::ensure(&mut conn).await.map_err(server("create the _vt tables"))?;
     conn.execute("FLUSH PRIVILEGES").await.map_err(server("flush privileges"))?;
     admin::reset_replication(&mut conn)
         .await

@@ -8,7 +8,7 @@ mod load;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use load::Load;
+use load::{Load, ok};
 use testcluster::{Cluster, Flavor, Spec, TabletSpec, wait_for};
 
 /// The tablet of each shard that is its master.
@@ -26,7 +26,7 @@ const VSCHEMA: &str = r#"{
 }"#;
 
 /// customer/0 serves; its rows go on to -80 and 80-.
-fn split(flavor: Flavor) -> Result<Option<Cluster>> {
+fn split(flavor: Flavor) -> Result<Cluster> {
     let mut spec = Spec::walkthrough(flavor);
     let tablet = |uid, shard: &str| TabletSpec::new(uid, "customer", shard, "replica");
     spec.tablets = vec![
@@ -46,12 +46,7 @@ fn split(flavor: Flavor) -> Result<Option<Cluster>> {
         .vtctld_flag("-wait_for_drain_sleep_rdonly=0s")
         .vtctld_flag("-wait_for_drain_sleep_replica=0s");
     let cluster = Cluster::start(spec)?;
-    if !load::streams_run(&cluster, &cluster.tablets[0].spec.alias())? {
-        return Ok(None);
-    }
-    let positions = ok(&cluster, &["ShardReplicationPositions", "customer/0"])?;
-    let master = positions.lines().find(|line| line.contains(" master ")).context("a master")?;
-    let position = master.split(' ').rev().nth(1).context("a position")?;
+    let position = load::master_position(&cluster, "customer/0")?;
     for (index, shard, range) in [(LEFT, "-80", r#"end:"\\200""#), (RIGHT, "80-", r#"start:"\\200""#)] {
         let alias = cluster.tablets[index].spec.alias();
         let insert = format!(
@@ -65,11 +60,7 @@ fn split(flavor: Flavor) -> Result<Option<Cluster>> {
     for sql in load::hot_rows() {
         cluster.mysql(&["customer"], &sql)?.success()?;
     }
-    Ok(Some(cluster))
-}
-
-fn ok(cluster: &Cluster, args: &[&str]) -> Result<String> {
-    Ok(cluster.vtctlclient(args)?.success()?.stdout)
+    Ok(cluster)
 }
 
 const SWITCH: &[&str] = &["MigrateServedTypes", "-reverse_replication", "customer/0", "master"];
@@ -102,7 +93,7 @@ fn sides_agree(cluster: &Cluster, outcome: &load::Outcome) -> Result<()> {
 
 fn switches_under_load(flavor: Flavor) -> Result<()> {
     let rounds = std::env::var("VT_TEST_SWITCHES").ok().and_then(|n| n.parse().ok()).unwrap_or(4) / 2;
-    let Some(cluster) = split(flavor)? else { return Ok(()) };
+    let cluster = split(flavor)?;
     let load = Load::start(cluster.vtgate_mysql_port, 8, 4)?;
     load.wait_for_more(200)?;
     let mut switches = Vec::new();
@@ -141,7 +132,7 @@ fn rows_survive_switches_under_load_on_mysql9() -> Result<()> {
 /// vtctld is killed behind every phase; the same command finishes, nothing is lost.
 #[test]
 fn vtctld_killed_at_every_phase() -> Result<()> {
-    let Some(mut cluster) = split(Flavor::MariaDb)? else { return Ok(()) };
+    let mut cluster = split(Flavor::MariaDb)?;
     let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
     for point in wrangler::CUTOVER_POINTS {
         load.wait_for_more(20)?;

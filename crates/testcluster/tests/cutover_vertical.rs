@@ -8,14 +8,14 @@ mod load;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use load::Load;
+use load::{Load, ok};
 use testcluster::{Cluster, Finished, Flavor, Spec, TabletSpec, wait_for};
 
 const COMMERCE: usize = 0;
 const CUSTOMER: usize = 2;
 
 /// `customer` and `corder` split from commerce to customer; replicas have moved, MASTER has not.
-fn split(flavor: Flavor) -> Result<Option<Cluster>> {
+fn split(flavor: Flavor) -> Result<Cluster> {
     let mut spec = Spec::walkthrough(flavor);
     let tablet = |uid, keyspace: &str| TabletSpec::new(uid, keyspace, "0", "replica");
     spec.tablets = vec![tablet(100, "commerce"), tablet(101, "commerce")];
@@ -29,12 +29,7 @@ fn split(flavor: Flavor) -> Result<Option<Cluster>> {
     ok(&cluster, &["ApplySchema", "-sql", &schema, "customer"])?;
     ok(&cluster, &["ApplyVSchema", "-vschema", r#"{"tables": {"product": {}}}"#, "commerce"])?;
     ok(&cluster, &["ApplyVSchema", "-vschema", r#"{"tables": {"customer": {}, "corder": {}}}"#, "customer"])?;
-    if !load::streams_run(&cluster, &cluster.tablets[0].spec.alias())? {
-        return Ok(None);
-    }
-    let positions = ok(&cluster, &["ShardReplicationPositions", "commerce/0"])?;
-    let master = positions.lines().find(|line| line.contains(" master ")).context("a master")?;
-    let position = master.split(' ').rev().nth(1).context("a position")?;
+    let position = load::master_position(&cluster, "commerce/0")?;
     let insert = format!(
         "insert into _vt.vreplication (workflow, source, pos, max_tps, max_replication_lag, time_updated, transaction_timestamp, state, db_name) \
          values ('SplitClone', 'keyspace:\"commerce\" shard:\"0\" tables:\"customer\" tables:\"corder\" ', '{position}', 9223372036854775807, 9223372036854775807, 0, 0, 'Running', 'vt_customer')"
@@ -55,11 +50,7 @@ fn split(flavor: Flavor) -> Result<Option<Cluster>> {
     for sql in load::hot_rows() {
         cluster.mysql(&["customer"], &sql)?.success()?;
     }
-    Ok(Some(cluster))
-}
-
-fn ok(cluster: &Cluster, args: &[&str]) -> Result<String> {
-    Ok(cluster.vtctlclient(args)?.success()?.stdout)
+    Ok(cluster)
 }
 
 const THERE: &[&str] = &["MigrateServedFrom", "-reverse_replication", "customer/0", "master"];
@@ -90,7 +81,7 @@ fn sides_agree(cluster: &Cluster) -> Result<()> {
 fn switches_under_load(flavor: Flavor) -> Result<()> {
     // Twenty in a row with VT_TEST_SWITCHES=20.
     let rounds = std::env::var("VT_TEST_SWITCHES").ok().and_then(|n| n.parse().ok()).unwrap_or(6) / 2;
-    let Some(cluster) = split(flavor)? else { return Ok(()) };
+    let cluster = split(flavor)?;
     let load = Load::start(cluster.vtgate_mysql_port, 8, 4)?;
     load.wait_for_more(200)?;
     let mut switches = Vec::new();
@@ -146,7 +137,7 @@ fn die_and_repeat(cluster: &mut Cluster, point: &str, command: &[&str]) -> Resul
 /// vtctld is killed behind every phase, in both directions; the same command finishes, nothing is lost.
 #[test]
 fn vtctld_killed_at_every_phase() -> Result<()> {
-    let Some(mut cluster) = split(Flavor::MariaDb)? else { return Ok(()) };
+    let mut cluster = split(Flavor::MariaDb)?;
     let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
     for point in wrangler::CUTOVER_POINTS {
         for command in [THERE, BACK] {
@@ -164,7 +155,7 @@ fn vtctld_killed_at_every_phase() -> Result<()> {
 /// killed at the deadline, and its client is told.
 #[test]
 fn open_transactions_commit_or_are_killed() -> Result<()> {
-    let Some(cluster) = split(Flavor::MariaDb)? else { return Ok(()) };
+    let cluster = split(Flavor::MariaDb)?;
     let port = cluster.vtgate_mysql_port;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let begun = |id: u64| {
@@ -218,7 +209,7 @@ fn open_transactions_commit_or_are_killed() -> Result<()> {
 /// Cancelled before the flip, everything is as before and the next switch works.
 #[test]
 fn cancelled_before_the_flip() -> Result<()> {
-    let Some(mut cluster) = split(Flavor::MariaDb)? else { return Ok(()) };
+    let mut cluster = split(Flavor::MariaDb)?;
     let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
     for point in ["cutover.gated", "cutover.fenced", "cutover.prepared"] {
         load.wait_for_more(50)?;

@@ -253,6 +253,23 @@ impl Transactions {
         join_all(rollbacks).await;
     }
 
+    /// Ends the transaction that was begun for one statement, as the statement ended: commits it, or rolls it back.
+    ///
+    /// # Errors
+    /// The statement's own, else that of the commit.
+    pub async fn end<T>(&self, caller: &Caller, session: &mut Session, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Ok(result) => {
+                self.commit(caller, session).await?;
+                Ok(result)
+            }
+            Err(error) => {
+                self.rollback(caller, session).await;
+                Err(error)
+            }
+        }
+    }
+
     /// `savepoint name`: remembered, and set where a transaction is open. Outside a transaction it
     /// means nothing, as in MySQL.
     ///

@@ -18,15 +18,16 @@ use tokio::task::JoinHandle;
 /// Rows that every writer changes; they exist before the load begins.
 pub const HOT: u64 = 4;
 
-/// Whether the tablets of this build run streams; said loudly where they do not.
-pub fn streams_run(cluster: &testcluster::Cluster, alias: &str) -> Result<bool> {
-    let asked =
-        cluster.vtctlclient(&["VReplicationExec", alias, "select * from _vt.vreplication where db_name='x'"])?;
-    if asked.stderr.contains("not built yet") || asked.stderr.contains("Unimplemented") {
-        eprintln!("SKIPPED: vttablet runs no filtered replication: {}", asked.stderr.trim());
-        return Ok(false);
-    }
-    asked.success().map(|_| true)
+/// What a command prints that has to succeed.
+pub fn ok(cluster: &testcluster::Cluster, args: &[&str]) -> Result<String> {
+    Ok(cluster.vtctlclient(args)?.success()?.stdout)
+}
+
+/// Where the binary log of a shard's master is.
+pub fn master_position(cluster: &testcluster::Cluster, shard: &str) -> Result<String> {
+    let positions = ok(cluster, &["ShardReplicationPositions", shard])?;
+    let master = positions.lines().find(|line| line.contains(" master ")).context("a master")?;
+    Ok(master.split(' ').rev().nth(1).context("a position")?.to_owned())
 }
 
 /// What makes them, in `customer` and `corder`.

@@ -5,6 +5,7 @@
 //! without ANSI_QUOTES, as Vitess does everywhere.
 
 use mysql::binlog::{JsonError, Value};
+use vtsql::quote_string;
 
 /// How strings of a column are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,34 +60,6 @@ pub(super) struct Literals {
     pub only_ascii: bool,
 }
 
-/// Where an escape is needed, the letter behind the backslash.
-const ESCAPES: [u8; 256] = {
-    let mut table = [0; 256];
-    table[0] = b'0';
-    table[b'\'' as usize] = b'\'';
-    table[b'"' as usize] = b'"';
-    table[8] = b'b';
-    table[b'\n' as usize] = b'n';
-    table[b'\r' as usize] = b'r';
-    table[b'\t' as usize] = b't';
-    table[26] = b'Z';
-    table[b'\\' as usize] = b'\\';
-    table
-};
-
-/// Appends a quoted string.
-fn put_quoted(out: &mut Vec<u8>, mut bytes: &[u8]) {
-    out.reserve(bytes.len() + 2);
-    out.push(b'\'');
-    while let Some(at) = bytes.iter().position(|&byte| ESCAPES[usize::from(byte)] != 0) {
-        out.extend_from_slice(&bytes[..at]);
-        out.extend_from_slice(&[b'\\', ESCAPES[usize::from(bytes[at])]]);
-        bytes = &bytes[at + 1..];
-    }
-    out.extend_from_slice(bytes);
-    out.push(b'\'');
-}
-
 /// Appends a hexadecimal string, which is not empty.
 fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -120,14 +93,14 @@ impl Literals {
             return;
         }
         match text {
-            Text::Binary | Text::Utf8(_) | Text::Ascii(_) if bytes.is_ascii() => put_quoted(out, bytes),
+            Text::Binary | Text::Utf8(_) | Text::Ascii(_) if bytes.is_ascii() => quote_string(bytes, out),
             Text::Binary => {
                 out.extend_from_slice(b"_binary");
-                if self.only_ascii { put_hex(out.also(b' '), bytes) } else { put_quoted(out, bytes) }
+                if self.only_ascii { put_hex(out.also(b' '), bytes) } else { quote_string(bytes, out) }
             }
             Text::Utf8(introducer) => {
                 out.extend_from_slice(introducer);
-                if self.only_ascii { put_hex(out.also(b' '), bytes) } else { put_quoted(out, bytes) }
+                if self.only_ascii { put_hex(out.also(b' '), bytes) } else { quote_string(bytes, out) }
             }
             Text::Uuid | Text::Raw(_) => {}
             Text::Ascii(introducer) | Text::Wide(introducer) => {
@@ -176,7 +149,7 @@ impl Literals {
                     if self.only_ascii && !document.is_ascii() {
                         put_hex(out.also(b' '), &document);
                     } else {
-                        put_quoted(out, &document);
+                        quote_string(&document, out);
                     }
                     if compared {
                         out.extend_from_slice(b" AS JSON)");

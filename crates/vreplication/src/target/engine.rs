@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use mysql::client::{ClientError, Connection};
+use mysql::{
+    client::{ClientError, Connection},
+    sidecar,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout_at},
@@ -41,35 +44,9 @@ const CLOSED: &str = "vreplication engine is closed";
 const CREATE: &[&str] = &[
     "create database if not exists _vt",
     "drop table if exists _vt.blp_checkpoint",
-    "create table if not exists _vt.vreplication (
-  id int auto_increment,
-  workflow varbinary(1000),
-  source varbinary(10000) not null,
-  pos varbinary(10000) not null,
-  stop_pos varbinary(10000) default null,
-  max_tps bigint not null,
-  max_replication_lag bigint not null,
-  cell varbinary(1000) default null,
-  tablet_types varbinary(100) default null,
-  time_updated bigint not null,
-  transaction_timestamp bigint not null,
-  state varbinary(100) not null,
-  message varbinary(1000) default null,
-  db_name varbinary(255) not null,
-  primary key (id)
-) engine=InnoDB",
-    "create table if not exists _vt.resharding_journal (
-  id bigint,
-  db_name varbinary(255),
-  val blob,
-  primary key (id)
-) engine=InnoDB",
-    "create table if not exists _vt.copy_state (
-  vrepl_id int,
-  table_name varbinary(128),
-  lastpk varbinary(2000),
-  primary key (vrepl_id, table_name)
-) engine=InnoDB",
+    sidecar::VREPLICATION,
+    sidecar::RESHARDING_JOURNAL,
+    sidecar::COPY_STATE,
 ];
 /// Made before rows had a database.
 const ALTER: &str = "alter table _vt.vreplication add column db_name varbinary(255) not null";

@@ -78,16 +78,7 @@ impl Executor {
         if !own {
             return outcome;
         }
-        match outcome {
-            Ok(result) => {
-                self.transactions.commit(work.caller, session).await?;
-                Ok(result)
-            }
-            Err(error) => {
-                self.transactions.rollback(work.caller, session).await;
-                Err(error)
-            }
-        }
+        self.transactions.end(work.caller, session, outcome).await
     }
 
     /// Runs the statements of an INSERT. `autocommit`: outside of a transaction where one shard has all rows.

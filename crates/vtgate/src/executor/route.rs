@@ -125,16 +125,7 @@ impl Executor {
         self.transactions.begin(caller, session).await?;
         let outcome =
             self.parts.scatter.execute_many(caller, session, queries, Effect::Write, CommitOrder::Normal).await;
-        match outcome {
-            Ok(result) => {
-                self.transactions.commit(caller, session).await?;
-                Ok(result)
-            }
-            Err(error) => {
-                self.transactions.rollback(caller, session).await;
-                Err(error)
-            }
-        }
+        self.transactions.end(caller, session, outcome).await
     }
 
     /// `select sql_calc_found_rows …`: the number has to come from the same connection.

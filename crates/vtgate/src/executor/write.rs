@@ -54,16 +54,7 @@ impl Executor {
         if !own {
             return outcome;
         }
-        match outcome {
-            Ok(result) => {
-                self.transactions.commit(work.caller, session).await?;
-                Ok(result)
-            }
-            Err(error) => {
-                self.transactions.rollback(work.caller, session).await;
-                Err(error)
-            }
-        }
+        self.transactions.end(work.caller, session, outcome).await
     }
 
     /// Changes the lookup tables for the rows that are about to be changed.

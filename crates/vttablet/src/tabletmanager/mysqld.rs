@@ -145,7 +145,7 @@ impl Mysqld {
     /// Makes the `_vt` tables on this server alone.
     pub async fn ensure_sidecar(&self) -> Result<()> {
         bounded("creating the _vt tables", COMMAND_LIMIT, async {
-            Ok(mysqlctl::sidecar::ensure(&mut *self.dba().await?).await?)
+            Ok(mysql::sidecar::ensure(&mut *self.dba().await?).await?)
         })
         .await
         .map_err(VtError::from)

@@ -48,7 +48,7 @@ impl Target {
     }
 
     async fn over(mysqld: Arc<Mysqld>, db: &str) -> Self {
-        for statement in mysqlctl::sidecar::STATEMENTS {
+        for statement in mysql::sidecar::STATEMENTS {
             mysqld.run(&[statement]).await;
         }
         let (create, table) =

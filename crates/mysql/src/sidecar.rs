@@ -3,7 +3,40 @@
 //! They are made on each server by itself, outside the binary log, before its replication position is set. Leaving that
 //! to replication fails on MariaDB 10.11: it does not log `CREATE TABLE IF NOT EXISTS` of a table that exists.
 
-use mysql::client::{ClientError, Connection};
+use crate::client::{ClientError, Connection};
+
+/// The streams of filtered replication into this server.
+pub const VREPLICATION: &str = "CREATE TABLE IF NOT EXISTS _vt.vreplication (
+  id INT AUTO_INCREMENT,
+  workflow VARBINARY(1000),
+  source VARBINARY(10000) NOT NULL,
+  pos VARBINARY(10000) NOT NULL,
+  stop_pos VARBINARY(10000) DEFAULT NULL,
+  max_tps BIGINT NOT NULL,
+  max_replication_lag BIGINT NOT NULL,
+  cell VARBINARY(1000) DEFAULT NULL,
+  tablet_types VARBINARY(100) DEFAULT NULL,
+  time_updated BIGINT NOT NULL,
+  transaction_timestamp BIGINT NOT NULL,
+  state VARBINARY(100) NOT NULL,
+  message VARBINARY(1000) DEFAULT NULL,
+  db_name VARBINARY(255) NOT NULL,
+  PRIMARY KEY (id)
+) ENGINE=InnoDB";
+/// What migrations have decided, for those who read the streams of the sources.
+pub const RESHARDING_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.resharding_journal (
+  id BIGINT,
+  db_name VARBINARY(255),
+  val BLOB,
+  PRIMARY KEY (id)
+) ENGINE=InnoDB";
+/// How far each table of a stream was copied.
+pub const COPY_STATE: &str = "CREATE TABLE IF NOT EXISTS _vt.copy_state (
+  vrepl_id INT,
+  table_name VARBINARY(128),
+  lastpk VARBINARY(2000),
+  PRIMARY KEY (vrepl_id, table_name)
+) ENGINE=InnoDB";
 
 /// Statements that make the database and its tables; each may run again.
 pub const STATEMENTS: &[&str] = &[
@@ -30,36 +63,9 @@ pub const STATEMENTS: &[&str] = &[
   replication_position VARBINARY(64000) DEFAULT NULL,
   PRIMARY KEY (time_created_ns)
 ) ENGINE=InnoDB",
-    // Streams of filtered replication, and how far each table was copied.
-    "CREATE TABLE IF NOT EXISTS _vt.vreplication (
-  id INT AUTO_INCREMENT,
-  workflow VARBINARY(1000),
-  source VARBINARY(10000) NOT NULL,
-  pos VARBINARY(10000) NOT NULL,
-  stop_pos VARBINARY(10000) DEFAULT NULL,
-  max_tps BIGINT NOT NULL,
-  max_replication_lag BIGINT NOT NULL,
-  cell VARBINARY(1000) DEFAULT NULL,
-  tablet_types VARBINARY(100) DEFAULT NULL,
-  time_updated BIGINT NOT NULL,
-  transaction_timestamp BIGINT NOT NULL,
-  state VARBINARY(100) NOT NULL,
-  message VARBINARY(1000) DEFAULT NULL,
-  db_name VARBINARY(255) NOT NULL,
-  PRIMARY KEY (id)
-) ENGINE=InnoDB",
-    "CREATE TABLE IF NOT EXISTS _vt.resharding_journal (
-  id BIGINT,
-  db_name VARBINARY(255),
-  val BLOB,
-  PRIMARY KEY (id)
-) ENGINE=InnoDB",
-    "CREATE TABLE IF NOT EXISTS _vt.copy_state (
-  vrepl_id INT,
-  table_name VARBINARY(128),
-  lastpk VARBINARY(2000),
-  PRIMARY KEY (vrepl_id, table_name)
-) ENGINE=InnoDB",
+    VREPLICATION,
+    RESHARDING_JOURNAL,
+    COPY_STATE,
     "CREATE TABLE IF NOT EXISTS _vt.heartbeat (
   keyspaceShard VARBINARY(256) NOT NULL,
   tabletUid INT UNSIGNED NOT NULL,
