@@ -104,6 +104,8 @@ impl Command {
         let hung_up = match status.code() {
             tonic::Code::Cancelled => status.message() == "operation was canceled",
             tonic::Code::Unknown | tonic::Code::Unavailable => status.message().starts_with("transport error"),
+            // Its TLS alert came first, which is no HTTP/2.
+            tonic::Code::Internal => status.message().starts_with("h2 protocol error"),
             _ => false,
         };
         if !hung_up {
