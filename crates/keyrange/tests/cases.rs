@@ -261,6 +261,22 @@ fn wrong_names_say_what_is_wrong() {
     assert_eq!(combine_key_ranges(&[]).expect_err("none").to_string(), "there are no shards to combine");
 }
 
+#[test]
+fn names_of_the_same_range() {
+    let range = |name: &str| name.parse::<ShardName>().expect("a name").key_range().cloned().expect("a range");
+    for same in ["00-80", "0000-8000", "-8000", "-80"] {
+        assert_eq!(range(same), range("-80"), "{same}");
+    }
+    assert_eq!(range("-"), KeyRange::full());
+    // The end of the keyspace has no name in digits: ids that begin with ff are in 80- alone.
+    assert_ne!(range("80-ff"), range("80-"));
+    let highest = [0xff, 0xff];
+    assert!(range("80-").contains(&highest) && !range("80-ff").contains(&highest));
+    // Bounds of any length.
+    assert!(range("8000000000000001-").contains(&hex("800000000000000100").into_bytes()));
+    assert!(!range("8000000000000001-").contains(&hex("8000000000000000ff").into_bytes()));
+}
+
 /// A keyspace cut at some places, which need not be in order or distinct.
 fn partition(cuts: &[Vec<u8>]) -> Vec<KeyRange> {
     let mut cuts: Vec<KeyspaceId> =
@@ -324,5 +340,48 @@ proptest! {
         prop_assert!(parts.windows(2).all(|pair| pair[0].is_followed_by(&pair[1])));
         let id = KeyspaceId::from_u64(id);
         prop_assert_eq!(parts.iter().filter(|part| part.contains(id.as_bytes())).count(), 1);
+    }
+
+    #[test]
+    fn generated_names_are_a_partition(count in 1i64..=1000, id in ids()) {
+        let names = generate_shard_ranges(count).expect("a count");
+        prop_assert_eq!(names.len() as i64, count);
+        let parts: Vec<KeyRange> = names.iter().map(|name| name.parse().expect("a range")).collect();
+        prop_assert_eq!(parts[0].start(), &KeyspaceId::default());
+        prop_assert_eq!(parts[parts.len() - 1].end(), None);
+        prop_assert!(parts.windows(2).all(|pair| pair[0].is_followed_by(&pair[1])));
+        prop_assert_eq!(parts.iter().filter(|part| part.contains(&id)).count(), 1);
+    }
+
+    #[test]
+    fn an_id_goes_to_the_shard_that_holds_it(cuts in prop::collection::vec(ids(), 0..6), id in ids()) {
+        let shards: Vec<ShardName> =
+            partition(&cuts).iter().map(|part| part.to_string().parse().expect("a name")).collect();
+        let shard = resolve_keyspace_id(&id, &shards).expect("a partition has a shard for every id");
+        let range = shard.key_range().expect("a range");
+        prop_assert!(range.contains(&id));
+        // Without its shard nobody takes it.
+        let others: Vec<ShardName> = shards.iter().filter(|other| *other != shard).cloned().collect();
+        prop_assert!(resolve_keyspace_id(&id, &others).is_err());
+    }
+
+    #[test]
+    fn replacing_some_shards_by_others_of_the_same_range_leaves_a_partition(
+        cuts in prop::collection::vec(ids(), 0..6), more in prop::collection::vec(ids(), 0..4), id in ids(),
+    ) {
+        let before = partition(&cuts);
+        let after = partition(&[cuts, more].concat());
+        for source in &before {
+            let targets: Vec<_> = after.iter().filter(|part| source.contains_range(part)).cloned().map(Some).collect();
+            let replaced = validate_for_reshard(&[Some(source.clone())], &targets);
+            // The same shard is no split.
+            prop_assert_eq!(replaced.is_ok(), targets.len() > 1);
+            let holders = targets.iter().flatten().filter(|part| part.contains(&id)).count();
+            prop_assert_eq!(holders, usize::from(source.contains(&id)));
+            // One target short is refused: rows would be lost.
+            if targets.len() > 1 {
+                prop_assert!(validate_for_reshard(&[Some(source.clone())], &targets[1..]).is_err());
+            }
+        }
     }
 }

@@ -236,6 +236,11 @@ async fn only_own_tables_and_positions_go_on() {
         let last = messages.last().and_then(|message| message.event_token.clone()).expect("a token");
         assert_eq!(last.position, end.to_string());
         assert!(last.timestamp > 0);
+        // Where nothing of ours is changed is told before what follows it: a reader may be asked to stop there.
+        let tokens: Vec<_> = messages.iter().filter_map(|message| message.event_token.as_ref()).collect();
+        let before_rows = messages.iter().position(|message| !message.statements.is_empty()).expect("rows");
+        assert!(before_rows > 0, "{flavor:?}: {messages:?}");
+        assert_ne!(tokens[before_rows - 1].position, start.to_string());
         // From the middle: nothing comes twice.
         let middle: Position = messages
             .iter()

@@ -120,7 +120,7 @@ enum Known {
     },
 }
 
-/// A position that was not sent yet.
+/// A position without rows that was not sent yet: it waits for others, and is sent before any rows that follow.
 struct Pending {
     timestamp: u32,
     since: Instant,
@@ -378,6 +378,9 @@ impl Run<'_> {
             open.set_timestamp(timestamp);
             open.push(category, None, sql.map_err(table_fault)?);
             if open.bytes >= PART && self.request.options.parts {
+                if let Some(pending) = self.pending.take() {
+                    pending.send(&self.position, self.output, self.progress).await?;
+                }
                 let message = open.part();
                 let bytes = std::mem::take(&mut open.bytes);
                 check_size(bytes, self.streamer.max_message, &open.gtid).map_err(at)?;
@@ -538,6 +541,10 @@ impl Run<'_> {
         if open.xa && open.changes > 0 && matches!(gtid, Gtid::MariaDb(_)) {
             return Err(self.fail(unsupported("an XA transaction changes streamed rows")));
         }
+        if open.changes > 0 {
+            // A reader that is to stop before this transaction has to see that it is there.
+            self.send_position().await?;
+        }
         self.position.append(gtid);
         if open.changes == 0 {
             let since = self.pending.as_ref().map_or_else(Instant::now, |pending| pending.since);
@@ -547,10 +554,9 @@ impl Run<'_> {
             }
             return Ok(());
         }
-        self.pending = None;
         let changes = open.changes;
         let mut message = open.part();
-        message.event_token = Some(self.token(timestamp));
+        message.event_token = Some(token(&self.position, timestamp));
         self.output.send(message, open.bytes).await?;
         self.progress.streamed(changes, 1);
         Ok(())
@@ -558,18 +564,29 @@ impl Run<'_> {
 
     /// Sends the position that was reached without rows, if it was not sent.
     async fn send_position(&mut self) -> std::result::Result<(), Ended> {
-        if let Some(pending) = self.pending.take() {
-            let message =
-                BinlogTransaction { statements: Vec::new(), event_token: Some(self.token(pending.timestamp)) };
-            self.output.send(message, 0).await?;
-            self.progress.streamed(0, 1);
+        match self.pending.take() {
+            Some(pending) => pending.send(&self.position, self.output, self.progress).await,
+            None => Ok(()),
         }
+    }
+}
+
+impl Pending {
+    async fn send(
+        self,
+        position: &Position,
+        output: &Output,
+        progress: &dyn Progress,
+    ) -> std::result::Result<(), Ended> {
+        let message = BinlogTransaction { statements: Vec::new(), event_token: Some(token(position, self.timestamp)) };
+        output.send(message, 0).await?;
+        progress.streamed(0, 1);
         Ok(())
     }
+}
 
-    fn token(&self, timestamp: u32) -> EventToken {
-        EventToken { timestamp: timestamp.into(), shard: String::new(), position: self.position.to_string() }
-    }
+fn token(position: &Position, timestamp: u32) -> EventToken {
+    EventToken { timestamp: timestamp.into(), shard: String::new(), position: position.to_string() }
 }
 
 impl Open {
