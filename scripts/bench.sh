@@ -2,11 +2,13 @@
 # Measures what vtgate and vttablet cost: sysbench straight to a mysqld and through a vtgate over gRPC and over the framed
 # transport to the same mysqld, in turns in one run.
 #
+#   scripts/bench.sh [--rounds N] [--seconds S] [--threads T] [--rows R] [--only 'WORKLOAD; …'] [--ways direct,grpc,framed]
+#   scripts/bench.sh soak [--minutes M] [--clients C]
 #   scripts/bench.sh clone …       clones against mysqldump | mysql, filtered replication against MariaDB's (--help)
-#   scripts/bench.sh [--rounds N] [--seconds S] [--threads T] [--rows R] [--only WORKLOADS] [--ways direct,grpc,framed]
 #
-# Prints queries/s, median and p99 latency, CPU-µs per query of vtgate and vttablet, and resident memory, as numbers and
-# as ratios to direct. Machines are shared and noisy: read the ratios and the CPU per query.
+# Prints the tables of docs/performance.md: queries/s, latency and CPU-µs per query of vtgate and vttablet, and resident
+# memory, with ratios to direct. Machines are shared and noisy: read the ratios and the CPU per query. `soak` runs mixed
+# load, kills clients at random, and fails unless connections, transactions, pool slots and memory are back where they began.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,10 +16,9 @@ source "$root/scripts/setup.sh"
 setup
 command -v python3 >/dev/null || install_packages python3
 measure=$root/scripts/bench.py
-if [ "${1:-}" = clone ]; then
-  measure=$root/scripts/bench/clone.py
-  shift
-fi
+case "${1:-}" in
+  soak | clone) measure=$root/scripts/bench/$1.py; shift ;;
+esac
 command -v sysbench >/dev/null || { say "Installing sysbench"; install_packages sysbench; }
 cd "$root"
 cargo build --release --bins --quiet

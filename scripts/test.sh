@@ -43,11 +43,17 @@ if [ ! -e "$pydeps/mysql/connector/__init__.py" ]; then
 fi
 export VT_TEST_PYTHONPATH=$pydeps
 
-say "Tests"
+say "Tests, after $((SECONDS / 60)) minutes"
 log=$root/target/test.log
 status=0
+# What hangs is ended and counted as failed, so that the others are run and the summary comes.
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$root/scripts/test_runner.sh
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$root/scripts/test_runner.sh
+export VT_TEST_LIMIT=${VT_TEST_LIMIT:-600}
+export VT_TEST_END=${VT_TEST_END:-$(($(date +%s) - SECONDS + 75 * 60))}
 cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
-     END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
+     END { printf "\n%d passed, %d failed, %d skipped", passed, failed, ignored }' "$log"
+echo ", $((SECONDS / 60)) minutes"
 exit $status

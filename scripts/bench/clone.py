@@ -8,17 +8,13 @@ mysqlds. The figures of one run compare with each other only."""
 import argparse
 import json
 import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from bench import answers, cpu_seconds, free_port, resident_mb, wait_for  # noqa: E402
+from processes import Processes, answers, cpu_seconds, free_port, resident_mb, wait_for
 
 MASTER, RDONLY, CUSTOMER, LEFT, RIGHT, REPLICA = 100, 102, 200, 300, 400, 500
 TABLETS = {MASTER: ("commerce", "0", "replica"), RDONLY: ("commerce", "0", "rdonly"), CUSTOMER: ("customer", "0", "replica"),
@@ -44,52 +40,17 @@ FLOWS = {
 }
 
 
-class Cluster:
+class Cluster(Processes):
+    """`tablet[uid]` are processes."""
+
     def __init__(self, binaries):
-        self.dir = os.path.join(tempfile.mkdtemp(prefix="bench-"), "vtdataroot")
-        os.makedirs(self.dir + "/tmp")
-        os.environ["PATH"] = f"{binaries}:/usr/sbin:{os.environ['PATH']}"  # where programs are looked up
-        self.env = dict(os.environ, VTDATAROOT=self.dir)
-        self.children, self.tablet, self.mysqlds = [], {}, []
-        self.port = {name: free_port() for name in ["etcd", "peer", "vtctld_http", "vtctld_grpc"]}
-
-    def spawn(self, *args):
-        log = open(f"{self.dir}/tmp/{os.path.basename(args[0])}.out", "ab")
-        child = subprocess.Popen(args, env=self.env, stdout=log, stderr=log, cwd=self.dir)
-        self.children.append(child)
-        return child
-
-    def run(self, *args):
-        done = subprocess.run(args, env=self.env, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode:
-            sys.exit(f"{' '.join(args)}:\n{done.stdout}")
-        return done.stdout
-
-    def vtctl(self, *args):
-        return self.run("vtctlclient", "-server", f"127.0.0.1:{self.port['vtctld_grpc']}", *args)
+        super().__init__(binaries)
+        self.tablet = {}
 
     def start(self):
-        p, url = self.port, lambda name: f"http://127.0.0.1:{self.port[name]}"
-        self.spawn("etcd", "--data-dir", self.dir + "/etcd", "--listen-client-urls", url("etcd"), "--advertise-client-urls",
-                   url("etcd"), "--listen-peer-urls", url("peer"), "--initial-advertise-peer-urls", url("peer"),
-                   f"--initial-cluster=default={url('peer')}")
-        wait_for("etcd", lambda: answers(p["etcd"], "/health"))
-        self.topo = ["-topo_implementation", "etcd2", "-topo_global_server_address", f"127.0.0.1:{p['etcd']}",
-                     "-topo_global_root", "/vitess/global"]
-        self.run("vtctl", *self.topo, "AddCellInfo", "-root", "/vitess/zone1", "-server_address", f"127.0.0.1:{p['etcd']}", "zone1")
-        self.spawn("vtctld", *self.topo, *self.local(), "-cell", "zone1", "-service_map", "grpc-vtctl", "-port",
-                   str(p["vtctld_http"]), "-grpc_port", str(p["vtctld_grpc"]))
-        wait_for("vtctld", lambda: answers(p["vtctld_http"], "/debug/health"))
+        self.start_control()
         self.start_tablets(MASTER, RDONLY)
         self.vtctl("InitShardMaster", "-force", "commerce/0", "zone1-100")
-
-    def local(self):
-        return ["-log_dir", self.dir + "/tmp", "-bind_address", "127.0.0.1"]
-
-    def start_mysqld(self, uid):
-        self.port[f"mysqld{uid}"] = free_port()
-        self.run("mysqlctl", "-log_dir", self.dir + "/tmp", "-tablet_uid", str(uid), "-mysql_port", str(self.port[f"mysqld{uid}"]), "init")
-        self.mysqlds.append(uid)
 
     def start_tablets(self, *uids):
         for uid in uids:
@@ -97,17 +58,14 @@ class Cluster:
             http, grpc = free_port(), free_port()
             keyspace, shard, kind = TABLETS[uid]
             self.tablet[uid] = self.spawn(
-                "vttablet", *self.topo, *self.local(), "-tablet-path", f"zone1-{uid}", "-tablet_hostname", "127.0.0.1",
+                "vttablet", *self.topo, *self.local, "-tablet-path", f"zone1-{uid}", "-tablet_hostname", "127.0.0.1",
                 "-init_keyspace", keyspace, "-init_shard", shard, "-init_tablet_type", kind, "-health_check_interval", "5s",
                 "-vreplication_tablet_type", "rdonly", "-enable_replication_reporter", "-service_map",
                 "grpc-queryservice,grpc-tabletmanager,grpc-updatestream", "-port", str(http), "-grpc_port", str(grpc))
             wait_for("vttablet", lambda: answers(http, "/debug/vars"))
 
-    def socket(self, uid):
-        return f"{self.dir}/vt_{uid:010d}/mysql.sock"
-
     def client(self, program, uid, *args):
-        return [program, "--no-defaults", "-u", "vt_dba", "-S", self.socket(uid), *args]
+        return [program, "--no-defaults", "-u", "vt_dba", "-S", self.socket_of(uid), *args]
 
     def sql(self, uid, text):
         done = subprocess.run(self.client("mysql", uid, "-N"), input=text, env=self.env, stdout=subprocess.PIPE,
@@ -124,20 +82,6 @@ class Cluster:
         if self.sql(RDONLY, f"select master_gtid_wait('{position}', 600)") != "0":
             sys.exit("the rdonly does not catch up")
         return position
-
-    def stop(self):
-        for child in reversed(self.children[1:]):
-            child.send_signal(signal.SIGTERM)
-        for uid in self.mysqlds:
-            subprocess.run(["mysqlctl", "-log_dir", self.dir + "/tmp", "-tablet_uid", str(uid), "shutdown"], env=self.env,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for child in reversed(self.children):
-            child.terminate()
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-        shutil.rmtree(os.path.dirname(self.dir), ignore_errors=True)
 
 
 class Usage:
