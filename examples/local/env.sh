@@ -1,7 +1,8 @@
 #!/bin/bash
 # Sourced by every script here: where data and binaries are, and the flags that name the topology server.
 
-hostname=$(hostname -f)
+# A name that does not resolve leads nowhere; tablets register with the loopback address then too.
+hostname=$(hostname -f 2>/dev/null) || hostname=127.0.0.1
 vtctld_web_port=15000
 export VTDATAROOT="${VTDATAROOT:-${PWD}/vtdataroot}"
 
