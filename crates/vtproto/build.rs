@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = tonic_prost_build::Config::new();
     config
         // Rows and values are slices of the buffer they arrived in.
-        .bytes([".query.Row.values", ".query.Value.value", ".query.BindVariable.value"])
+        .bytes([".query.Row.values", ".query.QueryResult.raw_rows", ".query.Value.value", ".query.BindVariable.value"])
         // Sorted maps make what we write and print deterministic.
         .btree_map(["."])
         .enable_type_names()

@@ -18,6 +18,7 @@ pub mod constants;
 pub mod flavor;
 pub mod mycnf;
 mod packet;
+pub mod raw_rows;
 pub mod replication;
 mod scramble;
 pub mod server;

@@ -106,6 +106,13 @@ pub async fn ensure(conn: &mut Connection) -> Result<(), ClientError> {
     for statement in STATEMENTS {
         conn.execute(statement).await?;
     }
+    // v5.0.1's own init_db.sql makes values of 255 characters, too few for a replication position, and its tablets widen
+    // them.
+    let narrow = "SELECT 1 FROM information_schema.columns WHERE table_schema = '_vt' AND table_name = 'local_metadata' \
+                  AND column_name = 'value' AND data_type = 'varchar'";
+    if !conn.execute(narrow).await?.rows.is_empty() {
+        conn.execute("ALTER TABLE _vt.local_metadata CHANGE value value MEDIUMBLOB NOT NULL").await?;
+    }
     conn.execute("SET SESSION sql_log_bin = 1").await?;
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Column types: MySQL's type code and flags to and from `query.Type`, as Vitess maps them.
+//! Column types: MySQL's type code and flags to and from `query.Type`, as Vitess maps them; and how much of a column's
+//! description a caller is told.
 //!
 //! Numbers: MySQL manual, "Column Definition Flags" and `enum_field_types`.
 
-use vtproto::query::Type;
+use vtproto::query::{Field, Type, execute_options::IncludedFields};
 
 /// Type codes of the protocol.
 pub mod code {
@@ -102,6 +103,19 @@ pub fn from_mysql(type_code: u8, flags: u16) -> Option<Type> {
         code::VECTOR => Type::Blob,
         _ => return None,
     })
+}
+
+/// Leaves of each field what the caller asked for.
+pub fn trim_fields(fields: &mut [Field], included: IncludedFields) {
+    let with_name = match included {
+        IncludedFields::All => return,
+        IncludedFields::TypeAndName => true,
+        IncludedFields::TypeOnly => false,
+    };
+    for field in fields {
+        let name = if with_name { std::mem::take(&mut field.name) } else { String::new() };
+        *field = Field { name, r#type: field.r#type, ..Field::default() };
+    }
 }
 
 /// Type code and flags that stand for a `query.Type`. The flags are those the type itself implies; a field's own are

@@ -325,6 +325,21 @@ async fn replication_between_two_servers() -> Result<()> {
         conn.execute("set sql_log_bin = 1").await?;
     }
     assert_eq!(admin::master_position(&mut master).await?.to_string(), "MariaDB/");
+    // Somebody writes while positions are forgotten and set: that is no error.
+    replica.execute("create database meanwhile").await?;
+    replica.execute("create table meanwhile.t (id int)").await?;
+    let mut other = second.connect().await?;
+    let writer = tokio::spawn(async move {
+        while other.execute("insert into meanwhile.t values (1)").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+        }
+    });
+    for _ in 0..8 {
+        admin::reset_replication(&mut replica).await?;
+    }
+    writer.abort();
+    replica.execute("drop database meanwhile").await?;
+    admin::reset_replication(&mut replica).await?;
     master.execute("create database t").await?;
     master.execute("drop database t").await?;
     let start = admin::master_position(&mut master).await?;

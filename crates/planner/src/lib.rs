@@ -26,7 +26,8 @@ pub use primitive::{
     ShowAction,
 };
 pub use sharded::{
-    ChangedVindex, Computed, Fetch, Gather, Insert, InsertRows, InsertShape, InsertedRows, OwnedVindexes, Write,
+    ChangedVindex, ColumnName, Computed, Fetch, Gather, Insert, InsertRows, InsertShape, InsertedRows, Merge, MergeKey,
+    OwnedVindexes, ResultColumn, UnlistedInsert, VindexRows, Write,
 };
 pub use show::like;
 pub use target::Target;

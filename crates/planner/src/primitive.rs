@@ -5,7 +5,7 @@ use vtproto::query::{BindVariable, QueryResult};
 use vtproto::vtgate::TransactionMode;
 use vtsql::{Kill, Needs, Prepare, StatementKind, Template, TransactionCharacteristic};
 
-use crate::sharded::{Gather, Insert, Write};
+use crate::sharded::{Gather, Insert, Merge, UnlistedInsert, Write};
 use crate::target::Target;
 use crate::value::VindexDestination;
 
@@ -20,13 +20,15 @@ pub struct Plan {
     pub cacheable: bool,
 }
 
-/// One step. Sharded breadth (joins, aggregation, sorting …) adds its own variants.
+/// One step.
 #[derive(Debug, Clone)]
 pub enum Primitive {
     /// Sends a text to shards.
     Route(Route),
     /// Puts rows on their shards.
     Insert(Box<Insert>),
+    /// An INSERT whose columns only the tablets know.
+    UnlistedInsert(Box<UnlistedInsert>),
     /// Changes rows, and the lookup tables that point to them.
     Write(Box<Write>),
     /// Brings rows of several shards to one place and selects from them there.
@@ -116,6 +118,8 @@ pub struct Route {
     pub timeout_ms: u64,
     pub scatter_errors_as_warnings: bool,
     pub multi_shard_autocommit: bool,
+    /// What several shards answer has to be put in order, or cut.
+    pub merge: Option<Box<Merge>>,
 }
 
 /// What happens to a savepoint.

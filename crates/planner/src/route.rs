@@ -11,7 +11,7 @@ use vtsql::{
 
 use crate::plan::{Context, any_keyspace, session_keyspace};
 use crate::primitive::{Destination, Opcode, Plan, Primitive, Route};
-use crate::sharded::{plan_dml, plan_insert, plan_select};
+use crate::sharded::{plan_dml, plan_insert, plan_select, plan_vindex_select};
 use crate::sysvars::is_read_from_session;
 use crate::text::Edits;
 
@@ -61,6 +61,9 @@ fn refuse_unsafe(statement: &Statement) -> Result<(), VtError> {
             unsupported("load data local")
         }
         (K::Ddl, Detail::Ddl(DdlVerb::CreateDatabase)) => unsupported("create database: see CreateKeyspace"),
+        (K::Ddl, Detail::Ddl(DdlVerb::TemporaryTable)) => {
+            unsupported("temporary tables: they would stay on a shared connection")
+        }
         (K::Ddl, Detail::Ddl(DdlVerb::DropDatabase)) => unsupported("drop database: see DeleteKeyspace"),
         _ if statement.facts.into_user_var => unsupported("select into a user variable"),
         _ => Ok(()),
@@ -73,6 +76,8 @@ struct Places<'s> {
     tables: Vec<(&'s TableRef, Arc<Table>)>,
     /// References to system databases.
     system: Vec<&'s TableRef>,
+    /// A SELECT reads from a vindex.
+    vindex: bool,
 }
 
 impl Places<'_> {
@@ -108,7 +113,7 @@ impl Places<'_> {
 
 fn resolve<'s>(statement: &'s Statement, context: &Context<'_>) -> Result<Places<'s>, VtError> {
     let mut candidates: Vec<(&TableRef, Vec<Arc<Table>>)> = Vec::new();
-    let mut system = Vec::new();
+    let (mut system, mut vindex) = (Vec::new(), false);
     for reference in &statement.tables {
         match &reference.qualifier {
             Some(qualifier) if is_system_database(qualifier) && !context.vschema.keyspaces.contains_key(qualifier) => {
@@ -126,7 +131,10 @@ fn resolve<'s>(statement: &'s Statement, context: &Context<'_>) -> Result<Places
                 let tables = match found {
                     Ok(tables) => tables,
                     Err(error) => match context.vschema.find_vindex(keyspace, &reference.name) {
-                        Ok(Some(_)) => return unsupported(format_args!("select from vindex {}", reference.name)),
+                        Ok(Some(_)) if statement.kind == StatementKind::Select => {
+                            vindex = true;
+                            continue;
+                        }
                         Err(vindex_error) if vindex_error.message().starts_with("ambiguous") => {
                             return Err(vindex_error);
                         }
@@ -153,7 +161,7 @@ fn resolve<'s>(statement: &'s Statement, context: &Context<'_>) -> Result<Places
             Some((reference, chosen.clone()))
         })
         .collect();
-    Ok(Places { tables, system })
+    Ok(Places { tables, system, vindex })
 }
 
 /// A route with nothing special about it.
@@ -173,6 +181,7 @@ pub(crate) fn plain_route(opcode: Opcode, keyspace: &str, destination: Destinati
         timeout_ms: 0,
         scatter_errors_as_warnings: false,
         multi_shard_autocommit: false,
+        merge: None,
     }
 }
 
@@ -193,6 +202,10 @@ fn text(statement: &Statement, context: &Context<'_>, places: &Places<'_>) -> (S
             // On a tablet the keyspace's database has another name.
             edits.replace(schema.span, OWN_DATABASE);
         }
+    }
+    if !places.system.is_empty() && !context.target.keyspace.is_empty() {
+        // What information_schema calls it there.
+        statement.facts.compared_databases.iter().for_each(|span| edits.replace(*span, OWN_DATABASE));
     }
     let (sql, needs) = session_text(statement, edits.apply());
     (if places.system.is_empty() { sql } else { sql.replace(OWN_DATABASE, "database()") }, needs)
@@ -297,6 +310,9 @@ fn pinned(table: &Table) -> Option<Destination> {
 fn select(statement: &Statement, context: &Context<'_>) -> Result<Plan, VtError> {
     let places = resolve(statement, context)?;
     let (sql, needs) = text(statement, context, &places);
+    if places.vindex {
+        return plan_vindex_select(&lifted(statement)?, context, needs);
+    }
     if places.are_spread() {
         // Conditions on session values choose shards, too.
         let lifted = lifted(statement)?;
@@ -442,18 +458,27 @@ fn other(statement: &Statement, context: &Context<'_>) -> Result<Plan, VtError> 
         Some(keyspace) => keyspace,
         // The tables say where, as they would without EXPLAIN.
         None if explains && !needs_no_table => match resolve(statement, context)?.keyspace()? {
-            Some(table) => return explain(statement, table.keyspace.clone(), edits),
+            Some(table) => return explain(statement, table.keyspace.clone(), edits, context),
             None => any_keyspace(context)?,
         },
         None if needs_no_table => any_keyspace(context)?,
         None => session_keyspace(context)?,
     };
-    explain(statement, keyspace.to_owned(), edits)
+    explain(statement, keyspace.to_owned(), edits, context)
 }
 
-fn explain(statement: &Statement, keyspace: String, edits: Edits<'_>) -> Result<Plan, VtError> {
+fn explain(statement: &Statement, keyspace: String, edits: Edits<'_>, context: &Context<'_>) -> Result<Plan, VtError> {
+    use StatementKind as K;
     let (sql, needs) = session_text(statement, edits.apply());
-    let mut route = plain_route(Opcode::Unsharded, &keyspace, Destination::AllShards, sql);
+    // Any shard can tell how it would run a statement, and compute what no table is needed for.
+    let anywhere = matches!(statement.kind, K::Explain | K::Describe | K::Do);
+    let sharded = context.vschema.keyspaces.get(&keyspace).is_some_and(|ks| ks.sharded);
+    let (opcode, destination) = if anywhere && sharded {
+        (Opcode::Reference, Destination::AnyShard)
+    } else {
+        (Opcode::Unsharded, Destination::AllShards)
+    };
+    let mut route = plain_route(opcode, &keyspace, destination, sql);
     route.single_shard = true;
     route.is_write = is_write(statement);
     route.table = statement.tables.first().map(|t| t.name.clone());
@@ -529,6 +554,27 @@ mod tests {
                 Dba,
                 "select table_name from information_schema.tables where table_schema = 'vt_main'",
             ),
+            (
+                "select table_name from information_schema.tables t where t.table_schema = database() and 1 in (1)",
+                "main",
+                "main",
+                Dba,
+                "select table_name from information_schema.tables t where t.table_schema = database() and 1 in (1)",
+            ),
+            (
+                "select database(), table_name from information_schema.tables where schema() = table_schema",
+                "main",
+                "main",
+                Dba,
+                "select :__vtdbname as `database()`, table_name from information_schema.tables where database() = table_schema",
+            ),
+            (
+                "select 1 from x where a = database()",
+                "main",
+                "main",
+                Unsharded,
+                "select 1 from x where a = :__vtdbname",
+            ),
             ("insert into product values (:vtg1)", "", "commerce", Unsharded, "insert into product values (:vtg1)"),
             ("update main.x set a = 1", "", "main", Unsharded, "update x set a = 1"),
             ("select next value from seq", "", "commerce", NextSequence, "select next value from seq"),
@@ -583,6 +629,43 @@ mod tests {
         assert_eq!(select.timeout_ms, 7);
     }
 
+    /// The copies of a reference table stay equal: no shard changes its own by rows that others do not have.
+    #[test]
+    fn reference_tables_are_written_by_what_all_shards_have() {
+        for sql in [
+            "update ref set a = 1 where b in (select id from s)",
+            "delete from ref where b in (select id from s)",
+            "update ref join s on s.id = ref.id set ref.a = s.b",
+            "update ref r join s on s.id = r.id set a = 1",
+            "delete r from ref r join s on s.id = r.id where s.id = 5",
+        ] {
+            let error = route(sql, "sharded").map(|(route, _)| route.opcode).expect_err(sql);
+            assert!(error.starts_with("unsupported: "), "{sql}: {error}");
+        }
+        for (sql, opcode) in [
+            ("update ref set a = 1 where b in (select b from ref r)", Opcode::Reference),
+            ("delete s from s join ref on ref.a = s.b where s.id = 5", Opcode::EqualUnique),
+            ("update s join ref on ref.a = s.b set s.c = ref.c where s.id = 5", Opcode::EqualUnique),
+        ] {
+            assert_eq!(route(sql, "sharded").expect(sql).0.opcode, opcode, "{sql}");
+        }
+    }
+
+    /// Columns that the vschema does not know come from a tablet, and the statement is planned again.
+    #[test]
+    fn an_insert_without_columns_waits_for_their_names() {
+        let vschema = vschema_of(VSCHEMA);
+        let target = Target::parse("").expect("no target");
+        for (sql, want) in [
+            ("insert into auto values (1)", "insert into auto (`id`, `b`) values (1)"),
+            ("replace into s select 1, 2", "replace into s (`id`, `b`) select 1, 2"),
+        ] {
+            let plan = plan_text(sql, &context_of(&vschema, &target)).expect(sql);
+            let Primitive::UnlistedInsert(insert) = plan.primitive else { panic!("{sql}: {:?}", plan.primitive) };
+            assert_eq!(insert.with_columns(&["id".to_owned(), "b".to_owned()]), want);
+        }
+    }
+
     #[test]
     fn faults() {
         for (sql, target, want) in [
@@ -599,8 +682,21 @@ mod tests {
             ),
             ("lock tables a read", "commerce", "unsupported: lock tables"),
             ("purge binary logs to 'x'", "", "unrecognized statement: purge binary logs to 'x'"),
-            ("insert into auto values (1)", "", "column list required for tables with auto-inc columns"),
-            ("select * from h", "", "unsupported: select from vindex h"),
+            (
+                "select * from h",
+                "",
+                "unsupported: where clause for vindex function must be of the form id = <val> (where clause missing)",
+            ),
+            (
+                "select * from h where id > 1",
+                "",
+                "unsupported: where clause for vindex function must be of the form id = <val> (not equality)",
+            ),
+            (
+                "select * from h where keyspace_id = 1",
+                "",
+                "unsupported: where clause for vindex function must be of the form id = <val> (lhs is not id)",
+            ),
         ] {
             assert_eq!(route(sql, target).map(|_| ()), Err(want.to_owned()), "{sql}");
         }

@@ -1,7 +1,7 @@
 //! The HTTP server: standard pages, the status page, and what a program adds.
 //!
 //! Owns: `/debug/vars`, `/debug/status`, `/debug/health`, `/debug/liveness`, `/debug/flushlogs`,
-//! `/debug/pprof/*`, `/metrics`. Trailing slashes of `/debug/vars/` and `/debug/health/` are accepted:
+//! `/debug/profile`, `/debug/pprof/*`, `/metrics`. Trailing slashes of `/debug/vars/` and `/debug/health/` are accepted:
 //! scripts use both. HEAD works wherever GET does.
 
 use std::fmt::Write;
@@ -32,6 +32,7 @@ type Section = Arc<dyn Fn() -> String + Send + Sync>;
 /// The pages of one program.
 pub(crate) struct Pages {
     env: Env,
+    acl: Acl,
     sections: Vec<(String, Section)>,
     health: Option<Health>,
     routes: Router,
@@ -39,7 +40,8 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) fn new(env: Env) -> Self {
-        Self { env, sections: Vec::new(), health: None, routes: Router::new() }
+        let acl = env.acl();
+        Self { env, acl, sections: Vec::new(), health: None, routes: Router::new() }
     }
 
     pub(crate) fn routes(&mut self, routes: Router) {
@@ -47,7 +49,7 @@ impl Pages {
     }
 
     pub(crate) fn guarded_routes(&mut self, role: Role, routes: Router) {
-        let acl = self.env.acl();
+        let acl = self.acl;
         self.routes(routes.route_layer(middleware::from_fn_with_state((acl, role), guard)));
     }
 
@@ -94,6 +96,7 @@ impl Pages {
         self.guarded_routes(
             Role::Debugging,
             Router::new()
+                .route("/debug/profile", get(crate::profile::profile))
                 .route("/debug/pprof", get(no_pprof))
                 .route("/debug/pprof/", get(no_pprof))
                 .route("/debug/pprof/{*rest}", get(no_pprof)),
@@ -127,7 +130,7 @@ async fn health_response(check: Option<Health>) -> Response {
 }
 
 async fn no_pprof() -> Response {
-    let text = "Go profiles do not exist here: this program is not written in Go. Use perf on the process instead.\n";
+    let text = "Go profiles do not exist here: this program is not written in Go. Take a flame graph with /debug/profile?seconds=10.\n";
     (StatusCode::NOT_IMPLEMENTED, text).into_response()
 }
 
@@ -176,7 +179,7 @@ fn status_page(env: &Env, sections: &[(String, Section)]) -> String {
         "<table>\n<tr><td>Host</td><td>{}</td></tr>\n<tr><td>Process</td><td>{}</td></tr>\n\
          <tr><td>Started</td><td>{}</td></tr>\n<tr><td>Now</td><td>{}</td></tr>\n</table>\n\
          <nav><a href=\"/debug/vars\">/debug/vars</a><a href=\"/metrics\">/metrics</a>\
-         <a href=\"/debug/health\">/debug/health</a></nav>\n",
+         <a href=\"/debug/health\">/debug/health</a><a href=\"/debug/profile\">/debug/profile</a></nav>\n",
         html_escape(&host),
         std::process::id(),
         local_time(env.started()),

@@ -23,7 +23,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::http::{Health, Pages};
 use crate::lifecycle::PidFile;
-use crate::{Env, Error, Role, grpc, http};
+use crate::{Env, Error, Role, grpc, http, program_text};
 
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
@@ -153,7 +153,7 @@ impl Server {
         let http_listener = listen("port", flags).await?;
         let grpc_listener = listen("grpc_port", flags).await?;
         let socket = listen_socket(flags.str("socket_file")).await?;
-        let pid_file = PidFile::write(flags.str("pid_file"))?;
+        let pid_file = PidFile::write(flags.str("pid_file"));
         let mut running = Running {
             http: address(&http_listener),
             grpc: address(&grpc_listener),
@@ -192,6 +192,7 @@ impl Server {
             running.grpc_task =
                 Some(tokio::spawn(grpc::serve(listener, routes, self.protocols, grpc_settings, stop_grpc)));
         }
+        tokio::spawn(program_text::give_back_after_start());
         // By now every part has read what it uses.
         self.env.flags().warn_without_effect();
         Ok(running)

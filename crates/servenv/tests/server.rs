@@ -420,3 +420,36 @@ async fn a_stop_keeps_its_order_and_its_limit() {
     assert!(TcpStream::connect(grpc).await.is_err());
     drop(stream);
 }
+
+/// Uses CPU until told to stop.
+#[inline(never)]
+fn spin_for_the_profile(stop: &AtomicBool) -> u64 {
+    let mut n: u64 = 1;
+    while !stop.load(Ordering::Relaxed) {
+        n = std::hint::black_box(n.wrapping_mul(31).wrapping_add(7));
+    }
+    n
+}
+
+#[tokio::test]
+async fn a_profile_is_a_flame_graph_of_what_runs() {
+    let (_env, running) = start(&[], |_| {}).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy = std::thread::spawn({
+        let stop = stop.clone();
+        move || spin_for_the_profile(&stop)
+    });
+    let first = tokio::spawn(http(running.http, "GET", "/debug/profile?seconds=2"));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (code, _, body) = http(running.http, "GET", "/debug/profile?seconds=1").await;
+    assert_eq!(code, 409, "one at a time: {body}");
+    let (code, head, svg) = first.await.expect("an answer");
+    stop.store(true, Ordering::Relaxed);
+    busy.join().expect("it stops");
+    assert_eq!(code, 200, "{svg}");
+    assert!(head.contains("content-type: image/svg+xml"), "{head}");
+    assert!(svg.contains("<svg") && svg.contains("spin_for_the_profile"), "{}", svg.get(..2000).unwrap_or(&svg));
+    for wrong in ["seconds=0", "seconds=1000", "hz=0"] {
+        assert_eq!(http(running.http, "GET", &format!("/debug/profile?{wrong}")).await.0, 400, "{wrong}");
+    }
+}

@@ -115,8 +115,10 @@ enum Phase {
 struct Shard {
     phase: Phase,
     waiting: VecDeque<Waiter>,
-    /// Unix seconds of the newest master's term.
+    /// Unix seconds of the newest master's term; 0 until a master has served.
     newest_term: i64,
+    /// Whether the master of that term serves, as far as it has said.
+    master_serves: bool,
     last_end: Option<Instant>,
     /// Most that waited at once in this failover.
     peak: usize,
@@ -148,8 +150,31 @@ fn add(map: &mut BTreeMap<String, i64>, key: String, count: i64) {
     *map.entry(key).or_default() += count;
 }
 
+/// Why a query that is for a master did not get its answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Failure<'a> {
+    /// No tablet says that it is the master and serves.
+    NoMaster,
+    /// A master answered with this error.
+    Refused(&'a VtError),
+    /// The connection broke under a query that may be sent once more.
+    ConnectionLost,
+}
+
+impl Failure<'_> {
+    /// Whether another tablet is about to be master, or the same one again. `had_master` says whether the shard ever had
+    /// one: without, there is nothing to wait for.
+    fn caused_by_failover(self, had_master: bool) -> bool {
+        match self {
+            Self::NoMaster => had_master,
+            Self::Refused(error) => caused_by_failover(error),
+            Self::ConnectionLost => true,
+        }
+    }
+}
+
 /// Whether a master's answer means that another tablet is about to take its place.
-pub fn caused_by_failover(error: &VtError) -> bool {
+fn caused_by_failover(error: &VtError) -> bool {
     let text = error.message();
     match error.code() {
         Code::FailedPrecondition => {
@@ -187,8 +212,8 @@ impl Buffer {
         wanted.is_empty() || wanted.contains(keyspace) || wanted.contains(&format!("{keyspace}/{shard}"))
     }
 
-    /// To be called before a query goes to a master (`error` is none) and when it has failed.
-    /// Returns at once unless a failover runs or `error` shows that one begins; otherwise when the
+    /// To be called before a query goes to a master (`failure` is none) and when it has failed.
+    /// Returns at once unless a failover runs or `failure` shows that one begins; otherwise when the
     /// query should be tried (again). `None` means that it was not buffered.
     ///
     /// # Errors
@@ -197,17 +222,16 @@ impl Buffer {
         &self,
         keyspace: &str,
         shard: &str,
-        error: Option<&VtError>,
+        failure: Option<Failure<'_>>,
     ) -> Result<Option<Drained>> {
         let options = &self.inner.options;
         if !options.enabled && !options.dry_run {
             return Ok(None);
         }
-        if error.is_none() && self.inner.active.load(Ordering::Acquire) == 0 {
+        if failure.is_none() && self.inner.active.load(Ordering::Acquire) == 0 {
             return Ok(None);
         }
-        let begins = error.is_some_and(caused_by_failover);
-        let Some((id, wake)) = self.enter(keyspace, shard, begins)? else { return Ok(None) };
+        let Some((id, wake)) = self.enter(keyspace, shard, failure)? else { return Ok(None) };
         // Leaves the queue on every way out, also when the caller is dropped.
         let place = Place { buffer: self, keyspace, shard, id };
         let outcome = tokio::time::timeout(options.window, wake).await;
@@ -228,12 +252,19 @@ impl Buffer {
         }
     }
 
-    fn enter(&self, keyspace: &str, shard: &str, begins: bool) -> Result<Option<(u64, oneshot::Receiver<Release>)>> {
+    fn enter(
+        &self,
+        keyspace: &str,
+        shard: &str,
+        failure: Option<Failure<'_>>,
+    ) -> Result<Option<(u64, oneshot::Receiver<Release>)>> {
         let options = &self.inner.options;
         let mut guard = self.state();
         let state = &mut *guard;
         let known = state.shards.get_mut(&(keyspace.to_string(), shard.to_string()));
         let buffering = matches!(known.as_ref().map(|s| &s.phase), Some(Phase::Buffering { .. }));
+        let had_master = known.as_ref().is_some_and(|shard| shard.newest_term > 0);
+        let begins = failure.is_some_and(|failure| failure.caused_by_failover(had_master));
         if !buffering && !begins {
             return Ok(None);
         }
@@ -254,7 +285,7 @@ impl Buffer {
                 add(&mut state.metrics.requests_skipped, format!("{name}.LastFailoverTooRecent"), 1);
                 return Ok(None);
             }
-            entry.phase = Phase::Buffering { since: Instant::now(), saw_not_serving: false };
+            entry.phase = Phase::Buffering { since: Instant::now(), saw_not_serving: !entry.master_serves };
             entry.peak = 0;
             entry.generation += 1;
             self.inner.active.fetch_add(1, Ordering::AcqRel);
@@ -397,6 +428,7 @@ impl HealthListener for Buffer {
             if term < entry.newest_term {
                 return;
             }
+            entry.master_serves = health.is_healthy();
             if !health.is_healthy() {
                 if let Phase::Buffering { saw_not_serving, .. } = &mut entry.phase {
                     *saw_not_serving = true;

@@ -5,7 +5,14 @@
 //! Invariants: inside a transaction nothing is retried; a write is retried only if the tablet
 //! refused it or never saw it; choosing a tablet never waits for topology or health.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::Rng;
 use tokio::time::Instant;
@@ -17,7 +24,7 @@ use vtproto::{
 
 use crate::{
     BeginOutcome, QueryService, ResultStream,
-    buffer::Buffer,
+    buffer::{Buffer, Failure},
     cutover::is_refusal,
     grpc,
     health_check::{HealthCheck, TabletHealth, target_text, type_text},
@@ -56,6 +63,9 @@ pub struct GatewayOptions {
     pub retry_count: usize,
     /// Types that may be asked for (`-allowed_tablet_types`); empty means all.
     pub allowed_types: Vec<TabletType>,
+    /// Calls of one tablet that may be under way at once; one more is refused. Those of open transactions, which hold what
+    /// others wait for, are not.
+    pub max_calls_per_tablet: usize,
 }
 
 /// Finds tablets and calls them. Cloning shares it.
@@ -152,9 +162,14 @@ impl Gateway {
         while attempts > 0 {
             attempts -= 1;
             if bufferable && buffered.is_none() {
+                // A new master that is known by now is asked at once: the failover is over.
+                let failure = last
+                    .as_ref()
+                    .filter(|_| !matches!(self.choose(target, &tried), Choice::Tablet(_)))
+                    .map(|error| failure_of(error, kind));
                 buffered = self
                     .buffer
-                    .wait_for_failover_end(&target.keyspace, &target.shard, last.as_ref())
+                    .wait_for_failover_end(&target.keyspace, &target.shard, failure)
                     .await
                     .map_err(|error| named(error, target, tried.last()))?;
                 if buffered.is_some() && last.is_some() {
@@ -170,9 +185,20 @@ impl Gateway {
                     continue;
                 }
                 Choice::NoneHealthy => {
-                    last = Some(VtError::new(Code::Unavailable, "no valid tablet"));
                     // No tablet was asked in this attempt, whatever was asked before.
                     tried.clear();
+                    if bufferable && buffered.is_none() {
+                        buffered = self
+                            .buffer
+                            .wait_for_failover_end(&target.keyspace, &target.shard, Some(Failure::NoMaster))
+                            .await
+                            .map_err(|error| named(error, target, None))?;
+                        if buffered.is_some() {
+                            attempts = attempts.max(1);
+                            continue;
+                        }
+                    }
+                    last = Some(VtError::new(Code::Unavailable, "no valid tablet"));
                     break;
                 }
                 Choice::AllTried => {
@@ -180,6 +206,11 @@ impl Gateway {
                     break;
                 }
             };
+            let under_way = InFlight::new(&health);
+            if under_way.before >= self.options.max_calls_per_tablet && kind != CallKind::InTransaction {
+                let text = format!("{} calls of this tablet are under way already", under_way.before);
+                return Err(named(VtError::new(Code::ResourceExhausted, text), target, Some(&health)));
+            }
             let started = Instant::now();
             let outcome = tokio::select! {
                 biased;
@@ -280,10 +311,13 @@ impl Gateway {
         Ok(self.call("Begin", target, CallKind::Read, call).await?.0)
     }
 
-    /// The statement's error, if any, comes with the transaction that is open nevertheless.
+    /// The statement's error, if any, comes with the transaction that is open nevertheless. `kind` is
+    /// [`CallKind::Read`] for any statement that only takes effect with its transaction: a tablet ends one that it has
+    /// opened and not answered.
     pub async fn begin_execute(
         &self,
         target: &Target,
+        kind: CallKind,
         request: impl Fn() -> query::BeginExecuteRequest + Send + Sync,
     ) -> BeginOutcome<QueryResult> {
         let call = |service: Arc<dyn QueryService>| {
@@ -297,7 +331,7 @@ impl Gateway {
                 Ok(outcome)
             }
         };
-        match self.call("BeginExecute", target, CallKind::Read, call).await {
+        match self.call("BeginExecute", target, kind, call).await {
             Ok((outcome, used)) => BeginOutcome {
                 transaction_id: outcome.transaction_id,
                 result: outcome.result.map_err(|error| named(error, target, Some(&used))),
@@ -313,6 +347,36 @@ impl Gateway {
         C: Fn(Arc<dyn QueryService>) -> F,
     {
         Ok(self.call(operation, target, CallKind::InTransaction, call).await?.0)
+    }
+}
+
+/// What the error of a call to a master says about it.
+fn failure_of(error: &VtError, kind: CallKind) -> Failure<'_> {
+    // What has changed nothing may be asked again, so that losing the connection is as good as being refused.
+    if kind == CallKind::Read && grpc::connection_lost(error) {
+        Failure::ConnectionLost
+    } else {
+        Failure::Refused(error)
+    }
+}
+
+/// Counts a call for as long as it lives.
+struct InFlight {
+    calls: Arc<AtomicUsize>,
+    before: usize,
+}
+
+impl InFlight {
+    fn new(health: &TabletHealth) -> Self {
+        let calls = health.in_flight.clone();
+        let before = calls.fetch_add(1, Ordering::Relaxed);
+        Self { calls, before }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -77,6 +77,8 @@ pub struct TabletHealth {
     pub service: Arc<dyn QueryService>,
     /// Ends when the stream fails: a call that is still running then will not be answered.
     pub closed: CancellationToken,
+    /// Calls to it that are under way.
+    pub in_flight: Arc<AtomicUsize>,
 }
 
 impl TabletHealth {
@@ -257,6 +259,7 @@ impl HealthCheck {
             last_error: None,
             service,
             closed: CancellationToken::new(),
+            in_flight: Arc::default(),
         });
         tablets.insert(alias.clone(), Watched { health, stop: stop.clone() });
         drop(tablets);
@@ -452,6 +455,7 @@ impl Inner {
             last_error: fault,
             service: old.service.clone(),
             closed: old.closed.clone(),
+            in_flight: old.in_flight.clone(),
         });
         let promoted =
             health.target.tablet_type() == TabletType::Master && old.target.tablet_type() != TabletType::Master;

@@ -36,7 +36,8 @@ fn cluster_with(of: &[(&str, u32, TabletType)], buffer: BufferOptions) -> Cluste
         let service: Arc<dyn QueryService> = service.ok_or_else(|| VtError::new(Code::Internal, "unknown uid"))?;
         Ok(service)
     });
-    let options = GatewayOptions { cell: "zone1".into(), retry_count: 2, allowed_types: Vec::new() };
+    let options =
+        GatewayOptions { cell: "zone1".into(), retry_count: 2, allowed_types: Vec::new(), max_calls_per_tablet: 3 };
     let gateway = Gateway::start(options, health.clone(), Buffer::new(buffer), Arc::new(NoObserver));
     for (cell, uid, tablet_type) in of {
         health.add_tablet(tablet(cell, *uid, *tablet_type));
@@ -138,7 +139,7 @@ async fn an_error_beside_an_open_transaction_names_the_tablet() {
     c.tablets[&100].says(Master, true, 1, 0);
     c.ready(Master, 1).await;
     c.tablets[&100].fail_next(Code::AlreadyExists, "Duplicate entry");
-    let outcome = c.gateway.begin_execute(&target(Master), BeginExecuteRequest::default).await;
+    let outcome = c.gateway.begin_execute(&target(Master), CallKind::Read, BeginExecuteRequest::default).await;
     assert_eq!(outcome.transaction_id, 1);
     let error = outcome.result.expect_err("duplicate");
     assert_eq!(error.to_string(), "target: ks.0.master, used tablet: zone1-100 (host100): Duplicate entry");
@@ -234,6 +235,75 @@ async fn writes_wait_for_the_new_master_and_succeed() {
     assert_eq!(c.health.counters().master_promoted.get("ks.0"), Some(&1));
 }
 
+/// The master has gone before any query met it: there is no error that tells, only nobody to ask.
+#[tokio::test]
+async fn a_master_that_left_quietly_is_waited_for() {
+    let c = cluster_with(&[("zone1", 100, Master), ("zone1", 101, Replica)], buffering());
+    c.tablets[&100].says(Master, true, 10, 0);
+    c.tablets[&101].says(Replica, true, 0, 0);
+    c.ready(Master, 1).await;
+    c.tablets[&100].says(Master, false, 10, 0);
+    c.ready(Master, 0).await;
+    let gateway = c.gateway.clone();
+    let waiting =
+        tokio::spawn(async move { gateway.execute(&target(Master), CallKind::Write, ExecuteRequest::default).await });
+    until("it waits", || c.gateway.buffer().metrics().requests_buffered.get("ks.0") == Some(&1)).await;
+    // The same one is back.
+    c.tablets[&100].says(Master, true, 10, 0);
+    assert_eq!(name(&waiting.await.expect("no panic").expect("served")), "100");
+    assert_eq!(c.gateway.buffer().metrics().stops.get("ks.0.MasterServingAgain"), Some(&1));
+}
+
+/// Where no master ever was there is nothing to wait for.
+#[tokio::test]
+async fn a_shard_that_never_had_a_master_answers_at_once() {
+    let c = cluster_with(&[("zone1", 101, Replica)], buffering());
+    c.tablets[&101].says(Replica, true, 0, 0);
+    c.ready(Replica, 1).await;
+    let error = c.execute(Master, CallKind::Write).await.expect_err("no master");
+    assert!(error.to_string().ends_with("no valid tablet"), "{error}");
+    assert_eq!(c.gateway.buffer().metrics().starts.get("ks.0"), None);
+}
+
+/// A refusal of the old master that arrives after the new one has shown up is the end of a failover, not a beginning.
+#[tokio::test]
+async fn a_late_refusal_does_not_hold_up_the_new_master() {
+    let c = cluster_with(&[("zone1", 100, Master), ("zone1", 101, Replica)], buffering());
+    c.tablets[&100].says(Master, true, 10, 0);
+    c.tablets[&101].says(Replica, true, 0, 0);
+    c.ready(Master, 1).await;
+    c.tablets[&100].stuck.send_replace(true);
+    c.tablets[&100].fail_next(Code::FailedPrecondition, DEMOTED);
+    let gateway = c.gateway.clone();
+    let late =
+        tokio::spawn(async move { gateway.execute(&target(Master), CallKind::Write, ExecuteRequest::default).await });
+    until("the old master is asked", || c.tablets[&100].calls() == 1).await;
+    c.tablets[&101].says(Master, true, 20, 0);
+    until("101 is master", || c.health.counters().master_promoted.get("ks.0") == Some(&1)).await;
+    c.tablets[&100].stuck.send_replace(false);
+    assert_eq!(name(&late.await.expect("no panic").expect("served by the new master")), "101");
+    assert_eq!(c.gateway.buffer().metrics().starts.get("ks.0"), None);
+}
+
+/// A read whose master died under it is asked again; a write may have happened, so its client is told.
+#[tokio::test]
+async fn a_read_outlives_its_master() {
+    const LOST: &str = "vttablet: rpc error: code = Unavailable desc = transport is closing";
+    let c = cluster_with(&[("zone1", 100, Master), ("zone1", 101, Replica)], buffering());
+    c.tablets[&100].says(Master, true, 10, 0);
+    c.tablets[&101].says(Replica, true, 0, 0);
+    c.ready(Master, 1).await;
+    c.tablets[&100].fail_next(Code::Unavailable, LOST);
+    c.execute(Master, CallKind::Write).await.expect_err("nobody knows what became of it");
+    c.tablets[&100].fail_next(Code::Unavailable, LOST);
+    let gateway = c.gateway.clone();
+    let reading =
+        tokio::spawn(async move { gateway.execute(&target(Master), CallKind::Read, ExecuteRequest::default).await });
+    until("it waits", || c.gateway.buffer().metrics().requests_buffered.get("ks.0") == Some(&1)).await;
+    c.tablets[&101].says(Master, true, 20, 0);
+    assert_eq!(name(&reading.await.expect("no panic").expect("served by the new master")), "101");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_than_the_window() {
     let options = BufferOptions { window: Duration::from_secs(3), ..buffering() };
@@ -309,4 +379,31 @@ async fn other_shards_and_types_are_not_held_up() {
     waiting.abort();
     until("its place is free", || c.gateway.buffer().metrics().requests_evicted.get("ks.0.ContextDone") == Some(&1))
         .await;
+}
+
+#[tokio::test]
+async fn a_tablet_that_does_not_answer_takes_so_many_calls_and_no_more() {
+    let c = Arc::new(cluster(&[("zone1", 100, Master), ("zone1", 101, Replica)]));
+    c.tablets[&100].says(Master, true, 10, 0);
+    c.tablets[&101].says(Replica, true, 0, 0);
+    c.ready(Master, 1).await;
+    c.ready(Replica, 1).await;
+    c.tablets[&100].stuck.send_replace(true);
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let c = c.clone();
+            tokio::spawn(async move { c.execute(Master, CallKind::Write).await })
+        })
+        .collect();
+    until("three calls wait", || c.tablets[&100].calls() == 3).await;
+    let refused = c.execute(Master, CallKind::Read).await.expect_err("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("zone1-100"), "{refused}");
+    // Others are not held up.
+    assert_eq!(c.execute(Replica, CallKind::Read).await.as_deref(), Ok("101"));
+    c.tablets[&100].stuck.send_replace(false);
+    for call in waiting {
+        assert_eq!(call.await.expect("no panic").as_deref(), Ok("100"));
+    }
+    assert_eq!(c.execute(Master, CallKind::Read).await.as_deref(), Ok("100"), "there is room again");
 }

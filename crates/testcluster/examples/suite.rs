@@ -37,7 +37,9 @@ fn main() -> Result<()> {
         {
             spec.schema.push((keyspace.clone(), sql));
         }
-        if let Ok(vschema) = part("vschema.json") {
+        if let Ok(vschema) = part("vschema.json")
+            && !vschema.trim().is_empty()
+        {
             spec.vschema.push((keyspace, vschema));
         }
     }

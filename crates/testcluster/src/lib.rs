@@ -6,10 +6,14 @@
 //!
 //! The programs are those beside the test's own executable: `cargo build --workspace` comes first.
 
+mod background;
+mod hold;
 mod http;
 mod process;
 mod tls;
 
+pub use background::Background;
+pub use hold::Hold;
 pub use http::get as http_get;
 pub use process::{Process, program, resident_kib};
 pub use tls::TlsFiles;
@@ -20,7 +24,7 @@ use std::{
     collections::HashSet,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -246,7 +250,7 @@ impl Cluster {
         cluster.run("vtctl", &["AddCellInfo", "-root", "/vitess/zone1", "-server_address", &address, CELL], true)?;
         cluster.start_vtctld()?;
         cluster.start_mysqlds("init", 0)?;
-        cluster.create_shards()?;
+        cluster.create_shards(0)?;
         for index in 0..cluster.tablets.len() {
             cluster.start_vttablet(index)?;
         }
@@ -264,13 +268,20 @@ impl Cluster {
     /// Starts more tablets, of shards that exist or of new ones. The first of a new shard becomes its master.
     pub fn add_tablets(&mut self, specs: Vec<TabletSpec>) -> Result<()> {
         let before = self.tablets.len();
+        self.add_tablets_without_master(specs)?;
+        self.elect_masters(before)
+    }
+
+    /// The same; new shards are left without a master.
+    pub fn add_tablets_without_master(&mut self, specs: Vec<TabletSpec>) -> Result<()> {
+        let before = self.tablets.len();
         self.tablets.extend(specs.into_iter().map(Tablet::stopped));
         self.start_mysqlds("init", before)?;
-        self.create_shards()?;
+        self.create_shards(before)?;
         for index in before..self.tablets.len() {
             self.start_vttablet(index)?;
         }
-        self.elect_masters(before)
+        Ok(())
     }
 
     /// Where data and logs are; the processes' command lines hold it.
@@ -311,8 +322,9 @@ impl Cluster {
     }
 
     fn run(&self, name: &str, args: &[&str], with_topo: bool) -> Result<Finished> {
-        let output = self.command(name, with_topo).args(args).stdin(Stdio::null()).output()?;
-        Finished::new(format!("{name} {}", args.join(" ")), output).success()
+        let mut command = self.command(name, with_topo);
+        command.args(args);
+        Background::start(format!("{name} {}", args.join(" ")), command)?.finish()?.success()
     }
 
     pub fn start_etcd(&mut self) -> Result<()> {
@@ -365,6 +377,10 @@ impl Cluster {
         self.wait_for_port(self.vtctld_http_port, "vtctld")
     }
 
+    pub fn vtctld(&self) -> &Process {
+        self.vtctld.as_ref().expect("vtctld is running")
+    }
+
     pub fn kill_vtctld(&mut self) {
         self.vtctld = None;
     }
@@ -375,12 +391,12 @@ impl Cluster {
             .iter()
             .map(|tablet| {
                 let mut command = self.mysqlctl(tablet);
-                command.arg(action).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-                command.spawn().context("mysqlctl")
+                command.arg(action);
+                Background::start(format!("mysqlctl {action}"), command)
             })
             .collect::<Result<_>>()?;
         for child in started {
-            Finished::new(format!("mysqlctl {action}"), child.wait_with_output()?).success()?;
+            child.finish()?.success()?;
         }
         Ok(())
     }
@@ -393,15 +409,20 @@ impl Cluster {
 
     /// Starts the mysqld of a tablet again after [`Cluster::kill_mysqld`].
     pub fn start_mysqld(&self, index: usize) -> Result<()> {
-        let output = self.mysqlctl(&self.tablets[index]).arg("start").stdin(Stdio::null()).output()?;
-        Finished::new("mysqlctl start".into(), output).success().map(drop)
+        let mut command = self.mysqlctl(&self.tablets[index]);
+        command.arg("start");
+        Background::start("mysqlctl start", command)?.finish()?.success().map(drop)
     }
 
     /// Ends a tablet's mysqld as a crash would.
     pub fn kill_mysqld(&self, index: usize) -> Result<()> {
         let pid = self.mysqld_pid(index)?;
         nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        wait_for("mysqld to be gone", Duration::from_secs(20), || !process::is_running(pid))
+        // Its last threads may hold the port a moment longer.
+        let port = self.tablets[index].mysql_port;
+        wait_for("mysqld to be gone", Duration::from_secs(20), || {
+            !process::is_running(pid) && TcpListener::bind(("::", port)).is_ok()
+        })
     }
 
     fn mysqld_pid(&self, index: usize) -> Result<i32> {
@@ -441,10 +462,10 @@ impl Cluster {
         self.tablets[index].vttablet = None;
     }
 
-    /// Creates the shards of sharded keyspaces: a tablet waits until those of its keyspace cover all of it. In the order
-    /// of the tablets, as the first shard of a range serves it.
-    fn create_shards(&self) -> Result<()> {
-        let specs = || self.tablets.iter().map(|tablet| &tablet.spec);
+    /// Creates the shards that tablets from `first` on have in sharded keyspaces, so that the serving graph has all of
+    /// them from the first tablet on. In the order of the tablets, as the first shard of a range serves it.
+    fn create_shards(&self, first: usize) -> Result<()> {
+        let specs = || self.tablets[first..].iter().map(|tablet| &tablet.spec);
         let sharded: HashSet<&str> =
             specs().filter(|spec| spec.shard.contains('-')).map(|spec| spec.keyspace.as_str()).collect();
         let mut created = HashSet::new();
@@ -470,15 +491,28 @@ impl Cluster {
     }
 
     pub fn start_vtgate(&mut self) -> Result<()> {
+        let ports = [self.vtgate_http_port, self.vtgate_grpc_port, self.vtgate_mysql_port];
+        self.vtgate = Some(self.run_vtgate(ports, &self.mysql_socket())?);
+        Ok(())
+    }
+
+    /// A second vtgate beside the cluster's own, and its MySQL port.
+    pub fn another_vtgate(&self) -> Result<(Process, u16)> {
+        let ports = [free_port(), free_port(), free_port()];
+        Ok((self.run_vtgate(ports, &self.dir.join(format!("vtgate{}.sock", ports[2])))?, ports[2]))
+    }
+
+    /// Ports for HTTP, gRPC and MySQL.
+    fn run_vtgate(&self, ports: [u16; 3], socket: &Path) -> Result<Process> {
         let types = if self.tablets.len() > 1 { "MASTER,REPLICA" } else { "MASTER" };
         let mut command = self.command("vtgate", true);
         command
             .args(["-cell", CELL, "-cells_to_watch", CELL, "-tablet_types_to_wait", types])
             .args(["-service_map", "grpc-vtgateservice", "-bind_address", "127.0.0.1"])
             .args(["-mysql_server_bind_address", "127.0.0.1", "-mysql_server_socket_path"])
-            .arg(self.mysql_socket())
-            .args(["-port", &self.vtgate_http_port.to_string(), "-grpc_port", &self.vtgate_grpc_port.to_string()])
-            .args(["-mysql_server_port", &self.vtgate_mysql_port.to_string()]);
+            .arg(socket)
+            .args(["-port", &ports[0].to_string(), "-grpc_port", &ports[1].to_string()])
+            .args(["-mysql_server_port", &ports[2].to_string()]);
         if !self.spec.vtgate_flags.iter().any(|flag| flag.starts_with("-mysql_auth_server_impl")) {
             command.args(["-mysql_auth_server_impl", "none"]);
         }
@@ -488,9 +522,10 @@ impl Cluster {
             [tls.server_flags(), tls.client_flags("tablet_grpc"), vec![tls.creds_flag()], mysql.to_vec()].concat()
         }));
         command.args(&self.spec.vtgate_flags);
-        self.vtgate = Some(Process::start("vtgate", command, &self.dir.join("tmp/vtgate.out"))?);
-        self.wait_for_port(self.vtgate_http_port, "vtgate")?;
-        self.wait_for_port(self.vtgate_mysql_port, "vtgate's MySQL port")
+        let process = Process::start("vtgate", command, &self.dir.join("tmp/vtgate.out"))?;
+        self.wait_for_port(ports[0], "vtgate")?;
+        self.wait_for_port(ports[2], "vtgate's MySQL port")?;
+        Ok(process)
     }
 
     pub fn kill_vtgate(&mut self) {
@@ -515,55 +550,52 @@ impl Cluster {
 
     /// Sends a command to vtctld, as an operator does.
     pub fn vtctlclient(&self, args: &[&str]) -> Result<Finished> {
+        Background::start(format!("vtctlclient {}", args.join(" ")), self.vtctlclient_command(args))?.finish()
+    }
+
+    /// The same, not started yet.
+    pub fn vtctlclient_command(&self, args: &[&str]) -> Command {
         let server = format!("127.0.0.1:{}", self.vtctld_grpc_port);
         let mut command = self.command("vtctlclient", false);
         command.args(self.tls_flags(|tls| [tls.client_flags("vtctld_grpc"), vec![tls.creds_flag()]].concat()));
-        let output = command.args(["-server", &server]).args(args).stdin(Stdio::null()).output()?;
-        Ok(Finished::new(format!("vtctlclient {}", args.join(" ")), output))
+        command.args(["-server", &server]).args(args);
+        command
     }
 
     /// A vtworker of this cluster with these words behind the flags that each needs, not started yet.
     pub fn vtworker_command(&self, words: &[&str]) -> Command {
         let mut command = self.command("vtworker", true);
-        command.args(["-cell", CELL, "-alsologtostderr"]).args(words).stdin(Stdio::null());
+        command.args(["-cell", CELL, "-alsologtostderr"]).args(words);
         command
     }
 
     /// Runs a command of vtworker to its end.
     pub fn vtworker(&self, words: &[&str]) -> Result<Finished> {
-        let output = self.vtworker_command(words).output()?;
-        Ok(Finished::new(format!("vtworker {}", words.join(" ")), output))
+        Background::start(format!("vtworker {}", words.join(" ")), self.vtworker_command(words))?.finish()
     }
 
     /// Sends a command to a vtworker that serves on this gRPC port.
     pub fn vtworkerclient(&self, grpc_port: u16, words: &[&str]) -> Result<Finished> {
         let server = format!("127.0.0.1:{grpc_port}");
         let mut command = self.command("vtworkerclient", false);
-        let output = command.args(["-server", &server]).args(words).stdin(Stdio::null()).output()?;
-        Ok(Finished::new(format!("vtworkerclient {}", words.join(" ")), output))
+        command.args(["-server", &server]).args(words);
+        Background::start(format!("vtworkerclient {}", words.join(" ")), command)?.finish()
     }
 
     /// Runs SQL through vtgate with the command-line client, printing tables.
     pub fn mysql(&self, args: &[&str], sql: &str) -> Result<Finished> {
         let port = self.vtgate_mysql_port.to_string();
-        let output = Command::new("mysql")
-            .args(["--no-defaults", "--table", "-h", "127.0.0.1", "-P", &port])
-            .args(args)
-            .args(["-e", sql])
-            .stdin(Stdio::null())
-            .output()
-            .context("the mysql command-line client")?;
-        Ok(Finished::new(format!("mysql -e '{sql}'"), output))
+        let mut command = Command::new("mysql");
+        command.args(["--no-defaults", "--table", "-h", "127.0.0.1", "-P", &port]).args(args).args(["-e", sql]);
+        Background::start(format!("mysql -e '{sql}'"), command)?.finish()
     }
 
     /// Runs SQL on a tablet's own mysqld as its administrator.
     pub fn mysql_on_tablet(&self, index: usize, sql: &str) -> Result<Finished> {
-        let output = Command::new("mysql")
-            .args(["--no-defaults", "--batch", "--skip-column-names", "-u", "vt_dba", "-S"])
-            .arg(self.tablet_dir(index).join("mysql.sock"))
-            .args(["-e", sql])
-            .output()?;
-        Finished::new(format!("mysql -e '{sql}' on tablet {index}"), output).success()
+        let mut command = Command::new("mysql");
+        command.args(["--no-defaults", "--batch", "--skip-column-names", "-u", "vt_dba", "-S"]);
+        command.arg(self.tablet_dir(index).join("mysql.sock")).args(["-e", sql]);
+        Background::start(format!("mysql -e '{sql}' on tablet {index}"), command)?.finish()?.success()
     }
 
     /// A number or text in a server's `/debug/vars`.

@@ -1,8 +1,8 @@
 //! Applications' client libraries against vtgate, on both flavours of mysqld.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::{path::Path, process::Command};
-use testcluster::{Cluster, Finished, Flavor, Spec};
+use testcluster::{Background, Cluster, Flavor, Spec};
 
 /// Runs one of `tests/clients/` with the client libraries that `scripts/test.sh` installed.
 fn python(cluster: &Cluster, script: &str) -> Result<()> {
@@ -10,14 +10,13 @@ fn python(cluster: &Cluster, script: &str) -> Result<()> {
         eprintln!("SKIPPED: VT_TEST_PYTHONPATH is not set, see scripts/test.sh");
         return Ok(());
     };
-    let output = Command::new("python3")
+    let mut command = Command::new("python3");
+    command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script))
         .arg(cluster.vtgate_mysql_port.to_string())
         .arg(cluster.mysql_socket())
-        .env("PYTHONPATH", path)
-        .output()
-        .context("python3")?;
-    Finished::new(script.into(), output).success().map(drop)
+        .env("PYTHONPATH", path);
+    Background::start(script, command)?.finish()?.success().map(drop)
 }
 
 fn run(flavor: Flavor) -> Result<()> {
@@ -60,6 +59,19 @@ fn command_line(cluster: &Cluster) -> Result<()> {
     ensure!(missing.code == Some(1) && missing.stderr.contains("table nowhere not found in schema"), "{missing:?}");
     let replica = cluster.mysql(&["commerce@replica"], "delete from product")?;
     ensure!(replica.stderr.contains("read-only transactions"), "{replica:?}");
+    // As mysqladmin, monitoring and `status` of the client read it.
+    let status = cluster.mysql(&["commerce"], "status")?.success()?.stdout;
+    ensure!(status.contains("\nUptime:\t"), "{status}");
+    ensure!(status.contains("\nThreads: ") && status.contains("  Queries per second avg: "), "{status}");
+    // What ORMs ask to see the tables of their database.
+    shows(
+        &["commerce"],
+        "select table_name from information_schema.tables where table_schema = database() order by 1",
+        "corder\ncustomer\nproduct",
+    )?;
+    let temporary = cluster.mysql(&["commerce"], "create temporary table product(a int)")?;
+    ensure!(temporary.stderr.contains("unsupported: temporary tables"), "{temporary:?}");
+    shows(&["commerce"], "select count(*) from product", "2")?;
     let killed = cluster.mysql(&["commerce"], "kill 999999")?;
     ensure!(killed.stderr.contains("1094") && killed.stderr.contains("Unknown thread id: 999999"), "{killed:?}");
     Ok(())

@@ -1,14 +1,18 @@
-//! vtworker's clones and diffs on real mysqlds.
+//! vtworker's clones on real mysqlds, and what a VerticalSplitDiff says of them.
 
+mod resharding;
+
+use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use testcluster::{Cluster, Flavor, Spec, TabletSpec, wait_for};
+use resharding::Writer;
+use testcluster::{Background, Cluster, Flavor, Spec, TabletSpec, free_port, wait_for};
 
 /// Indices of the tablets.
 const SOURCE_MASTER: usize = 0;
-const SOURCE_RDONLY: usize = 1;
 const DESTINATION: usize = 2;
+const DESTINATION_RDONLY: usize = 3;
 
 /// A table of every column type, one for each kind of key, one without rows.
 const TABLES: &[&str] = &[
@@ -21,6 +25,12 @@ const TABLES: &[&str] = &[
     "create table composite (a varchar(20) not null, b varbinary(16) not null, c decimal(10,3) not null, e enum('z','a') not null, \
      note text, primary key (a, b, c, e)) default charset=utf8mb4",
     "create table nothing (id int primary key, v varchar(10))",
+    "create table numbers (d decimal(20,5) not null, f double not null, at datetime(3) not null, bits bit(9) not null, \
+     v int, primary key (d, at, bits))",
+    "create table names (name varchar(50) not null, doc json, body longtext, primary key (name)) \
+     default charset=utf8mb4 collate=utf8mb4_bin",
+    "create table huge (id varbinary(20) not null, body longblob, primary key (id))",
+    "create table bag (n int, v varchar(20)) default charset=utf8mb4",
 ];
 
 const ROWS: &[&str] = &[
@@ -32,16 +42,23 @@ const ROWS: &[&str] = &[
      x'00010203ff', 'a', x'89504e470d0a1a0a00ff', repeat('m', 70000), repeat(x'00ff', 100000), 'tiny', 'text', \
      repeat('ü', 70000), repeat('l', 300000), 'z', 'p,r', '{\"a\": [1, 2.5, null, \"ü\"]}', \
      st_geomfromtext('POINT(1 2)'), 'caf\u{e9}')",
+    "insert into numbers values (-1.5, 0.1, '2020-02-29 23:59:59.999', b'101', 1), (99999999999999.99999, -1e300, \
+     '1000-01-01', b'111111111', null), (0, 1e-300, '9999-12-31 23:59:59.999', b'0', 2), (-1.5, 2, '1000-01-01', b'0', 3)",
+    "insert into names values ('Ünï 😀', '{\"b\": [true, null]}', repeat('😀', 1000)), ('', null, ''), ('a', '\"text\"', null), \
+     ('A', '1.5', 'x'), ('it''s \\\\ \"q\"', '[]', char(0, 10, 26, 92 using utf8mb4))",
+    "insert into bag values (1, 'twice'), (1, 'twice'), (null, null), (null, 'x'), (2, null), (null, null)",
     "insert into composite values ('A', x'00', 1.5, 'z', null), ('a ', x'00ff', -1.500, 'a', 'x'), ('b', '', 0, 'z', 'empty')",
 ];
 
 fn vertical(flavor: Flavor) -> Result<Cluster> {
-    let mut spec = Spec::walkthrough(flavor);
+    let mut spec = Spec::walkthrough(flavor.clone());
     spec.tablets =
         vec![TabletSpec::new(100, "commerce", "0", "replica"), TabletSpec::new(102, "commerce", "0", "rdonly")];
     spec.semi_sync = false;
     spec.schema.clear();
     spec.vschema.clear();
+    // There is no replica to stream from.
+    let spec = spec.vttablet_flag("-vreplication_tablet_type=RDONLY").vtctld_flag("-topo_etcd_lease_ttl=2");
     let mut cluster = Cluster::start(spec)?;
     for sql in TABLES {
         cluster.mysql_on_tablet(SOURCE_MASTER, &format!("use vt_commerce; {sql}"))?;
@@ -54,27 +71,48 @@ fn vertical(flavor: Flavor) -> Result<Cluster> {
     }
     let served_from = "-served_from=master:commerce,replica:commerce,rdonly:commerce";
     cluster.vtctlclient(&["CreateKeyspace", served_from, "customer"])?.success()?;
-    cluster.add_tablets(vec![TabletSpec::new(200, "customer", "0", "replica")])?;
+    cluster.add_tablets(vec![
+        TabletSpec::new(200, "customer", "0", "replica"),
+        TabletSpec::new(202, "customer", "0", "rdonly"),
+    ])?;
     cluster.vtctlclient(&["ReloadSchema", "zone1-102"])?.success()?;
-    let tables = "every_type,composite,nothing,bulk";
     cluster.mysql_on_tablet(SOURCE_MASTER, "create table vt_commerce.bulk (id bigint auto_increment primary key, k int, v varchar(40), key (k)) default charset=utf8mb4")?;
-    cluster.mysql_on_tablet(
-        SOURCE_MASTER,
-        "use vt_commerce; insert into bulk (k, v) select seq % 1000, concat('row ', seq) from seq_1_to_100000",
-    )?;
+    let numbers = numbers(&flavor, 100_000);
+    let fill = format!(
+        "use vt_commerce; insert into bulk (id, k, v) {} n, n % 1000, concat('row ', n) from {}",
+        numbers.0, numbers.1
+    );
+    cluster.mysql_on_tablet(SOURCE_MASTER, &format!("{}{fill}", numbers.2))?;
     caught_up(&cluster)?;
-    cluster.vtctlclient(&["CopySchemaShard", "-tables", tables, "commerce/0", "customer/0"])?.success()?;
+    cluster.mysql_on_tablet(SOURCE_MASTER, "create view vt_commerce.looks as select n from vt_commerce.bag")?;
+    let copy = [
+        "CopySchemaShard",
+        "-include-views",
+        "-tables",
+        &format!("{},looks", ALL.join(",")),
+        "commerce/0",
+        "customer/0",
+    ];
+    cluster.vtctlclient(&copy)?.success()?;
     Ok(cluster)
+}
+
+/// The numbers from 1 on: what stands before the columns, in the FROM clause, and before the statement.
+fn numbers(flavor: &Flavor, count: u64) -> (String, String, &'static str) {
+    match flavor {
+        Flavor::MariaDb => ("select".into(), format!("(select seq as n from seq_1_to_{count}) t"), ""),
+        Flavor::MySql9(_) => (
+            format!("with recursive t(n) as (select 1 union all select n + 1 from t where n < {count}) select"),
+            "t".into(),
+            "set session cte_max_recursion_depth = 10000000; ",
+        ),
+    }
 }
 
 /// Waits until the rdonly has what the master has.
 fn caught_up(cluster: &Cluster) -> Result<()> {
-    let position = |index| cluster.mysql_on_tablet(index, "select @@gtid_current_pos").map(|out| out.stdout);
-    wait_for(
-        "the rdonly to catch up",
-        Duration::from_secs(60),
-        || matches!((position(SOURCE_MASTER), position(SOURCE_RDONLY)), (Ok(a), Ok(b)) if a == b),
-    )
+    let keyspace = &cluster.tablets[SOURCE_MASTER].spec.keyspace;
+    resharding::caught_up(cluster, &format!("{keyspace}/0"))
 }
 
 /// Every table has the same checksum on both sides.
@@ -90,8 +128,12 @@ fn same(cluster: &Cluster, tables: &[&str]) -> Result<()> {
     Ok(())
 }
 
-const ALL: &[&str] = &["every_type", "composite", "nothing", "bulk"];
-const CLONE: &[&str] = &["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=every_type,composite,nothing,bulk"];
+const ALL: &[&str] = &["every_type", "composite", "nothing", "bulk", "numbers", "names", "huge", "bag"];
+const CLONE: &[&str] = &[
+    "VerticalSplitClone",
+    "-min_healthy_tablets=1",
+    "-tables=every_type,composite,nothing,bulk,numbers,names,huge,/^ba.$/,looks",
+];
 
 /// Each chunk has its own statement, so that a kill finds some done and some not.
 const SMALL: &[&str] = &["-chunk_count=50", "-min_rows_per_chunk=1000", "-source_reader_count=2", "-max_tps=40"];
@@ -109,18 +151,78 @@ fn result_line<'a>(log: &'a str, table: &str) -> &'a str {
         .unwrap_or("none")
 }
 
+/// The limits of a clone that runs are shown, stop it and let it go on.
+fn throttled(cluster: &Cluster, port: u16) -> Result<()> {
+    let server = format!("127.0.0.1:{port}");
+    let run = |command: &str, more: &[&str]| -> Result<String> {
+        Ok(cluster.vtctlclient(&[&[command, "-server", &server], more].concat())?.success()?.stdout)
+    };
+    let rates = run("ThrottlerMaxRates", &[])?;
+    let shown = format!(
+        "+------------+------+\n|    Name    | Rate |\n+------------+------+\n| customer/0 |   40 |\n+------------+------+\n\
+         1 active throttler(s) on server '{server}'.\n"
+    );
+    ensure!(rates == shown, "{rates}");
+    let updated = run("ThrottlerSetMaxRate", &["0"])?;
+    ensure!(updated.ends_with(&format!("1 active throttler(s) on server '{server}' were updated.\n")), "{updated}");
+    // What was being written ends, then nothing comes.
+    let rows = || count(cluster, "select count(*) from vt_customer.bulk");
+    let mut before = rows();
+    wait_for("the clone to stop", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = rows();
+        std::mem::replace(&mut before, now) == now
+    })?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(rows() == before, "rows are written at a rate of 0");
+
+    run("UpdateThrottlerConfiguration", &["max_replication_lag_sec: 30", "customer/0"])?;
+    let configuration = run("GetThrottlerConfiguration", &[])?;
+    ensure!(configuration.contains("| customer/0 | max_replication_lag_sec:30 "), "{configuration}");
+    run("UpdateThrottlerConfiguration", &["initial_rate: 5"])?;
+    let configuration = run("GetThrottlerConfiguration", &[])?;
+    ensure!(
+        configuration.contains("max_replication_lag_sec:30 ") && configuration.contains("initial_rate:5 "),
+        "{configuration}"
+    );
+    run("ResetThrottlerConfiguration", &[])?;
+    let configuration = run("GetThrottlerConfiguration", &["customer/0"])?;
+    ensure!(configuration.contains("max_replication_lag_sec:9223372036854775807"), "{configuration}");
+    run("ThrottlerSetMaxRate", &["40"])?;
+
+    let none = cluster.vtctlclient(&["ThrottlerMaxRates", "-server", "127.0.0.1:1"])?;
+    ensure!(none.stderr.contains("failed to get the throttler rate from server '127.0.0.1:1'"), "{none:?}");
+    Ok(())
+}
+
 #[test]
 fn rows_of_every_type_are_copied_compared_and_repaired() -> Result<()> {
-    let cluster = vertical(Flavor::MariaDb)?;
+    repaired(Flavor::MariaDb)
+}
+
+#[test]
+fn rows_of_every_type_are_copied_compared_and_repaired_on_mysql9() -> Result<()> {
+    match Flavor::mysql9() {
+        Some(flavor) => repaired(flavor),
+        None => Ok(()),
+    }
+}
+
+fn repaired(flavor: Flavor) -> Result<()> {
+    let cluster = vertical(flavor)?;
     let run = |more: &[&str]| cluster.vtworker(&[CLONE, more, &["-offline=false", "customer/0"]].concat())?.success();
 
     // Killed in the middle, it goes on where it was.
-    let mut child = cluster.vtworker_command(&[CLONE, SMALL, &["-offline=false", "customer/0"]].concat()).spawn()?;
-    wait_for("some pieces to be noted", Duration::from_secs(60), || {
-        count(&cluster, "select count(*) from _vt.vtworker_chunk where copied = 1") > 10
-    })?;
-    child.kill()?;
-    child.wait()?;
+    let (port, noted) = (free_port(), "select count(*) from _vt.vtworker_chunk where copied = 1");
+    let serving = [format!("-grpc_port={port}"), "-service_map=grpc-throttler".into()];
+    let serving: Vec<&str> = serving.iter().map(String::as_str).collect();
+    let words = [&serving, CLONE, SMALL, &["-offline=false", "customer/0"]].concat();
+    let mut killed = Background::start("VerticalSplitClone", cluster.vtworker_command(&words))?;
+    wait_for("some pieces to be noted", Duration::from_secs(60), || count(&cluster, noted) > 5)?;
+    throttled(&cluster, port)?;
+    wait_for("more pieces to be noted", Duration::from_secs(60), || count(&cluster, noted) > 10)?;
+    killed.kill();
+    ensure!(killed.finish()?.code.is_none(), "it had ended before it was killed");
     let noted = "select count(*), coalesce(sum(row_count), 0) from _vt.vtworker_chunk where copied = 1";
     let before = cluster.mysql_on_tablet(DESTINATION, noted)?.stdout;
     ensure!(count(&cluster, "select count(*) from vt_customer.bulk") < 100_000, "killed too late: {before}");
@@ -152,17 +254,89 @@ fn rows_of_every_type_are_copied_compared_and_repaired() -> Result<()> {
         ensure!(log.contains(line), "{line} is not in {log}");
     }
 
-    // A table without primary key is refused by name.
-    cluster.mysql_on_tablet(SOURCE_MASTER, "create table vt_commerce.keyless (a int)")?;
-    caught_up(&cluster)?;
-    let words = ["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=keyless", "customer/0"];
+    // A name that is not there is refused.
+    let words = ["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=bulk,absent", "customer/0"];
     let refused = cluster.vtworker(&words)?;
     ensure!(refused.code == Some(1), "{refused:?}");
-    ensure!(refused.stderr.contains("table keyless has no primary key"), "{}", refused.stderr);
+    ensure!(refused.stderr.contains("table absent does not exist on tablet zone1-"), "{}", refused.stderr);
     Ok(())
 }
 
-/// `customer/0` with a master and an rdonly, and empty shards beside it.
+/// Statements that go on until the writer is stopped, on rows of every table.
+const WRITES: &str = "use vt_commerce; insert into composite values (concat('w', @n), x'01', @n, 'a', 'new'); \
+    update every_type set i = @n % 1000, v = concat('Wört ', @n), js = json_object('n', @n), bi = @n % 4096, ts = '2020-01-01 00:00:01' \
+    where id = 0; \
+    insert into nothing values (@n, 'x'); delete from nothing where id = @n - 10; \
+    update bulk set v = concat('changed ', @n) where id between @n % 1000 and @n % 1000 + 20; \
+    begin; insert into bulk (k, v) values (1, 'one'), (2, 'two'); delete from bulk where id = @n + 5000; commit; \
+    insert into bag values (@n, 'new'), (null, 'new'); update bag set v = 'old' where n = @n - 2 and v = 'new'; \
+    delete from bag where n is null and v = 'new' limit 1; update numbers set v = @n where bits = b'101'; update names set doc = json_array(@n), name = 'moved' where name = 'A'; \
+    update names set name = 'A' where name = 'moved'; delete from composite where a = concat('w', @n - 5)";
+
+const DIFF: &[&str] = &["VerticalSplitDiff", "-min_healthy_rdonly_tablets=1", "-dest_tablet_type=RDONLY", "customer/0"];
+
+/// Tables of every kind are written to while they are cloned; filtered replication catches up, and VerticalSplitDiff agrees.
+fn under_writes(flavor: Flavor) -> Result<()> {
+    let cluster = vertical(flavor)?;
+    // Rows of almost as many bytes as a packet may have, and one that is all escapes as text.
+    let huge = "set global max_allowed_packet = 67108864; insert into vt_commerce.huge values \
+                ('letters', repeat('0123456789abcdef', 1000000)), ('zeros', repeat(x'00', 8000000)), ('small', 'x')";
+    cluster.mysql_on_tablet(SOURCE_MASTER, huge)?;
+    caught_up(&cluster)?;
+    let writer = Writer::start(&cluster, SOURCE_MASTER, WRITES)?;
+    let clone = cluster.vtworker(&[CLONE, SMALL_CHUNKS, &["customer/0"]].concat())?.success()?;
+    ensure!(clone.stderr.contains("Offline Clone Result: bulk: "), "{}", clone.stderr);
+    let diff = cluster.vtworker(DIFF)?.success().context("under writes")?.stderr;
+    for table in ALL {
+        ensure!(diff.contains(&format!("Diff Result: {table}: ")), "{diff}");
+    }
+    writer.stop()?;
+    wait_for("filtered replication to catch up", Duration::from_secs(60), || same(&cluster, ALL).is_ok())
+        .or_else(|_| same(&cluster, ALL))?;
+    cluster.vtworker(DIFF)?.success()?;
+
+    // Whatever differs is found.
+    let damage = "use vt_customer; update huge set body = concat(left(body, 8000000), 'X', substr(body, 8000002)) where id = 'letters'; \
+                  delete from composite where a = 'b'; insert into nothing values (-5, 'extra'); \
+                  update every_type set g = st_geomfromtext('POINT(1 3)') where id <> 0; \
+                  update numbers set f = f + 1e-9 where d = -1.5 and f < 1; update names set doc = null where name = 'a'; \
+                  delete from bag where n = 1 limit 1; insert into bag values (null, null)";
+    cluster.mysql_on_tablet(DESTINATION, damage)?;
+    resharding::caught_up(&cluster, "customer/0")?;
+    let found = cluster.vtworker(DIFF)?;
+    ensure!(found.code == Some(1), "{found:?}");
+    for text in [
+        "table huge has differences: 1 row with other values: (x'6c657474657273') in body; 2 rows equal (in customer/0)",
+        "table composite has differences: 1 row missing at the destination: ('b', x'', 0.000, 1); ",
+        "table nothing has differences: 1 row only at the destination: (-5); ",
+        "table every_type has differences: 1 row with other values: (18446744073709551615) in g; 1 row equal (in customer/0)",
+        "table numbers has differences: 1 row with other values: (-1.50000, '2020-02-29 23:59:59.999', 5) in f; 3 rows equal",
+        "table names has differences: 1 row with other values: (x'61') in doc; ",
+        "table bag has differences: 1 row missing at the destination: (1, 'twice'); 1 row only at the destination: (NULL, NULL); ",
+    ] {
+        ensure!(found.stderr.contains(text), "{text} is not in {}", found.stderr);
+    }
+    ensure!(!found.stderr.contains("table bulk has differences"), "{}", found.stderr);
+    ensure!(cluster.debug_var(cluster.tablets[DESTINATION_RDONLY].http_port, "TabletStateName")? == "SERVING");
+    Ok(())
+}
+
+const SMALL_CHUNKS: &[&str] = &["-chunk_count=20", "-min_rows_per_chunk=1000"];
+
+#[test]
+fn tables_of_every_kind_are_cloned_while_they_are_written_to() -> Result<()> {
+    under_writes(Flavor::MariaDb)
+}
+
+#[test]
+fn tables_of_every_kind_are_cloned_while_they_are_written_to_on_mysql9() -> Result<()> {
+    match Flavor::mysql9() {
+        Some(flavor) => under_writes(flavor),
+        None => Ok(()),
+    }
+}
+
+/// `customer/0` with a master and an rdonly, and empty shards beside it. Tablets have room for two transactions.
 fn horizontal(flavor: Flavor) -> Result<Cluster> {
     let mut spec = Spec::walkthrough(flavor);
     spec.tablets =
@@ -175,7 +349,7 @@ fn horizontal(flavor: Flavor) -> Result<Cluster> {
     let vschema = r#"{"sharded": true, "vindexes": {"hash": {"type": "hash"}},
         "tables": {"customer": {"column_vindexes": [{"column": "customer_id", "name": "hash"}]}}}"#;
     spec.vschema = vec![("customer".into(), vschema.into())];
-    let mut cluster = Cluster::start(spec)?;
+    let mut cluster = Cluster::start(spec.vttablet_flag("-queryserver-config-transaction-cap=2"))?;
     let rows =
         "use vt_customer; insert into customer select seq, concat('user', seq, '@domain.com') from seq_1_to_30000";
     cluster.mysql_on_tablet(SOURCE_MASTER, rows)?;
@@ -230,6 +404,55 @@ fn rows_are_spread_by_their_keyspace_id() -> Result<()> {
     Ok(())
 }
 
+/// A write waits for a lock until the server gives up; tried again, it meets the row that the other client has committed
+/// meanwhile: none of its own rows are there, and none may be taken for written.
+#[test]
+fn rows_of_a_write_that_is_tried_again_and_meets_another_row_are_copied() -> Result<()> {
+    const LEFT: usize = 2;
+    let mut cluster = horizontal(Flavor::MariaDb)?;
+    cluster.mysql_on_tablet(LEFT, "set global innodb_lock_wait_timeout = 1")?;
+    // Its connections are older than the setting.
+    cluster.kill_vttablet(LEFT);
+    cluster.start_vttablet(LEFT)?;
+    cluster.wait_for_tablet_state(LEFT, "SERVING")?;
+
+    let mut client = std::process::Command::new("mysql");
+    client.args(["--no-defaults", "--batch", "--skip-column-names", "--unbuffered", "-u", "vt_dba", "-S"]);
+    client.arg(cluster.tablet_dir(LEFT).join("mysql.sock"));
+    let mut client = client.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn()?;
+    let mut statements = client.stdin.take().context("a pipe")?;
+    writeln!(statements, "begin; insert into vt_customer.customer values (1, 'stray'); select 'the row is there';")?;
+    let mut answer = String::new();
+    BufReader::new(client.stdout.take().context("a pipe")?).read_line(&mut answer)?;
+    ensure!(answer == "the row is there\n", "{answer}");
+
+    let port = free_port();
+    let words = [&format!("-port={port}"), "SplitClone", "-min_healthy_rdonly_tablets=1", "-offline=false"];
+    let clone = Background::start("SplitClone", cluster.vtworker_command(&[&words[..], &["customer/0"]].concat()))?;
+    wait_for("a write to be tried again", Duration::from_secs(60), || {
+        cluster.debug_var(port, "WorkerRetryCount").is_ok_and(|count| count.as_u64() > Some(0))
+    })?;
+    writeln!(statements, "commit;")?;
+    drop(statements);
+    ensure!(client.wait()?.success());
+    clone.finish()?.success()?;
+    let read = |index: usize, sql: &str| -> Result<String> {
+        Ok(cluster.mysql_on_tablet(index, &format!("use vt_customer; {sql}"))?.stdout.trim().to_owned())
+    };
+    let counts: Vec<u64> =
+        [LEFT, 3].iter().map(|at| Ok(read(*at, "select count(*) from customer")?.parse()?)).collect::<Result<_>>()?;
+    ensure!(counts.iter().sum::<u64>() == 30_000, "{counts:?}");
+    ensure!(read(LEFT, "select email from customer where customer_id = 1")? == "user1@domain.com");
+
+    // More readers than the source has room for transactions.
+    let snapshot = ["SplitClone", "-min_healthy_rdonly_tablets=1", "-use_consistent_snapshot", "-online=false"];
+    let log =
+        cluster.vtworker(&[&snapshot[..], &["-min_rows_per_chunk=100", "customer/0"]].concat())?.success()?.stderr;
+    ensure!(log.contains("has room for 2 transactions only"), "{log}");
+    ensure!(log.contains("customer: 0 inserted, 0 updated, 0 deleted, 30000 equal"), "{log}");
+    Ok(())
+}
+
 #[test]
 fn the_daemon_runs_one_job_at_a_time() -> Result<()> {
     let cluster = Cluster::start(Spec::single(Flavor::MariaDb))?;
@@ -252,13 +475,9 @@ fn the_daemon_runs_one_job_at_a_time() -> Result<()> {
     send(&["Reset"])?.success()?;
 
     let server = format!("127.0.0.1:{grpc}");
-    let blocked = std::process::Command::new(testcluster::program("vtworkerclient"))
-        .args(["-server", &server, "-log_dir"])
-        .arg(cluster.dir().join("tmp"))
-        .arg("Block")
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()?;
+    let mut block = std::process::Command::new(testcluster::program("vtworkerclient"));
+    block.args(["-server", &server, "-log_dir"]).arg(cluster.dir().join("tmp")).arg("Block");
+    let blocked = Background::start("Block", block)?;
     wait_for("the job to block", Duration::from_secs(20), || {
         cluster.debug_var(http, "WorkerState").is_ok_and(|state| state == "running an internal debug command")
     })?;
@@ -267,7 +486,7 @@ fn the_daemon_runs_one_job_at_a_time() -> Result<()> {
     let reset = send(&["Reset"])?;
     ensure!(reset.stderr.contains("code = FailedPrecondition desc = worker still executing"), "{}", reset.stderr);
     send(&["Cancel"])?.success()?;
-    let ended = testcluster::Finished::new("Block".into(), blocked.wait_with_output()?);
+    let ended = blocked.finish()?;
     assert_eq!(ended.code, Some(1));
     ensure!(ended.stderr.contains("code = Canceled desc = command 'Block' was canceled"), "{}", ended.stderr);
     let (_, page) = testcluster::http_get(http, "/status")?;

@@ -320,7 +320,7 @@ fn unbuilt_rpcs(service: &str) -> Option<BTreeSet<String>> {
             unbuilt.extend(calls(&common, "unimplemented").into_iter().filter(|rpc| !has_own(rpc)));
             Some(unbuilt)
         }
-        "Vtctl" | "Vtworker" | "Cutover" => Some(BTreeSet::new()),
+        "Vtctl" | "Vtworker" | "Cutover" | "Throttler" => Some(BTreeSet::new()),
         _ => None,
     }
 }
@@ -363,7 +363,7 @@ fn every_command_is_listed_with_its_state() {
     for group in wrangler::groups() {
         for command in group.commands() {
             defined.insert(command.name.to_owned());
-            if ["Resharding Throttler", "Workflows"].contains(&group.name) && source.contains("not_built(name)") {
+            if group.name == "Workflows" && source.contains("not_built(name)") {
                 unbuilt.insert(command.name.to_owned());
             }
         }

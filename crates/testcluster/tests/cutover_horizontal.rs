@@ -3,6 +3,7 @@
 //! The tables are empty when they are split, so that streams from the present position are all that a
 //! SplitClone would leave.
 
+mod kills;
 mod load;
 
 use std::time::{Duration, Instant};
@@ -110,7 +111,8 @@ fn switches_under_load(flavor: Flavor) -> Result<()> {
     switches.push((start, Instant::now()));
     load.wait_for_more(200)?;
     let outcome = load.finish()?;
-    outcome.print_stalls(&switches);
+    let stalls = outcome.print_stalls(&switches);
+    println!("stalls: p99 {:?}, max {:?}", stalls.at(0.99), stalls.at(1.0));
     outcome.expect_no_errors()?;
     check(&cluster, &[LEFT, RIGHT], &outcome)?;
     sides_agree(&cluster, &outcome)
@@ -129,19 +131,56 @@ fn rows_survive_switches_under_load_on_mysql9() -> Result<()> {
     }
 }
 
-/// vtctld is killed behind every phase; the same command finishes, nothing is lost.
 #[test]
 fn vtctld_killed_at_every_phase() -> Result<()> {
-    let mut cluster = split(Flavor::MariaDb)?;
+    killed_at_every_phase(Flavor::MariaDb)
+}
+
+/// Here what is read-only refuses the streams of the tablets, too.
+#[test]
+fn vtctld_killed_at_every_phase_on_mysql9() -> Result<()> {
+    match Flavor::mysql9() {
+        Some(flavor) => killed_at_every_phase(flavor),
+        None => Ok(()),
+    }
+}
+
+/// Lets vtctld die at a point of a switch; another stands in for it.
+fn die(cluster: &mut Cluster, point: &str) -> Result<()> {
+    cluster.kill_vtctld();
+    cluster.start_vtctld_with(&[("VT_FAILPOINTS", &format!("{point}=kill"))])?;
+    ensure!(cluster.vtctlclient(SWITCH)?.code != Some(0), "vtctld did not die at {point}");
+    cluster.kill_vtctld();
+    cluster.start_vtctld()
+}
+
+/// vtctld is killed behind every phase; the same command finishes, nothing is lost. Before the flip `-cancel` ends
+/// it, too: the sources serve, and the next switch works.
+fn killed_at_every_phase(flavor: Flavor) -> Result<()> {
+    let mut cluster = split(flavor)?;
     let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
+    let mut flipped = false;
     for point in wrangler::CUTOVER_POINTS {
+        let flips = *point == "cutover.flipped";
         load.wait_for_more(20)?;
         replicas(&cluster)?;
-        cluster.kill_vtctld();
-        cluster.start_vtctld_with(&[("VT_FAILPOINTS", &format!("{point}=kill"))])?;
-        ensure!(cluster.vtctlclient(SWITCH)?.code != Some(0), "vtctld did not die at {point}");
-        cluster.kill_vtctld();
-        cluster.start_vtctld()?;
+        if !flipped {
+            die(&mut cluster, point)?;
+            let cancel = [&["MigrateServedTypes", "-cancel"], &SWITCH[SWITCH.len() - 2..]].concat();
+            let cancelled = match flips {
+                true => cluster.vtctlclient(&cancel)?,
+                false => cluster.vtctlclient(&cancel)?.success().with_context(|| format!("cancelled after {point}"))?,
+            };
+            let told = if flips { "cannot be cancelled" } else { "was cancelled: the sources serve" };
+            ensure!(format!("{cancelled:?}").contains(told), "after a death at {point}: {cancelled:?}");
+            if !flips {
+                load.wait_for_more(20).with_context(|| format!("cancelled after {point}"))?;
+            }
+        }
+        flipped |= flips;
+        if !flips {
+            die(&mut cluster, point)?;
+        }
         cluster.vtctlclient(SWITCH)?.success().with_context(|| format!("after a death at {point}"))?;
     }
     let outcome = load.finish()?;
@@ -149,4 +188,55 @@ fn vtctld_killed_at_every_phase() -> Result<()> {
     check(&cluster, &[WHOLE], &outcome)?;
     sides_agree(&cluster, &outcome)?;
     outcome.expect_no_errors()
+}
+
+/// One of two sources dies behind its fence: the other one serves again while it is dead, and it does once it is back,
+/// without another command.
+#[test]
+fn a_dead_source_keeps_no_other_from_serving() -> Result<()> {
+    let mut cluster = split(Flavor::MariaDb)?;
+    let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
+    load.wait_for_more(20)?;
+    replicas(&cluster)?;
+    ok(&cluster, SWITCH)?;
+    load.wait_for_more(20)?;
+    replicas(&cluster)?;
+    let (hold, running) = kills::hold_at(&mut cluster, "cutover.caught_up", SWITCH)?;
+    cluster.kill_vttablet(LEFT);
+    hold.release()?;
+    // A row of 80-. vtgate keeps the statement until the gate is lifted.
+    let told = cluster.mysql(&["customer"], "update customer set email = concat('x', email) where customer_id = 4")?;
+    told.success().context("the healthy source does not serve")?;
+    cluster.start_vttablet(LEFT)?;
+    let failed = running.finish()?;
+    ensure!(failed.code != Some(0), "a switch without a source's fence: {failed:?}");
+    load.wait_for_more(20).with_context(|| format!("clients are not served again: {failed:?}"))?;
+    for source in [LEFT, RIGHT] {
+        let read_only = cluster.mysql_on_tablet(source, "select @@global.read_only")?.stdout;
+        ensure!(read_only.trim() == "0", "{source}: {read_only}; {failed:?}");
+    }
+    let outcome = load.finish()?;
+    check(&cluster, &[LEFT, RIGHT], &outcome)
+}
+
+/// Any process is killed at any phase: the command, run again, finishes, and nothing is lost.
+#[test]
+fn processes_killed_at_phases() -> Result<()> {
+    let mut cluster = split(Flavor::MariaDb)?;
+    let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
+    let there = kills::Switch { command: SWITCH, source: WHOLE, destination: RIGHT };
+    let back = kills::Switch { command: SWITCH, source: LEFT, destination: WHOLE };
+    let mut whole = true;
+    for (victim, point) in kills::table() {
+        load.wait_for_more(20)?;
+        replicas(&cluster)?;
+        kills::strike(&mut cluster, victim, point, if whole { &there } else { &back })?;
+        whole = !whole;
+        load.wait_for_more(20)
+            .with_context(|| format!("clients are not served again: {victim:?} killed at {point}"))?;
+    }
+    let outcome = load.finish()?;
+    println!("{} client errors", outcome.errors.len());
+    check(&cluster, if whole { &[WHOLE] } else { &[LEFT, RIGHT] }, &outcome)?;
+    sides_agree(&cluster, &outcome)
 }

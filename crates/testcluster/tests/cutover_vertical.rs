@@ -3,6 +3,7 @@
 //! The tables are empty when they are split, so that a stream from the present position is all that a
 //! VerticalSplitClone would leave.
 
+mod kills;
 mod load;
 
 use std::time::{Duration, Instant};
@@ -100,7 +101,8 @@ fn switches_under_load(flavor: Flavor) -> Result<()> {
     switches.push((start, Instant::now()));
     load.wait_for_more(200)?;
     let outcome = load.finish()?;
-    outcome.print_stalls(&switches);
+    let stalls = outcome.print_stalls(&switches);
+    println!("stalls: p99 {:?}, max {:?}", stalls.at(0.99), stalls.at(1.0));
     outcome.expect_no_errors()?;
     check(&cluster, CUSTOMER, &outcome)?;
     sides_agree(&cluster)?;
@@ -206,6 +208,32 @@ fn open_transactions_commit_or_are_killed() -> Result<()> {
     Ok(())
 }
 
+/// DDL at the source stops the stream; one that asks for it (`on_ddl:EXEC`) applies it and goes on.
+#[test]
+fn ddl_of_the_source_stops_or_is_applied() -> Result<()> {
+    let cluster = split(Flavor::MariaDb)?;
+    let row = || {
+        let sql = "select state, message from _vt.vreplication where id = 1";
+        cluster.mysql_on_tablet(CUSTOMER, sql).map(|seen| seen.stdout).unwrap_or_default()
+    };
+    ok(&cluster, &["ApplySchema", "-sql", "alter table customer add column note varchar(10)", "commerce"])?;
+    wait_for("the stream to stop at the DDL", Duration::from_secs(30), || {
+        row().starts_with("Error\t") && row().contains("DDL on a streamed table: alter table")
+    })
+    .with_context(row)?;
+    let insert = "insert into customer(customer_id, email, note) values(50, 'fifty', 'new')";
+    cluster.mysql(&["customer"], insert)?.success()?;
+    let exec = "update _vt.vreplication set source='keyspace:\"commerce\" shard:\"0\" tables:\"customer\" tables:\"corder\" on_ddl:EXEC ' where id = 1";
+    ok(&cluster, &["VReplicationExec", &cluster.tablets[CUSTOMER].spec.alias(), exec])?;
+    wait_for("the row behind the DDL", Duration::from_secs(30), || {
+        let sql = "select note from vt_customer.customer where customer_id = 50";
+        cluster.mysql_on_tablet(CUSTOMER, sql).is_ok_and(|seen| seen.stdout.trim() == "new")
+    })
+    .with_context(row)?;
+    ensure!(row().starts_with("Running\t"), "{}", row());
+    Ok(())
+}
+
 /// Cancelled before the flip, everything is as before and the next switch works.
 #[test]
 fn cancelled_before_the_flip() -> Result<()> {
@@ -227,4 +255,41 @@ fn cancelled_before_the_flip() -> Result<()> {
     let outcome = load.finish()?;
     check(&cluster, CUSTOMER, &outcome)?;
     outcome.expect_no_errors()
+}
+
+/// The source's tablet dies behind its fence: clients are served there again once it is back, without another command.
+#[test]
+fn a_source_that_died_serves_again_by_itself() -> Result<()> {
+    let mut cluster = split(Flavor::MariaDb)?;
+    let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
+    load.wait_for_more(20)?;
+    let there = kills::Switch { command: THERE, source: COMMERCE, destination: CUSTOMER };
+    let failed = kills::strike_once(&mut cluster, kills::Victim::SourceTablet, "cutover.caught_up", &there)?;
+    ensure!(failed.code != Some(0), "a switch without its source's fence: {failed:?}");
+    ensure!(failed.stderr.contains("is still fenced") || failed.stderr.contains("has lost its fence"), "{failed:?}");
+    load.wait_for_more(20).with_context(|| format!("clients are not served again: {failed:?}"))?;
+    let outcome = load.finish()?;
+    check(&cluster, COMMERCE, &outcome)
+}
+
+/// Any process is killed at any phase: the command, run again, finishes, and nothing is lost.
+#[test]
+fn processes_killed_at_phases() -> Result<()> {
+    let mut cluster = split(Flavor::MariaDb)?;
+    let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
+    let there = kills::Switch { command: THERE, source: COMMERCE, destination: CUSTOMER };
+    let back = kills::Switch { command: BACK, source: CUSTOMER, destination: COMMERCE };
+    let mut serving = COMMERCE;
+    for (victim, point) in kills::table() {
+        let switch = if serving == COMMERCE { &there } else { &back };
+        load.wait_for_more(20)?;
+        kills::strike(&mut cluster, victim, point, switch)?;
+        serving = switch.destination;
+        load.wait_for_more(20)
+            .with_context(|| format!("clients are not served again: {victim:?} killed at {point}"))?;
+    }
+    let outcome = load.finish()?;
+    println!("{} client errors", outcome.errors.len());
+    check(&cluster, serving, &outcome)?;
+    sides_agree(&cluster)
 }

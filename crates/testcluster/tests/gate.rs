@@ -106,7 +106,7 @@ fn writers_wait_and_lose_nothing() -> Result<()> {
             }
             let id = format!("round-{round}");
             let started = Instant::now();
-            let gate = pb::GateRequest { id: id.clone(), tables: tables.clone(), ttl_ms: 20_000 };
+            let gate = pb::GateRequest { id: id.clone(), tables: tables.clone(), ttl_ms: 20_000, others_follow: false };
             client.gate(&source, gate).await?;
             let drained = client.drain(&source, pb::DrainRequest { id: id.clone(), timeout_ms: 10_000 }).await?;
             ensure!(drained.drained && drained.killed == 0, "{drained:?}");
@@ -153,7 +153,7 @@ fn a_dead_coordinator_lets_go() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let (client, source) = (TabletManagerClient::new(Default::default()), master(&cluster));
-        let gate = pb::GateRequest { id: "dead".into(), tables: vec![], ttl_ms: 1500 };
+        let gate = pb::GateRequest { id: "dead".into(), tables: vec![], ttl_ms: 1500, others_follow: false };
         client.gate(&source, gate).await?;
         let params = ConnectParams::unix(cluster.mysql_socket(), "root").database("commerce");
         let mut conn = Connection::connect(&params).await?;

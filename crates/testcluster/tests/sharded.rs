@@ -1,7 +1,10 @@
 //! A keyspace over two shards beside an unsharded one, as clients see it.
 
-use anyhow::Result;
-use testcluster::{Cluster, Flavor, Spec, TabletSpec};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use mysql::{ConnectParams, Connection};
+use testcluster::{Cluster, Flavor, Spec, TabletSpec, wait_for};
 
 const COMMERCE: &str = "
 create table customer_seq(id int, next_id bigint, cache bigint, primary key(id)) comment 'vitess_sequence';
@@ -66,7 +69,7 @@ fn start() -> Result<Cluster> {
 
 /// What vtgate answers, rows as lines, values separated by blanks; an error's text.
 fn ask(cluster: &Cluster, sql: &str) -> Result<String> {
-    let finished = cluster.mysql(&["--skip-table", "--batch", "--skip-column-names"], sql)?;
+    let finished = cluster.mysql(&["--comments", "--skip-table", "--batch", "--skip-column-names"], sql)?;
     let text = if finished.code == Some(0) { finished.stdout } else { finished.stderr };
     Ok(text.trim_end().replace('\t', " "))
 }
@@ -93,8 +96,10 @@ fn statements_over_two_shards() -> Result<()> {
     rows_and_sequences(&cluster)?;
     gathered(&cluster)?;
     lookups(&cluster)?;
+    vindexes_as_tables(&cluster)?;
     transactions(&cluster)?;
-    Ok(())
+    session_limits_and_directives(&cluster)?;
+    tokio::runtime::Runtime::new()?.block_on(killed(&cluster))
 }
 
 fn rows_and_sequences(cluster: &Cluster) -> Result<()> {
@@ -166,6 +171,7 @@ fn gathered(cluster: &Cluster) -> Result<()> {
             ("select count(*), max(email) from customer where customer_id > 100", "0 NULL"),
             ("select count(distinct name) from customer", "2"),
             ("select distinct name from customer order by 1", "A\nb"),
+            ("select 10 - customer_id as x from customer order by x + 1 limit 1, 2", "6\n7"),
             (
                 "insert into corder(order_id, customer_id, sku, price) values (101, 1, 'P', 7), (102, 2, 'P', 8), (103, 5, 'Q', 9)",
                 "",
@@ -249,9 +255,94 @@ fn lookups(cluster: &Cluster) -> Result<()> {
             ("select customer_id from tag where tag = 'y'", "4"),
             ("delete from tag where tag = 'x'", ""),
             ("select tag from tag_lookup where tag = 'x'", ""),
+            // Rows that are found by what the statement changes.
+            (
+                "update account set email = 'n@x' where email = 'D@x.org'; select customer_id from account where email = 'n@x'",
+                "4",
+            ),
+            ("delete from account where email = 'h@x'; select count(*) from account where customer_id = 8", "0"),
+            (
+                "update account set email = 'q@x', email = 'n@x' where customer_id = 4; select email from commerce.email_lookup",
+                "n@x",
+            ),
+            // What is left over is no duplicate for IGNORE either; what is in use is one by MySQL's number.
+            ("insert into nick_lookup(nick, keyspace_id) values ('left', 'xxxxxxxx')", ""),
+            ("insert ignore into nick(customer_id, nick) values (3, 'left'), (5, 'stale')", ""),
+            ("select customer_id from nick where nick = 'left'", "3"),
+            ("select count(*) from nick where customer_id = 5", "0"),
+            ("insert into nick(customer_id, nick) values (4, 'left')", "~ERROR 1062 (23000)"),
+            // Another spelling of the same value to the lookup table.
+            ("update nick set nick = 'LEFT' where customer_id = 3; select nick from nick where nick = 'Left'", "LEFT"),
+            ("delete from nick where customer_id = 3", ""),
+            ("select count(*) from nick_lookup where nick = 'left'", "0"),
+            // NULL is in no lookup table, and on any shard.
+            (
+                "insert into account(customer_id, email) values (10, null), (100, null); \
+                 select email, count(*) from account where customer_id in (10, 100) group by email",
+                "NULL 2",
+            ),
+            ("select distinct email from account where customer_id in (10, 100)", "NULL"),
+            ("delete from account where email is null", ""),
+            ("update country set name = 'x' where code in (select name from customer)", "~unsupported: "),
         ],
     )?;
     Ok(())
+}
+
+fn vindexes_as_tables(cluster: &Cluster) -> Result<()> {
+    check(
+        cluster,
+        &[
+            (
+                "select id, hex(keyspace_id), range_start, range_end from hash where id = 1",
+                "1 166B40B44ABA4BD6 NULL NULL",
+            ),
+            ("select hex(keyspace_id) as k from hash h where h.id = 4", "D2FD8867D50D2DFE"),
+            ("insert into tag(customer_id, tag) values (1, 'v'), (4, 'v')", ""),
+            ("select id, hex(keyspace_id) from tag where id = 'v'", "~Unknown column"),
+            ("select hex(keyspace_id) from customer.email where id = 'nobody'", ""),
+            (
+                "select c.email, hex(h.keyspace_id) from hash h join customer c on c.customer_id = h.id where h.id = 4",
+                "d@x D2FD8867D50D2DFE",
+            ),
+            (
+                "select * from hash",
+                "~where clause for vindex function must be of the form id = <val> (where clause missing)",
+            ),
+            ("select * from hash where id in (1, 2)", "~form id = <val> (not a comparison)"),
+            ("delete from tag where tag = 'v'", ""),
+        ],
+    )
+}
+
+/// `sql_select_limit` bounds what clients are given, over all shards; directives.
+fn session_limits_and_directives(cluster: &Cluster) -> Result<()> {
+    check(
+        cluster,
+        &[
+            ("set sql_select_limit = 2; select count(*) from (select customer_id from customer) c", "5"),
+            ("set sql_select_limit = 2; select customer_id from customer order by customer_id", "1\n2"),
+            (
+                "set sql_select_limit = 1; insert into corder(order_id, customer_id) select customer_id + 700, customer_id from customer",
+                "",
+            ),
+            ("select count(*) from corder where order_id > 700", "5"),
+            // As in v5.0.1, each shard commits by itself.
+            (
+                "insert /*vt+ MULTI_SHARD_AUTOCOMMIT=1 */ into corder(order_id, customer_id) values (801, 1), (701, 4), (704, 4)",
+                "~execInsertSharded: ",
+            ),
+            ("select order_id from corder where order_id > 800", "801"),
+            ("delete /*vt+ MULTI_SHARD_AUTOCOMMIT=1 */ from corder where order_id > 700", ""),
+            // A table's own columns, where the vschema has none.
+            ("insert into corder values (900, 4, 'L', 1)", ""),
+            ("insert into corder select order_id + 1, customer_id, sku, price from corder where order_id = 900", ""),
+            ("select order_id, customer_id, sku from corder where order_id >= 900 order by 1", "900 4 L\n901 4 L"),
+            ("insert into corder values (900, 4)", "~column list doesn't match values"),
+            ("insert into note values (null, 'own'); select last_insert_id() > 0", "1"),
+            ("delete from corder where order_id >= 900", ""),
+        ],
+    )
 }
 
 fn transactions(cluster: &Cluster) -> Result<()> {
@@ -281,4 +372,81 @@ fn transactions(cluster: &Cluster) -> Result<()> {
         ],
     )?;
     Ok(())
+}
+
+/// A statement in a task of its own; its error's number is 0 when it has none.
+fn spawn(mut connection: Connection, sql: &'static str) -> tokio::task::JoinHandle<(Connection, u16, String)> {
+    tokio::spawn(async move {
+        let outcome = connection.execute(sql).await;
+        let (errno, text) = outcome.err().map_or((0, String::new()), |error| (error.errno(), error.to_string()));
+        (connection, errno, text)
+    })
+}
+
+/// KILL QUERY of what changes both shards leaves neither a transaction open nor a commit half done.
+async fn killed(cluster: &Cluster) -> Result<()> {
+    let limit = Duration::from_secs(30);
+    let through_vtgate = ConnectParams::tcp("127.0.0.1", cluster.vtgate_mysql_port, "test").database("customer");
+    let on_mysqld = |tablet: usize| ConnectParams::unix(cluster.tablet_dir(tablet).join("mysql.sock"), "vt_dba");
+    check(cluster, &[("insert into customer(customer_id, name) values (102, 'a'), (101, 'a')", "")])?;
+    let mut killer = Connection::connect(&through_vtgate).await?;
+    let victim = Connection::connect(&through_vtgate).await?;
+    let id = victim.thread_id();
+    let shards: Vec<String> = [1, 2]
+        .iter()
+        .map(|tablet| {
+            on_shard(cluster, *tablet, "select customer_id from vt_customer.customer where customer_id in (101, 102)")
+        })
+        .collect::<Result<_>>()?;
+    ensure!(shards == ["102", "101"], "one row a shard: {shards:?}");
+
+    // A write in a transaction of its own, which has changed the first shard and waits for a row of the second.
+    let mut holder = Connection::connect(&on_mysqld(2)).await?;
+    holder.execute("begin").await?;
+    holder.execute("update vt_customer.customer set name = 'held' where customer_id = 101").await?;
+    let writing = spawn(victim, "update customer set name = 'b' where customer_id in (101, 102)");
+    wait_for("the write to wait for the row", limit, || {
+        let waits = on_shard(cluster, 2, "show global status like 'Innodb_row_lock_current_waits'");
+        waits.is_ok_and(|status| status.ends_with(" 1"))
+    })?;
+    killer.execute(&format!("kill query {id}")).await?;
+    let (mut victim, errno, text) = writing.await?;
+    ensure!(errno == 1317, "{errno} {text}");
+    // What its client is told to be stored is stored, also if it leaves right after.
+    victim.execute("insert into customer(customer_id, name) values (107, 'c')").await?;
+    ensure!(!victim.in_transaction(), "the insert is a transaction of its own");
+    drop(victim);
+    for (id, name) in [(102, "a"), (101, "a"), (107, "c")] {
+        let got = ask(cluster, &format!("select name from customer where customer_id = {id}"))?;
+        ensure!(got == name, "{id}: {got}");
+    }
+    // Nobody holds the row that the killed write had changed already.
+    let free = "set innodb_lock_wait_timeout = 1; update vt_customer.customer set name = 'a' where customer_id = 102";
+    on_shard(cluster, 1, free)?;
+    holder.execute("rollback").await?;
+
+    // A commit that stands still on one shard: it ends as if nobody had tried to end it.
+    for (tablet, name) in [(1, "d"), (2, "e")] {
+        let mut victim = Connection::connect(&through_vtgate).await?;
+        let id = victim.thread_id();
+        victim.execute("begin").await?;
+        victim.execute(&format!("update customer set name = '{name}' where customer_id in (101, 102)")).await?;
+        let mut holder = Connection::connect(&on_mysqld(tablet)).await?;
+        holder.execute("flush tables with read lock").await?;
+        let committing = spawn(victim, "commit");
+        wait_for("the commit to stand still", limit, || {
+            let committing = "select count(*) from information_schema.processlist where info like 'commit%'";
+            on_shard(cluster, tablet, committing).is_ok_and(|count| count == "1")
+        })?;
+        killer.execute(&format!("kill query {id}")).await?;
+        holder.execute("unlock tables").await?;
+        let (mut victim, errno, text) = committing.await?;
+        ensure!(errno == 0, "{text}");
+        victim.execute("commit").await?;
+        for id in [101, 102] {
+            let got = ask(cluster, &format!("select name from customer where customer_id = {id}"))?;
+            ensure!(got == name, "{id}: {got}");
+        }
+    }
+    check(cluster, &[("delete from customer where customer_id in (101, 102, 107)", "")])
 }

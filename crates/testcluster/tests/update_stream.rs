@@ -16,8 +16,11 @@ fn changes_of_a_tablet(flavor: Flavor) -> Result<()> {
     let sql = "INSERT INTO customer(customer_id, email) VALUES (7, 'é'); DELETE FROM customer WHERE customer_id = 7";
     cluster.mysql(&["commerce"], sql)?.success()?;
     let address = format!("http://127.0.0.1:{}", cluster.tablets[0].grpc_port);
-    let request =
-        StreamTablesRequest { position: format!("{name}/{position}"), tables: vec!["customer".into()], charset: None };
+    let request = StreamTablesRequest {
+        position: format!("{name}/{position}"),
+        tables: vec!["customer".into()],
+        ..Default::default()
+    };
     let read = async {
         let mut client = UpdateStreamClient::connect(address).await?;
         let mut stream = client.stream_tables(request).await?.into_inner();

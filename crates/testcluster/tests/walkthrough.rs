@@ -64,6 +64,59 @@ fn walk(flavor: &Flavor, replay: Replay) -> Result<()> {
     Ok(())
 }
 
+/// A directory with the programs of this build, but for `without`.
+fn programs_but(without: &str, dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(program("vtgate").parent().context("a directory")?)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let executable = entry.file_type()?.is_file() && entry.metadata()?.permissions().mode() & 0o111 != 0;
+        if executable && name != without {
+            std::os::unix::fs::symlink(entry.path(), dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_demo_that_fails_says_at_which_step() -> Result<()> {
+    let _ports = PORTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let dir = tempfile::tempdir()?;
+    let bin = dir.path().join("bin");
+    fs::create_dir(&bin)?;
+    programs_but("vtworker", &bin)?;
+    let demo = Command::new("bash")
+        .arg(repository().join("scripts/demo.sh"))
+        .arg("--bin")
+        .arg(&bin)
+        .env("VTDATAROOT", dir.path().join("vtdataroot"))
+        .stdin(Stdio::null())
+        .output()?;
+    let said = format!("{}{}", String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
+    ensure!(!demo.status.success(), "{said}");
+    ensure!(said.contains("ERROR: vtworker is not installed in PATH."), "{said}");
+    ensure!(said.contains("FAILED at step 2."), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_host_name_that_does_not_resolve_is_not_used() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let unresolved = dir.path().join("hostname");
+    fs::write(&unresolved, "#!/bin/sh\necho 'hostname: Name or service not known' >&2\nexit 1\n")?;
+    fs::set_permissions(&unresolved, fs::Permissions::from_mode(0o755))?;
+    let path = std::env::var("PATH")?;
+    let bin = program("vtgate").parent().context("a directory")?.display().to_string();
+    let shown = Command::new("bash")
+        .args(["-ec", ". ./env.sh; echo \"host $hostname\""])
+        .current_dir(repository().join("examples/local"))
+        .env("PATH", format!("{}:{bin}:{path}", dir.path().display()))
+        .env("VTDATAROOT", dir.path().join("vtdataroot"))
+        .output()?;
+    let said = format!("{}{}", String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
+    ensure!(said.lines().any(|line| line == "host 127.0.0.1"), "{said}");
+    Ok(())
+}
+
 fn left_over(root: &Path) -> Result<String> {
     let output = Command::new("pgrep").args(["-fl", "--"]).arg(root).output()?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

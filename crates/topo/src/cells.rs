@@ -48,6 +48,11 @@ impl TopoServer {
         self.get_cell_info_names().await
     }
 
+    /// The cells given; none given: all of them.
+    pub(crate) async fn cells_or_all(&self, cells: &[String]) -> Result<Vec<String>> {
+        if cells.is_empty() { self.get_cell_info_names().await } else { Ok(cells.to_vec()) }
+    }
+
     pub async fn get_cell_info(&self, cell: &str) -> Result<CellInfo> {
         Ok(read(&**self.global(), &paths::cell_info_path(cell)).await?.0)
     }

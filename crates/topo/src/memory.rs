@@ -1,7 +1,8 @@
 //! A topology in the memory of this process, for tests.
 //!
 //! Same semantics as the etcd backend, over one ordered map of full keys with one revision counter.
-//! A test can make it unavailable, or let leases expire as if the server had lost their owners.
+//! A test can make it unavailable, let leases expire as if the server had lost their owners, or have single
+//! updates fail or be answered late.
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,22 @@ pub struct MemoryStore {
     shared: Arc<Shared>,
 }
 
+/// What becomes of one update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateFault {
+    /// It is not written and fails with `Timeout`.
+    Unwritten,
+    /// It is written, but the answer is lost: `Timeout`.
+    Unanswered,
+    /// The same, and the next read of the key fails too: nobody can tell what became of it.
+    Unknown,
+    /// It is written at once and answered after a time.
+    Late(Duration),
+}
+
+/// Asked before each update of a key (in full) what becomes of it; `None`: nothing special.
+type Faults = Arc<dyn Fn(&str, &Bytes) -> Option<UpdateFault> + Send + Sync>;
+
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
@@ -47,6 +64,9 @@ struct State {
     nodes: BTreeMap<String, Node>,
     watchers: Vec<Watcher>,
     unavailable: bool,
+    faults: Option<Faults>,
+    /// A key of which the next read fails.
+    unreadable: Option<String>,
 }
 
 struct Node {
@@ -126,6 +146,11 @@ impl MemoryStore {
         self.lock().unavailable = unavailable;
     }
 
+    /// Asks before each update what becomes of it: by the full key and what is to be written.
+    pub fn set_update_faults(&self, faults: impl Fn(&str, &Bytes) -> Option<UpdateFault> + Send + Sync + 'static) {
+        self.lock().faults = Some(Arc::new(faults));
+    }
+
     /// Lets every lock and election be lost, as if their leases had expired.
     pub fn expire_leases(&self) {
         let mut state = self.lock();
@@ -172,6 +197,17 @@ impl MemoryConn {
         }
         Ok(state)
     }
+
+    fn write(&self, key: &str, contents: Bytes, version: Option<Version>) -> Result<Version> {
+        let mut state = self.available(key)?;
+        if version.is_some_and(|version| state.nodes.get(key).is_none_or(|node| node.revision != version.0)) {
+            return Err(TopoError::BadVersion { path: key.to_owned() });
+        }
+        let version = state.put(key, contents, None);
+        drop(state);
+        self.store.announce();
+        Ok(version)
+    }
 }
 
 #[async_trait]
@@ -201,19 +237,30 @@ impl Conn for MemoryConn {
 
     async fn update(&self, path: &str, contents: Bytes, version: Option<Version>) -> Result<Version> {
         let key = self.full_path(path);
-        let mut state = self.available(&key)?;
-        if version.is_some_and(|version| state.nodes.get(&key).is_none_or(|node| node.revision != version.0)) {
-            return Err(TopoError::BadVersion { path: key });
+        let faults = self.store.lock().faults.clone();
+        let fault = faults.and_then(|faults| faults(&key, &contents));
+        if fault == Some(UpdateFault::Unwritten) {
+            return Err(TopoError::Timeout { path: key });
         }
-        let version = state.put(&key, contents, None);
-        drop(state);
-        self.store.announce();
-        Ok(version)
+        let written = self.write(&key, contents, version)?;
+        match fault {
+            Some(UpdateFault::Unanswered) => return Err(TopoError::Timeout { path: key }),
+            Some(UpdateFault::Unknown) => {
+                self.store.lock().unreadable = Some(key.clone());
+                return Err(TopoError::Timeout { path: key });
+            }
+            Some(UpdateFault::Late(time)) => tokio::time::sleep(time).await,
+            _ => {}
+        }
+        Ok(written)
     }
 
     async fn get(&self, path: &str) -> Result<(Bytes, Version)> {
         let key = self.full_path(path);
-        let state = self.available(&key)?;
+        let mut state = self.available(&key)?;
+        if state.unreadable.take_if(|unreadable| *unreadable == key).is_some() {
+            return Err(TopoError::Timeout { path: key });
+        }
         match state.nodes.get(&key) {
             Some(node) => Ok((node.contents.clone(), Version(node.revision))),
             None => Err(TopoError::NoNode { path: key }),

@@ -2,6 +2,7 @@
 //!
 //! It would forget the per-type state of a migration, so it is refused while controls are set.
 
+use futures::{future::join_all, try_join};
 use vtproto::topodata::{ShardReference, TabletType};
 
 use crate::{
@@ -28,13 +29,16 @@ impl TopoServer {
     pub async fn rebuild_keyspace_locked(&self, lock: &KeyspaceLock, cells: &[String]) -> Result<()> {
         let keyspace = lock.keyspace();
         lock.check_held(keyspace)?;
-        let info = self.get_keyspace(keyspace).await?;
-        let cells = if cells.is_empty() { self.get_cell_info_names().await? } else { cells.to_vec() };
-        let shards = self.find_all_shards_in_keyspace(keyspace).await?;
+        let (info, cells, shards) = try_join!(
+            self.get_keyspace(keyspace),
+            self.cells_or_all(cells),
+            self.find_all_shards_in_keyspace(keyspace)
+        )?;
+        let existing = join_all(cells.iter().map(|cell| self.read_srv_keyspace(cell, keyspace))).await;
 
         let mut records = Vec::with_capacity(cells.len());
-        for cell in &cells {
-            let unknown = match self.read_srv_keyspace(cell, keyspace).await {
+        for (cell, existing) in cells.iter().zip(existing) {
+            let unknown = match existing {
                 Ok((existing, unknown)) => {
                     if let Some(busy) = existing.partitions.iter().find(|one| !one.shard_tablet_controls.is_empty()) {
                         return Err(TopoError::other(format!(
@@ -61,12 +65,16 @@ impl TopoServer {
             records.push((cell, srv_keyspace, unknown));
         }
 
-        let mut failures = Vec::new();
-        for (cell, srv_keyspace, unknown) in records {
-            if let Err(error) = self.write_srv_keyspace(cell, keyspace, &srv_keyspace, &unknown).await {
-                failures.push(format!("writing serving data failed: {error}"));
-            }
-        }
+        let written = join_all(
+            records
+                .iter()
+                .map(|(cell, srv_keyspace, unknown)| self.write_srv_keyspace(cell, keyspace, srv_keyspace, unknown)),
+        )
+        .await;
+        let mut failures: Vec<String> = written
+            .into_iter()
+            .filter_map(|written| written.err().map(|error| format!("writing serving data failed: {error}")))
+            .collect();
         if failures.is_empty() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 //! All of them need the keyspace lock. No cells given means all cells. A cell without the record is
 //! skipped; what fails in some cells is reported as a partial result after all cells were tried.
 
+use futures::future::join_all;
 use vtproto::topodata::{ShardReference, ShardTabletControl, SrvKeyspace, TabletType, srv_keyspace::KeyspacePartition};
 
 use crate::{
@@ -115,21 +116,27 @@ impl TopoServer {
     {
         let keyspace = lock.keyspace();
         lock.check_held(keyspace)?;
-        let cells = if cells.is_empty() { self.get_cell_info_names().await? } else { cells.to_vec() };
+        let cells = self.cells_or_all(cells).await?;
+        let read = join_all(cells.iter().map(|cell| self.read_srv_keyspace(cell, keyspace))).await;
         let mut failures = Vec::new();
-        for cell in &cells {
-            match self.read_srv_keyspace(cell, keyspace).await {
-                Ok((mut srv_keyspace, unknown)) => {
-                    let written = match edit(cell, &mut srv_keyspace) {
-                        Ok(()) => self.write_srv_keyspace(cell, keyspace, &srv_keyspace, &unknown).await,
-                        refused => refused,
-                    };
-                    failures.extend(written.err().map(|error| error.to_string()));
-                }
+        let mut edited = Vec::with_capacity(cells.len());
+        for (cell, read) in cells.iter().zip(read) {
+            match read {
+                Ok((mut srv_keyspace, unknown)) => match edit(cell, &mut srv_keyspace) {
+                    Ok(()) => edited.push((cell, srv_keyspace, unknown)),
+                    Err(error) => failures.push(error.to_string()),
+                },
                 Err(TopoError::NoNode { .. }) => {}
                 Err(error) => failures.push(error.to_string()),
             }
         }
+        let written = join_all(
+            edited
+                .iter()
+                .map(|(cell, srv_keyspace, unknown)| self.write_srv_keyspace(cell, keyspace, srv_keyspace, unknown)),
+        )
+        .await;
+        failures.extend(written.into_iter().filter_map(|written| written.err().map(|error| error.to_string())));
         if failures.is_empty() {
             return Ok(());
         }

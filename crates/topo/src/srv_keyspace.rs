@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use futures::future::join_all;
 use vtproto::topodata::{
     KeyRange, ShardReference, ShardTabletControl, SrvKeyspace, TabletType, srv_keyspace::KeyspacePartition,
 };
@@ -216,9 +217,11 @@ impl TopoServer {
 
     /// The records of all cells that have one, by cell.
     pub async fn get_srv_keyspace_all_cells(&self, keyspace: &str) -> Result<BTreeMap<String, SrvKeyspace>> {
+        let cells = self.get_cell_info_names().await?;
+        let read = join_all(cells.iter().map(|cell| self.get_srv_keyspace(cell, keyspace))).await;
         let mut found = BTreeMap::new();
-        for cell in self.get_cell_info_names().await? {
-            match self.get_srv_keyspace(&cell, keyspace).await {
+        for (cell, read) in cells.into_iter().zip(read) {
+            match read {
                 Ok(srv_keyspace) => {
                     found.insert(cell, srv_keyspace);
                 }

@@ -47,6 +47,10 @@ pub fn tablet_alias_is_zero(alias: Option<&TabletAlias>) -> bool {
     alias.is_none_or(|alias| alias.cell.is_empty() && alias.uid == 0)
 }
 
+/// Tags of a tablet that a vtworker uses: its address, why, and of ours which process took it and what type it had. They
+/// outlive a restart of the tablet, so that whoever comes after that vtworker knows what to put back.
+pub const WORKER_TAGS: [&str; 4] = ["worker", "drain_reason", "worker_process", "worker_drained_from"];
+
 /// Every type, in the order of its number.
 pub const ALL_TABLET_TYPES: [TabletType; 9] = [
     TabletType::Unknown,

@@ -94,6 +94,14 @@ impl Lookup {
         format!("select {} from {} where {} for update", self.to, self.table, self.where_from())
     }
 
+    /// Finds the row of values that are equal to the `_new` ones for mysqld. `<=>`, so that the new values choose the
+    /// shard.
+    pub fn equal_sql(&self) -> String {
+        let conditions: Vec<String> =
+            self.from.iter().map(|column| format!("{column} = :{column}_new and {column} <=> :{column}")).collect();
+        format!("select {} from {} where {}", self.to, self.table, conditions.join(" and "))
+    }
+
     /// Points a row that is there to another place.
     pub fn update_sql(&self) -> String {
         format!("update {} set {to}=:{to} where {}", self.table, self.where_from(), to = self.to)
@@ -276,6 +284,7 @@ mod tests {
         assert_eq!(l.insert_sql(1, false), "insert into t(a, b, c) values(:a0, :b0, :c0)");
         assert_eq!(l.lock_sql(), "select c from t where a = :a and b = :b for update");
         assert_eq!(l.update_sql(), "update t set c=:c where a = :a and b = :b");
+        assert_eq!(l.equal_sql(), "select c from t where a = :a_new and a <=> :a and b = :b_new and b <=> :b");
         assert!(!l.autocommit, "consistent ones have no such parameter");
     }
 

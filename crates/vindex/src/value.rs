@@ -19,6 +19,12 @@ impl Value {
         Self::new(Type::NullType, Vec::new())
     }
 
+    /// Whether mysqld says that it is a whole number, signed or not.
+    pub fn is_integral(&self) -> bool {
+        use vtproto::query::Flag;
+        self.kind as i32 & Flag::Isintegral as i32 != 0
+    }
+
     pub(crate) fn is_signed(&self) -> bool {
         matches!(self.kind, Type::Int8 | Type::Int16 | Type::Int24 | Type::Int32 | Type::Int64)
     }

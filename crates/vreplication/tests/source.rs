@@ -7,7 +7,7 @@ use mysql::Position;
 use vreplication::source::{Filter, Sharding, SourceConfig, StreamRequest, UpdateStreamService};
 use vreplication::{OnDdl, StreamOptions};
 use vtproto::binlogdata::binlog_transaction::statement::Category;
-use vtproto::binlogdata::{StreamKeyRangeRequest, StreamTablesRequest};
+use vtproto::binlogdata::{RowTable, StreamKeyRangeRequest, StreamTablesRequest};
 use vtproto::binlogservice::update_stream_server::UpdateStream;
 
 use support::{Flavor, Server, Stream, apply, expect_same, statements, tables, texts};
@@ -343,12 +343,12 @@ async fn rows_go_where_their_key_says() {
             .await;
         let end = server.position().await;
         let built = std::sync::Arc::new(vschema::VSchema::build(&vschema("numeric")));
-        let range = |text: &str| {
-            let (start, end) = text.split_once('-').expect("a range");
-            let range = keyrange::KeyRange::from_hex(start, end).expect("a range");
+        let from_shard = |own: &str, wanted: &str| {
+            let range = |text: &str| -> keyrange::KeyRange { text.parse().expect("a range") };
             let sharding = Sharding::Vindexes { vschema: built.clone(), keyspace: "ks".into() };
-            Filter::KeyRange(range, sharding)
+            Filter::KeyRange { wanted: range(wanted), own: range(own), sharding }
         };
+        let range = |wanted: &str| from_shard("-", wanted);
         let low = [
             "INSERT INTO `a` SET `id`=1, `k`=1",
             "INSERT INTO `r` SET `id`=1",
@@ -368,6 +368,13 @@ async fn rows_go_where_their_key_says() {
         for (text, expected) in [("-80", low), ("80-", high)] {
             let mut stream = server.stream("src", &start, range(text), StreamOptions::default());
             assert_eq!(statements(&stream.until(&end).await), expected, "{flavor:?} {text}");
+        }
+        // Of several shards that one feeds on, one brings the rows that all have.
+        for (own, brings) in [("-80", true), ("80-", false)] {
+            let mut stream = server.stream("src", &start, from_shard(own, "-"), StreamOptions::default());
+            let statements = statements(&stream.until(&end).await);
+            assert_eq!(statements.iter().any(|sql| sql.contains("`r`")), brings, "{flavor:?} {own}: {statements:?}");
+            assert!(statements.iter().any(|sql| sql.contains("`a`")), "{flavor:?} {own}: {statements:?}");
         }
         // A table that nothing is known of cannot be left out.
         server.run("src", &["INSERT INTO x VALUES (1)"]).await;
@@ -411,7 +418,13 @@ async fn large_transactions_come_in_parts() {
         expect_same(&mut target, "src", "dst", "a", "id").await;
         let mut streamer = server.streamer("src");
         streamer.max_message = 16 << 20;
-        let request = StreamRequest { start, filter: tables(&["a"]), options: StreamOptions::default(), charset: None };
+        let request = StreamRequest {
+            start,
+            filter: tables(&["a"]),
+            options: StreamOptions::default(),
+            charset: None,
+            row_tables: vec![],
+        };
         let error = Stream::start(streamer, request).error().await;
         assert!(error.contains("is larger than a message may be"), "{error}");
     }
@@ -500,6 +513,77 @@ async fn transactions_with_tags() {
     assert_eq!(statements(&again.until(&end).await), expected[2..]);
 }
 
+/// Rows of tables that the reader names come in parts, if the reader knows their key; the others as text.
+#[tokio::test]
+async fn rows_come_as_rows_where_the_reader_takes_them() {
+    let Some(server) = Server::start(Flavor::MariaDb, &[]).await else { return };
+    let definitions = [
+        "CREATE DATABASE src",
+        "CREATE TABLE src.a (id INT PRIMARY KEY, gen INT AS (id + 1) STORED, v VARCHAR(20))",
+        "CREATE TABLE src.b (x INT, y CHAR(5), PRIMARY KEY (x, y))",
+        "CREATE TABLE src.c (id INT PRIMARY KEY)",
+        "CREATE TABLE src.d (id INT)",
+    ];
+    server.run("", &definitions).await;
+    let start = server.position().await;
+    let changes = [
+        "INSERT INTO a (id, v) VALUES (1, 'it''s'), (2, NULL)",
+        "UPDATE a SET v = 'new' WHERE id = 1",
+        "UPDATE a SET id = 3 WHERE id = 2",
+        "DELETE FROM a",
+        "INSERT INTO b VALUES (1, 'k')",
+        "DELETE FROM b",
+        "INSERT INTO c VALUES (1)",
+        "INSERT INTO d VALUES (1)",
+        // The binlog calls the table something else from here on.
+        "FLUSH LOCAL TABLES",
+        "INSERT INTO a (id) VALUES (9)",
+    ];
+    server.run("src", &changes).await;
+    let end = server.position().await;
+    let named = |name: &str, key: &[&str]| RowTable {
+        name: name.into(),
+        key: key.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    let request = StreamRequest {
+        start,
+        filter: tables(&["a", "b", "c", "d"]),
+        options: StreamOptions::default(),
+        charset: None,
+        // The key of c is another one here, d has none.
+        row_tables: vec![named("a", &["ID"]), named("b", &["y", "x"]), named("c", &["other"]), named("d", &["id"])],
+    };
+    let mut stream = Stream::start(server.streamer("src"), request);
+    let mut shown = Vec::new();
+    for statement in stream.until(&end).await.into_iter().flat_map(|message| message.statements) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if let Some(table) = statement.table {
+            shown.push(format!("{} {} {:?} {:?}", table.number, table.name, table.columns, table.key));
+        } else if let Some(row) = statement.row {
+            let values = row.values.as_deref().map_or("-".into(), text);
+            shown.push(format!("{}: [{}] [{}] {values}", row.table, text(&row.before), text(&row.after)));
+        } else if statement.category() != Category::BlSet {
+            shown.push(text(&statement.sql));
+        }
+    }
+    let expected = [
+        r#"0 a ["id", "v"] ["id"]"#,
+        r"0: [] [1] 1,'it\'s'",
+        "0: [] [2] 2,NULL",
+        "0: [1] [] 1,'new'",
+        "0: [2] [3] 3,NULL",
+        "0: [1] [] -",
+        "0: [3] [] -",
+        r#"1 b ["x", "y"] ["x", "y"]"#,
+        "1: [] [`x`=1 AND `y`='k'] 1,'k'",
+        "1: [`x`=1 AND `y`='k'] [] -",
+        "INSERT INTO `c` SET `id`=1",
+        "INSERT INTO `d` SET `id`=1",
+        "0: [] [9] 9,NULL",
+    ];
+    assert_eq!(shown, expected);
+}
+
 #[tokio::test]
 async fn the_service_has_a_switch_and_numbers() {
     let Some(server) = Server::start(Flavor::MariaDb, &[]).await else { return };
@@ -513,6 +597,7 @@ async fn the_service_has_a_switch_and_numbers() {
         database: "src".into(),
         cell: "zone1".into(),
         keyspace: "ks".into(),
+        key_range: keyrange::KeyRange::full(),
         max_message: 1 << 20,
         by_vschema: true,
     };
@@ -520,7 +605,12 @@ async fn the_service_has_a_switch_and_numbers() {
     let number = |name: &str| registry.get(name).expect("a variable");
     let position = server.position().await.to_string();
     let by_table = || {
-        let request = StreamTablesRequest { position: position.clone(), tables: vec!["a".into()], charset: None };
+        let request = StreamTablesRequest {
+            position: position.clone(),
+            tables: vec!["a".into()],
+            charset: None,
+            row_tables: vec![],
+        };
         service.stream_tables(tonic::Request::new(request))
     };
     let Err(refused) = by_table().await else { panic!("not refused") };
@@ -534,7 +624,7 @@ async fn the_service_has_a_switch_and_numbers() {
     let rows = message.binlog_transaction.expect("a transaction");
     assert_eq!(statements(&[rows]).len(), 2);
     let key_range = Some(vtproto::topodata::KeyRange { start: vec![0x80], end: vec![] });
-    let request = StreamKeyRangeRequest { position: position.clone(), key_range, charset: None };
+    let request = StreamKeyRangeRequest { position: position.clone(), key_range, charset: None, row_tables: vec![] };
     let mut range = service.stream_key_range(tonic::Request::new(request)).await.expect("a stream").into_inner();
     let message = range.next().await.expect("a message").expect("no error");
     let rows = message.binlog_transaction.expect("a transaction");

@@ -36,6 +36,8 @@ pub struct MysqlConfig {
     pub read_timeout: Option<Duration>,
     pub write_timeout: Option<Duration>,
     pub slow_connect_warn: Option<Duration>,
+    /// Connections open at once; 0 is what open files allow.
+    pub max_connections: usize,
 }
 
 impl MysqlConfig {
@@ -66,6 +68,7 @@ pub struct Config {
     pub cutover: CutoverOptions,
     pub srv_cache: SrvCacheOptions,
     pub retry_count: usize,
+    pub max_calls_per_tablet: usize,
     pub transaction_mode: TransactionMode,
     pub default_tablet_type: TabletType,
     pub normalize: bool,
@@ -194,6 +197,7 @@ impl Config {
                 refresh: flags.duration("srv_topo_cache_refresh"),
             },
             retry_count: count(flags, "retry-count")?,
+            max_calls_per_tablet: count(flags, "max_calls_per_tablet")?,
             transaction_mode,
             default_tablet_type,
             normalize: flags.bool("normalize_queries"),
@@ -254,6 +258,7 @@ fn mysql_config(flags: &Parsed) -> Result<MysqlConfig> {
         read_timeout: positive(flags, "mysql_server_read_timeout"),
         write_timeout: positive(flags, "mysql_server_write_timeout"),
         slow_connect_warn: positive(flags, "mysql_slow_connect_warn_threshold"),
+        max_connections: count(flags, "mysql_server_max_connections")?,
     })
 }
 

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use mysql::server::{AuthServer, Server as MysqlServer, ServerConfig, bind_unix};
-use servenv::{Env, Registry, Server};
+use servenv::{Env, Registry, Server, hostname};
 use tabletclient::{Gateway, GatewayOptions, HealthCheck, TopologyWatcher, buffer::Buffer, health_check::target_text};
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -74,6 +74,7 @@ impl Gate {
             cell: config.cell.clone(),
             retry_count: config.retry_count,
             allowed_types: config.allowed_tablet_types.clone(),
+            max_calls_per_tablet: config.max_calls_per_tablet,
         };
         let buffer = Buffer::new(config.buffer.clone());
         let gateway = Gateway::start(options, health.clone(), buffer, Arc::new(stats.clone()));
@@ -109,14 +110,11 @@ impl Gate {
             };
             stopped.run_until_cancelled(forward).await;
         });
+        let host = hostname::fully_qualified();
         let acknowledger = Acknowledger {
             topo: topo.clone(),
             cell: config.cell.clone(),
-            address: format!(
-                "{}:{}",
-                own_host(),
-                if config.grpc_port > 0 { config.grpc_port } else { config.http_port }
-            ),
+            address: format!("{}:{}", host, if config.grpc_port > 0 { config.grpc_port } else { config.http_port }),
             cache: cache.clone(),
             vschema: vschema.clone(),
             vschema_changed,
@@ -128,7 +126,7 @@ impl Gate {
         let log = QueryLog::new(registry, config.query_log.clone(), config.query_log_file.as_deref())
             .with_context(|| format!("-log_queries_to_file {:?}", config.query_log_file))?;
         let executor = Executor::new(Parts {
-            config: executor_config(&config),
+            config: executor_config(&config, &host),
             scatter: Scatter::new(gateway, config.transaction_mode, config.max_memory_rows),
             resolver: Resolver::new(cache, &config.cell),
             vschema,
@@ -208,6 +206,10 @@ impl Gate {
             read_timeout: settings.read_timeout,
             write_timeout: settings.write_timeout,
             slow_connect_warn: settings.slow_connect_warn,
+            max_connections: match settings.max_connections {
+                0 => connections_of_open_files(),
+                most => most,
+            },
             ..ServerConfig::new(auth)
         };
         let handler = Arc::new(MysqlHandler::new(self.executor.clone(), registry));
@@ -322,9 +324,9 @@ fn register_server(registry: &Registry, server: &Arc<MysqlServer<MysqlHandler>>)
     );
 }
 
-fn executor_config(config: &Config) -> ExecutorConfig {
+fn executor_config(config: &Config, host: &str) -> ExecutorConfig {
     ExecutorConfig {
-        error_prefix: format!("vtgate: http://{}:{}/", own_host(), config.http_port),
+        error_prefix: format!("vtgate: http://{host}:{}/", config.http_port),
         default_tablet_type: config.default_tablet_type,
         normalize: config.normalize,
         warn_memory_rows: config.warn_memory_rows,
@@ -335,11 +337,6 @@ fn executor_config(config: &Config) -> ExecutorConfig {
     }
 }
 
-/// The name of this machine, as users can open it in a browser.
-fn own_host() -> String {
-    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|_| "localhost".into())
-}
-
 async fn bind_tcp(address: &str, port: u16) -> Result<TcpListener> {
     let bound = match TcpListener::bind(format!("{address}:{port}")).await {
         // A machine without IPv6.
@@ -347,6 +344,16 @@ async fn bind_tcp(address: &str, port: u16) -> Result<TcpListener> {
         bound => bound,
     };
     bound.with_context(|| format!("-mysql_server_port {port}: cannot listen on {address}"))
+}
+
+/// Connections that the limit of open files leaves room for beside everything else. Beyond it a client would wait for a
+/// greeting that never comes.
+fn connections_of_open_files() -> usize {
+    const OTHERS: u64 = 200;
+    match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) => usize::try_from(soft.saturating_sub(OTHERS).max(1)).unwrap_or(usize::MAX),
+        Err(_) => 0,
+    }
 }
 
 fn mysql_tls(settings: &MysqlConfig) -> Result<Option<Arc<rustls::ServerConfig>>> {

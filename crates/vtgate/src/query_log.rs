@@ -88,7 +88,7 @@ impl QueryLog {
         let file = match file {
             None => None,
             Some(path) => {
-                let mut output = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+                let mut output = servenv::logging::open_to_append(path)?;
                 let (sender, mut lines) = mpsc::channel::<String>(QUEUE);
                 let delivered = delivered.clone();
                 std::thread::Builder::new().name("query log".into()).spawn(move || {

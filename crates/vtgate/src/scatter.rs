@@ -3,31 +3,38 @@
 //! Owns: which tablet call a statement becomes, the transactions it opens on the way, and what a
 //! failure does to the session. Does not own: commit and rollback (`transaction.rs`).
 //! Invariants: every transaction that a tablet has opened for us is in the session before anything
-//! else can fail; a statement in autocommit mode is one round trip; the first error of a fan-out
-//! cancels the rest.
+//! else can fail; a call of the open transaction whose future is dropped leaves its mark in the session
+//! ([`Session::unanswered`]), for the tablet then ends its part; a statement in autocommit mode is one round trip; the
+//! first error of reads outside of a transaction cancels the rest, anything else is waited for.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, TryStreamExt, future::join_all, stream::FuturesUnordered};
+use mysql::raw_rows;
 use tabletclient::{BeginOutcome, CallKind, Gateway, ResultStream, cutover::is_refusal};
+use tokio::time::Instant;
 use vterrors::{Code, Result, VtError};
 use vtproto::{
     query::{
         BeginExecuteRequest, BindVariable, BoundQuery, ExecuteBatchRequest, ExecuteOptions, ExecuteRequest,
-        QueryResult, StreamExecuteRequest, Target,
+        QueryResult, StreamExecuteRequest, Target, execute_options::TransactionIsolation,
     },
     topodata::TabletType,
     vtgate::{CommitOrder, TransactionMode, session::ShardSession},
 };
-use vtsql::StatementKind;
 
-use crate::{caller::Caller, session::Session};
+use crate::{
+    caller::Caller,
+    session::{Session, Unanswered},
+};
 
 /// What a statement does, as far as its transport matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Changes nothing: may be repeated on another tablet.
     Read,
+    /// Takes values of a sequence: may be repeated, for that leaves a gap and gives none of them twice.
+    Reserve,
     /// Changes rows: runs in a transaction of its own outside one.
     Write,
     /// Anything else (schema changes, administration): as it is, and never repeated once sent.
@@ -40,6 +47,8 @@ pub struct ShardQuery {
     pub target: Target,
     pub sql: Arc<str>,
     pub bind_variables: Arc<BTreeMap<String, BindVariable>>,
+    /// Rows are passed on unseen: they may come as `QueryResult.raw_rows`.
+    pub raw: bool,
 }
 
 impl ShardQuery {
@@ -95,19 +104,18 @@ impl Scatter {
         let options = session.tablet_options();
         let mut result = if session.in_transaction() && target.tablet_type() == TabletType::Master {
             match session.transaction_on(order, &target.keyspace, &target.shard, target.tablet_type()) {
-                0 => self.begin_and_execute(caller, session, query, options, order).await?,
+                0 => self.begin_and_execute(caller, session, query, options, effect, order).await?,
                 open => {
                     let request = || execute_request(caller, query, open, &options);
-                    let outcome = self.gateway.execute(target, CallKind::InTransaction, request).await;
+                    let call = self.gateway.execute(target, CallKind::InTransaction, request);
+                    let outcome = answered(session, call).await;
                     outcome.map_err(|error| self.in_transaction_failed(session, error))?
                 }
             }
         } else {
             self.outside_transaction(caller, query, &options, effect).await?
         };
-        if effect == Effect::Write
-            || (effect == Effect::Other && vtsql::preview(query.sql.as_bytes()) != StatementKind::Select)
-        {
+        if matches!(effect, Effect::Write | Effect::Other) {
             session.parts_done += 1;
         }
         name_database(&mut result, &target.keyspace);
@@ -123,7 +131,7 @@ impl Scatter {
     ) -> Result<QueryResult> {
         let target = &query.target;
         match effect {
-            Effect::Read => {
+            Effect::Read | Effect::Reserve => {
                 self.gateway.execute(target, CallKind::Read, || execute_request(caller, query, 0, options)).await
             }
             Effect::Other => {
@@ -152,11 +160,13 @@ impl Scatter {
         caller: &Caller,
         session: &mut Session,
         query: &ShardQuery,
-        options: ExecuteOptions,
+        mut options: ExecuteOptions,
+        effect: Effect,
         order: CommitOrder,
     ) -> Result<QueryResult> {
         let target = &query.target;
         self.check_mode(session, target)?;
+        options.transaction_open_ms = session.open_elsewhere_ms(&target.keyspace);
         // Savepoints that the client has set must exist here too, or a rollback to one would undo
         // more or less than it should.
         let mut statements: Vec<ShardQuery> = session
@@ -167,6 +177,7 @@ impl Scatter {
                 target: target.clone(),
                 sql: format!("savepoint {}", vtsql::quote_identifier(name)).into(),
                 bind_variables: Arc::default(),
+                raw: false,
             })
             .collect();
         statements.push(query.clone());
@@ -176,10 +187,18 @@ impl Scatter {
             immediate_caller_id: caller.immediate.clone(),
             target: Some(target.clone()),
             query: Some(first.bound()),
-            options: Some(options.clone()),
+            options: Some(ExecuteOptions { raw_rows: first.raw, ..options.clone() }),
         };
-        let BeginOutcome { transaction_id, result } = self.gateway.begin_execute(target, request).await;
+        // What is done in a transaction that nobody knows of changes nothing, unless it commits by itself.
+        let commits = options.transaction_isolation() == TransactionIsolation::Autocommit
+            || (rest.is_empty() && effect != Effect::Read && !vtsql::preview(query.sql.as_bytes()).is_dml());
+        let kind = if commits { CallKind::Write } else { CallKind::Read };
+        // A gate that is raised while the statement waits for a lock is younger than the transaction.
+        let began = Instant::now();
+        let call = self.gateway.begin_execute(target, kind, request);
+        let BeginOutcome { transaction_id, result } = answered(session, call).await;
         if transaction_id != 0 {
+            session.opened.get_or_insert(began);
             let open = ShardSession { target: Some(target.clone()), transaction_id };
             match order {
                 CommitOrder::Pre => session.pb.pre_sessions.push(open),
@@ -195,11 +214,8 @@ impl Scatter {
         };
         for statement in rest {
             let request = || execute_request(caller, statement, transaction_id, &options);
-            result = self
-                .gateway
-                .execute(target, CallKind::InTransaction, request)
-                .await
-                .map_err(|error| self.in_transaction_failed(session, error))?;
+            let outcome = answered(session, self.gateway.execute(target, CallKind::InTransaction, request)).await;
+            result = outcome.map_err(|error| self.in_transaction_failed(session, error))?;
         }
         Ok(result)
     }
@@ -212,13 +228,10 @@ impl Scatter {
             })
         {
             session.must_rollback = true;
-            let open: Vec<String> = session
-                .all_shard_sessions()
-                .filter_map(|open| open.target.as_ref())
-                .chain([target])
-                .map(tabletclient::health_check::target_text)
-                .collect();
-            return Err(VtError::new(Code::Aborted, format!("multi-db transaction attempted: [{}]", open.join(" "))));
+            let open: Vec<String> = session.all_shard_sessions().map(shown).collect();
+            let new = shown(&ShardSession { target: Some(target.clone()), transaction_id: 0 });
+            let text = format!("multi-db transaction attempted: [{} {new}]", open.join(" "));
+            return Err(VtError::new(Code::Unknown, text));
         }
         Ok(())
     }
@@ -264,15 +277,33 @@ impl Scatter {
         if let [query] = queries {
             return self.execute_one(caller, session, query, effect, order).await;
         }
-        // Writes on several shards, and anything in a transaction, share the session: one by one
-        // where a transaction has to be opened or may be lost.
+        put_together(self.execute_apart(caller, session, queries, effect, order).await?)
+    }
+
+    /// As [`Scatter::execute_many`], with the result of each shard for itself.
+    ///
+    /// # Errors
+    /// As [`Scatter::execute_many`].
+    pub async fn execute_apart(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+        effect: Effect,
+        order: CommitOrder,
+    ) -> Result<Vec<QueryResult>> {
+        if session.in_transaction() && effect == Effect::Read && !queries.iter().any(|query| locks(&query.sql)) {
+            return self.at_once_apart(caller, session, queries, effect, order).await;
+        }
+        let mut results = Vec::with_capacity(queries.len());
+        // Statements that lock rows go from shard to shard, everybody's in the same order: no mysqld could tell
+        // that two of them wait for each other on different shards.
         if session.in_transaction() || effect != Effect::Read {
-            let mut merged = QueryResult::default();
             for query in queries {
                 let result = self.execute_one(caller, session, query, effect, order).await?;
-                self.merge(&mut merged, result)?;
+                self.keep(&mut results, result)?;
             }
-            return Ok(merged);
+            return Ok(results);
         }
         let options = session.tablet_options();
         let options = &options;
@@ -285,28 +316,126 @@ impl Scatter {
                 Ok::<_, VtError>((number, result))
             })
             .collect();
-        let mut results: Vec<Option<QueryResult>> = vec![None; queries.len()];
+        let mut arrived: Vec<Option<QueryResult>> = vec![None; queries.len()];
         while let Some((number, result)) = calls.try_next().await? {
-            results[number] = Some(result);
+            arrived[number] = Some(result);
         }
-        let mut merged = QueryResult::default();
-        for result in results.into_iter().flatten() {
-            self.merge(&mut merged, result)?;
+        for result in arrived.into_iter().flatten() {
+            self.keep(&mut results, result)?;
         }
-        Ok(merged)
+        Ok(results)
     }
 
-    /// Adds a shard's result to those before it.
-    fn merge(&self, merged: &mut QueryResult, result: QueryResult) -> Result<()> {
-        if merged.fields.is_empty() {
-            merged.fields = result.fields;
+    /// Runs statements that wait for nobody's rows on several shards of the session's transaction at once, and waits
+    /// for all of them: what tablets have opened is in the session afterwards.
+    ///
+    /// # Errors
+    /// As [`Scatter::execute_many`].
+    pub async fn execute_at_once(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+        effect: Effect,
+        order: CommitOrder,
+    ) -> Result<QueryResult> {
+        put_together(self.at_once_apart(caller, session, queries, effect, order).await?)
+    }
+
+    async fn at_once_apart(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+        effect: Effect,
+        order: CommitOrder,
+    ) -> Result<Vec<QueryResult>> {
+        let mut results = Vec::with_capacity(queries.len());
+        if queries.len() < 2 || !session.in_transaction() || self.mode(session) == TransactionMode::Single {
+            for query in queries {
+                let result = self.execute_one(caller, session, query, effect, order).await?;
+                self.keep(&mut results, result)?;
+            }
+            return Ok(results);
         }
-        merged.rows_affected += result.rows_affected;
-        if merged.insert_id == 0 {
-            merged.insert_id = result.insert_id;
+        for outcome in self.all_at_once(caller, session, queries, effect, order).await {
+            self.keep(&mut results, outcome?)?;
         }
-        merged.rows.extend(result.rows);
-        if merged.rows.len() > self.max_memory_rows {
+        Ok(results)
+    }
+
+    /// Runs a write on several shards at once, in a transaction of its own on each.
+    ///
+    /// # Errors
+    /// The first shard's; the others have done their part.
+    pub async fn execute_each(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+    ) -> Result<QueryResult> {
+        let mut results = Vec::with_capacity(queries.len());
+        for outcome in self.all_at_once(caller, session, queries, Effect::Write, CommitOrder::Normal).await {
+            self.keep(&mut results, outcome?)?;
+        }
+        put_together(results)
+    }
+
+    /// Runs a read on several shards and leaves out those that fail: what each of the others has, and the failures.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED as in [`Scatter::execute_many`].
+    pub async fn execute_tolerant(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+    ) -> Result<(Vec<QueryResult>, Vec<VtError>)> {
+        let (mut results, mut failures) = (Vec::new(), Vec::new());
+        for outcome in self.all_at_once(caller, session, queries, Effect::Read, CommitOrder::Normal).await {
+            match outcome {
+                Ok(result) => self.keep(&mut results, result)?,
+                Err(error) => failures.push(error),
+            }
+        }
+        Ok((results, failures))
+    }
+
+    /// The outcome of each statement, none of which is cut short by another's.
+    async fn all_at_once(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+        effect: Effect,
+        order: CommitOrder,
+    ) -> Vec<Result<QueryResult>> {
+        let calls = queries.iter().enumerate().map(|(number, query)| {
+            let mut branch = session.branch();
+            async move {
+                let outcome = self.execute_one(caller, &mut branch, query, effect, order).await;
+                (number, branch, outcome)
+            }
+        });
+        let mut calls: FuturesUnordered<_> = calls.collect();
+        let mut outcomes: Vec<Option<Result<QueryResult>>> = Vec::new();
+        outcomes.resize_with(queries.len(), || None);
+        let mut branches = Branches { ended: outcomes.iter().map(|_| None).collect(), session };
+        if branches.session.in_transaction() {
+            branches.session.unanswered = Some(Unanswered::Statement);
+        }
+        while let Some((number, branch, outcome)) = calls.next().await {
+            branches.ended[number] = Some(branch);
+            outcomes[number] = Some(outcome);
+        }
+        branches.session.unanswered = None;
+        outcomes.into_iter().flatten().collect()
+    }
+
+    /// Adds a shard's result to those before it, as far as they are not too many rows together.
+    fn keep(&self, results: &mut Vec<QueryResult>, result: QueryResult) -> Result<()> {
+        results.push(result);
+        if results.iter().map(raw_rows::count).sum::<usize>() > self.max_memory_rows {
             return Err(VtError::new(
                 Code::ResourceExhausted,
                 format!("in-memory row count exceeded allowed limit of {}", self.max_memory_rows),
@@ -319,13 +448,9 @@ impl Scatter {
     ///
     /// # Errors
     /// The tablet's, here or from the stream.
-    pub async fn stream_one(&self, caller: &Caller, session: &mut Session, query: &ShardQuery) -> Result<ResultStream> {
+    async fn stream_one(&self, caller: &Caller, session: &mut Session, query: &ShardQuery) -> Result<ResultStream> {
         let target = query.target.clone();
-        let open = if target.tablet_type() == TabletType::Master {
-            session.transaction_on(CommitOrder::Normal, &target.keyspace, &target.shard, target.tablet_type())
-        } else {
-            0
-        };
+        let open = open_for_stream(session, query);
         let options = session.tablet_options();
         let kind = if open == 0 { CallKind::Read } else { CallKind::InTransaction };
         let request = || StreamExecuteRequest {
@@ -348,6 +473,32 @@ impl Scatter {
             .boxed())
     }
 
+    /// Opens a stream on each of several shards, all at once. Not for a transaction that is open on any of them: one of
+    /// the streams that is dropped takes its shard's part of it with it.
+    ///
+    /// # Errors
+    /// The first shard's that fails to begin.
+    pub async fn stream_apart(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+    ) -> Result<Vec<ResultStream>> {
+        let opening = queries.iter().map(|query| {
+            let mut branch = session.branch();
+            async move {
+                let stream = self.stream_one(caller, &mut branch, query).await;
+                (branch, stream)
+            }
+        });
+        let opened = join_all(opening).await;
+        let join = |(branch, stream)| {
+            session.join(branch);
+            stream
+        };
+        opened.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
+    }
+
     /// Streams statements from several shards, one shard behind the other, so that memory does not
     /// grow with their number.
     ///
@@ -360,9 +511,21 @@ impl Scatter {
         queries: &[ShardQuery],
     ) -> Result<ResultStream> {
         let mut streams = Vec::with_capacity(queries.len());
-        for query in queries {
-            streams.push(self.stream_one(caller, session, query).await?);
+        if queries.iter().any(|query| open_for_stream(session, query) != 0) {
+            session.unanswered = Some(Unanswered::Statement);
         }
+        for query in queries {
+            match self.stream_one(caller, session, query).await {
+                Ok(stream) => streams.push(stream),
+                // A stream that is not read to its end takes its shard's part of the transaction with it.
+                Err(error) if !streams.is_empty() => return Err(error),
+                Err(error) => {
+                    session.unanswered = None;
+                    return Err(error);
+                }
+            }
+        }
+        session.unanswered = None;
         let mut fields_seen = false;
         Ok(futures::stream::iter(streams)
             .flatten()
@@ -381,6 +544,75 @@ impl Scatter {
     }
 }
 
+/// The results of shards, one behind the other.
+///
+/// # Errors
+/// Rows that are not what the fields say.
+pub fn put_together(results: Vec<QueryResult>) -> Result<QueryResult> {
+    let mut merged = QueryResult::default();
+    for mut result in results {
+        if merged.fields.is_empty() {
+            merged.fields = std::mem::take(&mut result.fields);
+        }
+        if merged.insert_id == 0 {
+            merged.insert_id = result.insert_id;
+        }
+        raw_rows::extend(&mut merged, result).map_err(|error| VtError::new(Code::Internal, error.to_string()))?;
+    }
+    Ok(merged)
+}
+
+/// The sessions of statements that run at once. Dropping it joins those that have ended to their session, in the order
+/// of the statements: what tablets have opened is not forgotten when the others are cut short.
+struct Branches<'a> {
+    session: &'a mut Session,
+    ended: Vec<Option<Session>>,
+}
+
+impl Drop for Branches<'_> {
+    fn drop(&mut self) {
+        for branch in self.ended.drain(..).flatten() {
+            self.session.join(branch);
+        }
+    }
+}
+
+/// Waits for the answer to a call of the session's transaction. The session remembers that there is none yet.
+async fn answered<T>(session: &mut Session, call: impl Future<Output = T>) -> T {
+    session.unanswered = Some(Unanswered::Statement);
+    let answer = call.await;
+    session.unanswered = None;
+    answer
+}
+
+/// The transaction that a stream reads in; 0 when it is in none.
+fn open_for_stream(session: &Session, query: &ShardQuery) -> i64 {
+    let target = &query.target;
+    match target.tablet_type() {
+        TabletType::Master => {
+            session.transaction_on(CommitOrder::Normal, &target.keyspace, &target.shard, TabletType::Master)
+        }
+        _ => 0,
+    }
+}
+
+/// A transaction on a shard as Vitess prints the message.
+fn shown(open: &ShardSession) -> String {
+    let target = open.target.clone().unwrap_or_default();
+    let (keyspace, shard, of) = (&target.keyspace, &target.shard, target.tablet_type().as_str_name());
+    let mut text = format!("target:<keyspace:{keyspace:?} shard:{shard:?} tablet_type:{of} > ");
+    if open.transaction_id != 0 {
+        text.push_str(&format!("transaction_id:{} ", open.transaction_id));
+    }
+    text
+}
+
+/// Whether a read locks rows.
+fn locks(sql: &str) -> bool {
+    let lower = sql.to_ascii_lowercase();
+    ["for update", "for share", "lock in share mode"].iter().any(|clause| lower.contains(clause))
+}
+
 fn no_tablet(error: &VtError) -> bool {
     error.code() == Code::Unavailable && error.message().ends_with("no valid tablet")
 }
@@ -397,7 +629,7 @@ fn execute_request(
         target: Some(query.target.clone()),
         query: Some(query.bound()),
         transaction_id,
-        options: Some(options.clone()),
+        options: Some(ExecuteOptions { raw_rows: query.raw, ..options.clone() }),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Stats {
     pub warnings: MultiCounter,
     pub unfriendly: Counter,
     pub partial_scatter: Counter,
+    /// From the end of a statement until the next one of its connection: the way to the client and back, and its work.
+    pub client_phase: Arc<Histogram>,
     /// From the arrival of a statement until its plan is there.
     pub plan_phase: Arc<Histogram>,
     /// One call of a tablet: the way there and back, and what the tablet does.
@@ -49,8 +51,9 @@ impl Stats {
             "Vtgate API error counts per error type",
             &["Operation", "Keyspace", "DbType", "Code"],
         );
-        let phases = registry.phases("Where the time of a statement goes in vtgate: plan, tablet, return");
+        let phases = registry.phases("Where the time of a statement goes in vtgate: client, plan, tablet, return");
         let stats = Self {
+            client_phase: phases.handle(&["client"]),
             plan_phase: phases.handle(&["plan"]),
             tablet_phase: phases.handle(&["tablet"]),
             return_phase: phases.handle(&["return"]),

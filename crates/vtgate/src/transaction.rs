@@ -1,10 +1,11 @@
 //! Begin, commit, rollback and savepoints of a session's transaction, over all its shards.
 //!
-//! Owns: the order of commits, the two-phase commit and its recovery. Invariant: whatever happens,
-//! the session has no open transaction after [`Transactions::commit`] and
-//! [`Transactions::rollback`], so that none is left behind on a tablet that we could have ended.
+//! Owns: the order of commits, the two-phase commit and its recovery, and what a statement that was cut short leaves of
+//! the transaction ([`Transactions::settle`]). Invariants: from the first moment of [`Transactions::commit`] and
+//! [`Transactions::rollback`] the session has no open transaction; what they have begun runs to its end by itself,
+//! also when the statement's future is dropped, so that no shard is left out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use tabletclient::QueryService;
@@ -22,8 +23,13 @@ use vtproto::{
 use crate::{
     caller::Caller,
     scatter::{Effect, Scatter, ShardQuery},
-    session::Session,
+    session::{OpenShards, Session, Unanswered},
 };
+
+/// How often a transaction that is committed everywhere tries to remove its record: nobody waits out a moment in which
+/// its tablet does not serve, as is done for statements.
+const CONCLUDE_TRIES: u32 = 5;
+const CONCLUDE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Ends transactions.
 #[derive(Clone)]
@@ -69,11 +75,22 @@ impl Transactions {
         Ok(())
     }
 
-    /// Commits on every shard, in the order pre, normal, post.
+    /// Begins a transaction for one statement alone, which is outside of any. [`Transactions::end`] ends it, or
+    /// [`Transactions::settle`] if the statement is cut short.
     ///
     /// # Errors
-    /// The first shard's that fails; what is not committed then is rolled back. ABORTED for a
-    /// transaction of which a part was lost.
+    /// Those of [`Transactions::begin`].
+    pub async fn begin_own(&self, caller: &Caller, session: &mut Session) -> Result<()> {
+        self.begin(caller, session).await?;
+        session.own_transaction = true;
+        Ok(())
+    }
+
+    /// Commits on every shard, in the order pre, normal, post. Goes on if this future is dropped.
+    ///
+    /// # Errors
+    /// The first shard's that fails; what is not committed then is rolled back, and the error says which shards are
+    /// committed already, if any are. ABORTED for a transaction of which a part was lost.
     pub async fn commit(&self, caller: &Caller, session: &mut Session) -> Result<()> {
         if !session.in_transaction() {
             return Ok(());
@@ -83,44 +100,81 @@ impl Transactions {
             return Err(VtError::new(Code::Aborted, "transaction was rolled back: a part of it was lost"));
         }
         let two_phase = self.scatter.mode(session) == TransactionMode::Twopc;
-        let outcome =
-            if two_phase { self.commit_2pc(caller, session).await } else { self.commit_each(caller, session).await };
-        session.reset_transaction();
-        outcome
-    }
-
-    async fn commit_each(&self, caller: &Caller, session: &mut Session) -> Result<()> {
-        let pre = std::mem::take(&mut session.pb.pre_sessions);
-        let normal = std::mem::take(&mut session.pb.shard_sessions);
-        let post = std::mem::take(&mut session.pb.post_sessions);
-        let first_post = pre.len() + normal.len();
-        let all: Vec<ShardSession> = pre.into_iter().chain(normal).chain(post).collect();
-        for (number, open) in all.iter().enumerate() {
-            let Some(target) = &open.target else { continue };
-            let outcome = on_tablet!(self, "Commit", commit, CommitRequest, caller, target, {
-                transaction_id: open.transaction_id,
-            });
-            let Err(error) = outcome else { continue };
-            if number >= first_post {
-                // The data is committed; what is left are lookup rows that nothing points to.
-                session.warn(0, format!("post-operation transaction had an error: {error}"));
-                continue;
+        let _waited_for = caller.committing.lock().await;
+        let open = session.take_transaction();
+        if open.is_empty() {
+            return Ok(());
+        }
+        session.unanswered = Some(Unanswered::Commit);
+        let (transactions, by) = (self.clone(), caller.clone());
+        let commit = tokio::spawn(async move {
+            match two_phase {
+                true => transactions.commit_2pc(&by, open).await,
+                false => transactions.commit_each(&by, open).await,
             }
-            self.rollback_all(caller, &all[number + 1..]).await;
-            return Err(error);
+        });
+        let ended = commit.await;
+        session.unanswered = None;
+        let committed = ended.unwrap_or_else(|panic| {
+            let error = VtError::new(Code::Internal, format!("commit: {panic}"));
+            Committed { outcome: Err(error), warnings: Vec::new() }
+        });
+        for warning in committed.warnings {
+            session.warn(0, warning);
         }
-        Ok(())
+        committed.outcome
     }
 
-    async fn commit_2pc(&self, caller: &Caller, session: &mut Session) -> Result<()> {
-        if !session.pb.pre_sessions.is_empty() || !session.pb.post_sessions.is_empty() {
-            self.rollback(caller, session).await;
-            return Err(VtError::new(Code::FailedPrecondition, "pre or post actions not allowed in 2PC logs"));
+    async fn commit_each(&self, caller: &Caller, open: OpenShards) -> Committed {
+        let OpenShards { pre, normal, post } = open;
+        // Lookup rows that nothing points to do no harm.
+        if let Some(error) = self.commit_at_once(caller, &pre).await.into_iter().find_map(Result::err) {
+            self.rollback_all(caller, &[normal, post].concat()).await;
+            return Err(error).into();
         }
-        if session.pb.shard_sessions.len() <= 1 {
-            return self.commit_each(caller, session).await;
+        // One by one: as long as none is committed, a failure leaves nothing behind.
+        for (number, open) in normal.iter().enumerate() {
+            if let Err(error) = self.commit_one(caller, open).await {
+                let rest = &normal[number + 1..];
+                self.rollback_all(caller, &[rest, &post[..]].concat()).await;
+                if number == 0 {
+                    return Err(error).into();
+                }
+                let partial = partial_commit(&normal[..number], open, rest);
+                return Committed { outcome: Err(error.wrap(&partial)), warnings: vec![partial] };
+            }
         }
-        let all = std::mem::take(&mut session.pb.shard_sessions);
+        // The data is committed; what is left are lookup rows that nothing points to.
+        let failures = self.commit_at_once(caller, &post).await.into_iter().filter_map(Result::err);
+        let warnings = failures.map(|error| format!("post-operation transaction had an error: {error}")).collect();
+        Committed { outcome: Ok(()), warnings }
+    }
+
+    async fn commit_at_once(&self, caller: &Caller, all: &[ShardSession]) -> Vec<Result<()>> {
+        join_all(all.iter().map(|open| self.commit_one(caller, open))).await
+    }
+
+    async fn commit_one(&self, caller: &Caller, open: &ShardSession) -> Result<()> {
+        let target = open.target.clone().unwrap_or_default();
+        on_tablet!(self, "Commit", commit, CommitRequest, caller, &target, {
+            transaction_id: open.transaction_id,
+        })
+    }
+
+    async fn commit_2pc(&self, caller: &Caller, open: OpenShards) -> Committed {
+        if !open.pre.is_empty() || !open.post.is_empty() {
+            self.rollback_all(caller, &open.into_all()).await;
+            let text = "pre or post actions not allowed in 2PC logs";
+            return Err(VtError::new(Code::FailedPrecondition, text)).into();
+        }
+        if open.normal.len() <= 1 {
+            return self.commit_each(caller, open).await;
+        }
+        self.commit_in_two_phases(caller, &open.normal).await.into()
+    }
+
+    /// Commits on several shards in two phases.
+    async fn commit_in_two_phases(&self, caller: &Caller, all: &[ShardSession]) -> Result<()> {
         // The first shard keeps the record of the transaction; it need not prepare.
         let Some((manager, participants)) = all.split_first() else { return Ok(()) };
         let target = manager.target.clone().unwrap_or_default();
@@ -131,7 +185,7 @@ impl Transactions {
             participants: others.clone(),
         });
         if let Err(error) = created {
-            self.rollback_all(caller, &all).await;
+            self.rollback_all(caller, all).await;
             return Err(error);
         }
         let prepares = participants.iter().map(|open| {
@@ -173,7 +227,18 @@ impl Transactions {
             })
         });
         join_all(commits).await.into_iter().collect::<Result<()>>()?;
-        self.conclude(caller, manager, dtid).await
+        // Everything is committed. A record that is left makes its tablet ask for what has been done already, perhaps
+        // of shards that are gone by then.
+        let mut tries = 1;
+        while let Err(error) = self.conclude(caller, manager, dtid).await {
+            if tries == CONCLUDE_TRIES {
+                tracing::warn!(%dtid, "the record of a distributed transaction that is committed is left: {error}");
+                break;
+            }
+            tries += 1;
+            tokio::time::sleep(CONCLUDE_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn conclude_rollback(
@@ -233,11 +298,41 @@ impl Transactions {
         }
     }
 
-    /// Rolls back on every shard. A shard that does not answer ends the transaction by itself.
+    /// Rolls back on every shard. A shard that does not answer ends the transaction by itself. Goes on if this future
+    /// is dropped.
     pub async fn rollback(&self, caller: &Caller, session: &mut Session) {
-        let all: Vec<ShardSession> = session.all_shard_sessions().cloned().collect();
-        session.reset_transaction();
-        self.rollback_all(caller, &all).await;
+        let all = session.take_transaction().into_all();
+        if all.is_empty() {
+            return;
+        }
+        let (transactions, by) = (self.clone(), caller.clone());
+        let rollback = tokio::spawn(async move { transactions.rollback_all(&by, &all).await });
+        if let Err(panic) = rollback.await {
+            tracing::error!("rollback: {panic}");
+        }
+    }
+
+    /// What follows for the session's transaction from a statement that has ended, or was cut short with an error: it is
+    /// rolled back if a part of it is lost, if a statement is done in part, or if it was begun for a statement that has
+    /// not ended it. The error then says so.
+    ///
+    /// # Errors
+    /// `outcome`'s.
+    pub async fn settle<T>(&self, caller: &Caller, session: &mut Session, outcome: Result<T>) -> Result<T> {
+        let own = session.own_transaction;
+        let cut_in = session.unanswered.take();
+        let told = session.must_rollback && cut_in.is_none();
+        // The first statement on the first shard takes nothing with it but itself.
+        let part_lost = session.all_shard_sessions().next().is_some()
+            && (cut_in == Some(Unanswered::Statement) || (outcome.is_err() && session.parts_done > 0));
+        if own || session.must_rollback || part_lost {
+            self.rollback(caller, session).await;
+        }
+        outcome.map_err(|error| match cut_in {
+            Some(Unanswered::Commit) => error.wrap("whether the transaction is committed is not known"),
+            _ if part_lost && !own && !told => error.wrap("transaction rolled back"),
+            _ => error,
+        })
     }
 
     async fn rollback_all(&self, caller: &Caller, all: &[ShardSession]) {
@@ -265,6 +360,8 @@ impl Transactions {
             }
             Err(error) => {
                 self.rollback(caller, session).await;
+                // Nothing of it is left: it may be run anew.
+                session.parts_done = 0;
                 Err(error)
             }
         }
@@ -321,11 +418,41 @@ impl Transactions {
             .collect();
         let sql: Arc<str> = sql.into();
         for (order, target) in targets {
-            let query = ShardQuery { target, sql: sql.clone(), bind_variables: Arc::default() };
+            let query = ShardQuery { target, sql: sql.clone(), bind_variables: Arc::default(), raw: false };
             self.scatter.execute_one(caller, session, &query, Effect::Other, order).await?;
         }
         Ok(())
     }
+}
+
+/// How a commit ended, and what the session is to be warned of.
+struct Committed {
+    outcome: Result<()>,
+    warnings: Vec<String>,
+}
+
+impl From<Result<()>> for Committed {
+    fn from(outcome: Result<()>) -> Self {
+        Self { outcome, warnings: Vec::new() }
+    }
+}
+
+/// What is said of a transaction that is committed on some of its shards only.
+fn partial_commit(committed: &[ShardSession], failed: &ShardSession, rolled_back: &[ShardSession]) -> String {
+    let names = |of: &[ShardSession]| {
+        let name = |open: &ShardSession| {
+            let target = open.target.clone().unwrap_or_default();
+            format!("{}/{}", target.keyspace, target.shard)
+        };
+        of.iter().map(name).collect::<Vec<_>>().join(", ")
+    };
+    let mut text =
+        format!("partial commit: committed on {}; failed on {}", names(committed), names(std::slice::from_ref(failed)));
+    if !rolled_back.is_empty() {
+        text.push_str("; rolled back on ");
+        text.push_str(&names(rolled_back));
+    }
+    text
 }
 
 fn position_of(session: &Session, name: &str) -> Result<usize> {

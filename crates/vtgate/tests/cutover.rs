@@ -5,11 +5,12 @@ mod support;
 use std::time::Duration;
 
 use mysql::client::Connection;
-use support::{World, fails, run, until, world, world_with};
+use support::{World, fails, run, two_shards, until, world, world_with};
 use vterrors::{Code, VtError};
 use vtproto::{
+    query::BoundQuery,
     topodata::{ShardReference, SrvKeyspace, TabletType, srv_keyspace},
-    vschema,
+    vschema, vtgate,
 };
 
 fn refusal() -> VtError {
@@ -115,6 +116,105 @@ async fn statements_wait_and_run_at_the_new_place() {
 }
 
 #[tokio::test]
+async fn a_shard_that_the_records_do_not_list_is_not_waited_for() {
+    let w = split_world().await;
+    let listed = spawn(w.connect_to("customer").await, "update corder set a = 1");
+    waits(&w, 1).await;
+    flip(&w).await;
+    listed.await.expect("no error");
+    let mut unlisted = w.connect_to("customer/1").await;
+    let error = fails(&mut unlisted, "select a from corder").await;
+    assert!(error.message.ends_with("target: customer.1.master: no valid tablet"), "{error:?}");
+    assert!(!error.message.contains("waited"), "{error:?}");
+    assert_eq!(w.stat("CutoverBuffered"), 1);
+}
+
+/// The v2 calls, which are not planned: their places are looked up again as well.
+#[tokio::test]
+async fn calls_that_name_their_places_wait_and_run_at_the_new_place() {
+    let w = split_world().await;
+    let bound = |sql: &str| Some(BoundQuery { sql: sql.into(), ..Default::default() });
+    let (keyspace, tablet_type) = ("customer".to_owned(), i32::from(TabletType::Master));
+    let shards = vtgate::ExecuteShardsRequest {
+        query: bound("update corder set a = 1"),
+        keyspace: keyspace.clone(),
+        shards: vec!["0".into()],
+        tablet_type,
+        ..Default::default()
+    };
+    let ids = vtgate::ExecuteKeyspaceIdsRequest {
+        query: bound("delete from corder where a = 2"),
+        keyspace: keyspace.clone(),
+        keyspace_ids: vec![vec![0x10]],
+        tablet_type,
+        ..Default::default()
+    };
+    let entities = vtgate::ExecuteEntityIdsRequest {
+        query: bound("select a from corder"),
+        keyspace: keyspace.clone(),
+        entity_column_name: "b".into(),
+        entity_keyspace_ids: vec![vtgate::execute_entity_ids_request::EntityId {
+            r#type: vtproto::query::Type::Int64.into(),
+            value: b"3".to_vec(),
+            keyspace_id: vec![0x10],
+        }],
+        tablet_type,
+        ..Default::default()
+    };
+    let batch = vtgate::ExecuteBatchShardsRequest {
+        queries: vec![vtgate::BoundShardQuery {
+            query: bound("update corder set a = 4"),
+            keyspace: keyspace.clone(),
+            shards: vec!["0".into()],
+        }],
+        as_transaction: true,
+        tablet_type,
+        ..Default::default()
+    };
+    let stream = vtgate::StreamExecuteKeyRangesRequest {
+        query: bound("select a from corder where b = 5"),
+        keyspace,
+        key_ranges: vec![Default::default()],
+        tablet_type,
+        ..Default::default()
+    };
+    let client = w.grpc().await;
+    let [mut a, mut b, mut c, mut d, mut e] = std::array::from_fn(|_| client.clone());
+    let answers = async {
+        tokio::join!(
+            async { a.execute_shards(shards).await.expect("call").into_inner().error },
+            async { b.execute_keyspace_ids(ids).await.expect("call").into_inner().error },
+            async { c.execute_entity_ids(entities).await.expect("call").into_inner().error },
+            async { d.execute_batch_shards(batch).await.expect("call").into_inner().error },
+            async {
+                e.stream_execute_key_ranges(stream).await.expect("call").into_inner().message().await.expect("rows")
+            },
+        )
+    };
+    let ((first, second, third, fourth, _), ()) = tokio::join!(answers, async {
+        waits(&w, 5).await;
+        assert!(w.replica.take_lines().is_empty());
+        flip(&w).await;
+    });
+    assert_eq!([first, second, third, fourth], [None, None, None, None]);
+    let mut lines = w.replica.take_lines();
+    lines.sort();
+    let unfriendly = "/* vtgate:: filtered_replication_unfriendly */";
+    assert_eq!(
+        lines,
+        [
+            "Autocommit: delete from corder where a = 2 /* vtgate:: keyspace_id:10 */".to_owned(),
+            format!("Autocommit: update corder set a = 1 {unfriendly}"),
+            format!("BeginExecute: update corder set a = 4 {unfriendly}"),
+            "Commit: ".to_owned(),
+            "Execute: select a from corder where `b` in (3)".to_owned(),
+            "Stream: select a from corder where b = 5".to_owned(),
+        ]
+    );
+    assert_eq!((w.stat("CutoverBufferWaiting"), w.stat("CutoverBuffered")), (0.into(), 5.into()));
+}
+
+#[tokio::test]
 async fn a_gate_that_is_released_lets_statements_go_on_in_place() {
     let w = split_world().await;
     let writing = spawn(w.connect_to("customer").await, "update corder set a = 1");
@@ -123,6 +223,22 @@ async fn a_gate_that_is_released_lets_statements_go_on_in_place() {
     // A tablet whose gate has ended repeats its health.
     w.master.set_health(|_| {});
     writing.await.expect("no error");
+    assert!(w.replica.take_lines().is_empty());
+}
+
+/// COMMIT at a tablet that serves no more has lost the work: run anew, it would find nothing to commit and succeed.
+#[tokio::test]
+async fn a_commit_that_failed_is_not_run_anew() {
+    let w = split_world().await;
+    w.master.forget_answers();
+    let mut connection = w.connect_to("customer").await;
+    run(&mut connection, "begin").await;
+    run(&mut connection, "update corder set a = 1").await;
+    let stopped = VtError::new(Code::FailedPrecondition, "operation not allowed in state NOT_SERVING");
+    w.master.answer("", Err(stopped));
+    flip(&w).await;
+    let error = fails(&mut connection, "commit").await;
+    assert!(error.message.contains("operation not allowed in state NOT_SERVING"), "{}", error.message);
     assert!(w.replica.take_lines().is_empty());
 }
 
@@ -159,4 +275,24 @@ async fn the_topology_is_told_what_is_acted_on() {
     assert_eq!(acks.len(), 1);
     assert!(acks[0].gate.contains(":15001-"), "{}", acks[0].gate);
     assert!(acks[0].srv_vschema > 0);
+}
+
+/// A transaction is as old as the sending of its first statement, however long that waits for a lock: a gate that is
+/// raised meanwhile is younger.
+#[tokio::test]
+async fn a_transaction_is_as_old_as_its_first_statement() {
+    let w = two_shards(&[]).await;
+    let mut teller = w.connect_to("customer").await;
+    run(&mut teller, "begin").await;
+    w.master.take_calls();
+    w.master.stuck.send_replace(true);
+    let waiting = spawn(teller, "update customer set name = 'a' where id = 1");
+    until("the shard has it", || w.master.called()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    w.master.stuck.send_replace(false);
+    let mut teller = waiting.await.expect("no error");
+    w.replica.take_calls();
+    run(&mut teller, "update customer set name = 'b' where id = 4").await;
+    let calls = w.replica.take_calls();
+    assert!(calls[0].open_elsewhere_ms >= 100, "{calls:?}");
 }

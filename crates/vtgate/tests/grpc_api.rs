@@ -3,25 +3,13 @@
 mod support;
 
 use futures::TryStreamExt;
-use support::{World, rows, table, until, world};
-use tokio::net::TcpListener;
-use tonic::transport::Channel;
+use support::{rows, table, until, world};
 use vterrors::{Code, VtError};
 use vtproto::{
     query::BoundQuery,
     topodata::TabletType,
     vtgate::{self, Session},
-    vtgateservice::vitess_client::VitessClient,
 };
-
-async fn client(w: &World) -> VitessClient<Channel> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("address");
-    let service = w.gate.grpc_service().into_service(16 << 20);
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
-    VitessClient::connect(format!("http://{address}")).await.expect("connect")
-}
 
 fn bound(sql: &str) -> Option<BoundQuery> {
     Some(BoundQuery { sql: sql.into(), ..Default::default() })
@@ -34,7 +22,7 @@ fn request(sql: &str, session: &Option<Session>) -> vtgate::ExecuteRequest {
 #[tokio::test]
 async fn the_session_is_the_clients() {
     let w = world().await;
-    let mut client = client(&w).await;
+    let mut client = w.grpc().await;
     let mut session = Some(Session { autocommit: true, target_string: "commerce".into(), ..Default::default() });
     for sql in ["begin", "update product set price = 1"] {
         let answer = client.execute(request(sql, &session)).await.expect(sql).into_inner();
@@ -59,7 +47,7 @@ async fn the_session_is_the_clients() {
 #[tokio::test]
 async fn a_client_without_a_session_has_autocommit_and_one_with_an_empty_one_has_not() {
     let w = world().await;
-    let mut client = client(&w).await;
+    let mut client = w.grpc().await;
     client.execute(request("delete from t", &None)).await.expect("delete");
     assert_eq!(w.master.take_lines(), ["Autocommit: delete from t"]);
     let answer = client.execute(request("delete from t", &Some(Session::default()))).await.expect("delete");
@@ -78,7 +66,7 @@ async fn a_client_without_a_session_has_autocommit_and_one_with_an_empty_one_has
 #[tokio::test]
 async fn batches_and_streams() {
     let w = world().await;
-    let mut client = client(&w).await;
+    let mut client = w.grpc().await;
     let session = Some(Session { autocommit: true, target_string: "commerce".into(), ..Default::default() });
     let queries = ["select 1 from a", "selec", "select 2 from a"].map(|sql| bound(sql).expect("query")).to_vec();
     let batch = vtgate::ExecuteBatchRequest { session: session.clone(), queries, ..Default::default() };
@@ -108,7 +96,7 @@ async fn batches_and_streams() {
 #[tokio::test]
 async fn an_abandoned_call_is_cancelled() {
     let w = world().await;
-    let mut client = client(&w).await;
+    let mut client = w.grpc().await;
     w.master.stuck.send_replace(true);
     let call = tokio::spawn(async move { client.execute(request("select 1 from slow", &None)).await });
     until("it runs", || !w.master.take_calls().is_empty()).await;
@@ -119,7 +107,7 @@ async fn an_abandoned_call_is_cancelled() {
 #[tokio::test]
 async fn the_v2_calls() {
     let w = world().await;
-    let mut client = client(&w).await;
+    let mut client = w.grpc().await;
     let master = i32::from(TabletType::Master);
     let shards = vtgate::ExecuteShardsRequest {
         query: bound("select 1 from t"),
@@ -168,7 +156,7 @@ async fn the_v2_calls() {
 #[tokio::test]
 async fn what_is_not_built_says_so() {
     let w = world().await;
-    let mut client = client(&w).await;
+    let mut client = w.grpc().await;
     let status = client.v_stream(vtgate::VStreamRequest::default()).await.expect_err("VStream");
     assert_eq!(status.code(), tonic::Code::Unimplemented);
     assert!(status.message().starts_with("VStream "), "{status}");

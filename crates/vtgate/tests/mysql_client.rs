@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
+use mysql::{ConnectParams, Connection};
 use support::{fails, rows, run, table, until, world, world_with};
 use vterrors::{Code, MysqlError, VtError};
 use vtproto::query::{QueryResult, Type};
@@ -115,6 +116,26 @@ async fn a_transaction_begins_with_its_first_statement() {
     let error = fails(&mut c, "delete from product").await;
     assert_eq!((error.errno, error.sqlstate.as_str()), (1792, "25006"));
     run(&mut c, "rollback").await;
+}
+
+#[tokio::test]
+async fn a_transaction_stays_with_masters() {
+    let w = world().await;
+    let mut c = w.connect().await;
+    run(&mut c, "begin").await;
+    run(&mut c, "update product set price = 1").await;
+    let refusal = "cannot change to a non-master type in the middle of a transaction: REPLICA";
+    assert!(fails(&mut c, "use `commerce@replica`").await.message.ends_with(refusal));
+    let error = c.select_db("commerce@replica").await.expect_err("COM_INIT_DB");
+    assert!(error.mysql().message.ends_with(refusal), "{error}");
+    c.select_db("commerce").await.expect("another master");
+    run(&mut c, "update product set price = 2").await;
+    run(&mut c, "commit").await;
+    c.select_db("commerce@replica").await.expect("after it");
+    assert_eq!(
+        w.master.take_calls().iter().map(|c| c.method).collect::<Vec<_>>(),
+        ["BeginExecute", "Execute", "Commit"]
+    );
 }
 
 #[tokio::test]
@@ -445,6 +466,45 @@ async fn a_failover_is_latency_and_no_error() {
     assert_eq!(w.stat("HealthcheckMasterPromoted")["commerce.0"], 1);
 }
 
+/// A master that is lost before it has answered may have given values of a sequence away: others are as good.
+#[tokio::test]
+async fn a_sequence_is_asked_again_after_a_failover() {
+    let w = world_with(&["-enable_buffer", "-vschema_ddl_authorized_users=%"]).await;
+    let lost = VtError::new(Code::Unavailable, "vttablet: rpc error: code = Unavailable desc = transport is closing");
+    w.master.answer("next", Err(lost));
+    let mut c = w.connect_to("commerce").await;
+    w.topo.create_keyspace("commerce", &Default::default()).await.expect("keyspace");
+    run(&mut c, "alter vschema add sequence seq").await;
+    let asking = tokio::spawn(async move { c.execute("select next 2 values from seq").await });
+    until("it waits", || w.stat("BufferRequestsBuffered")["commerce.0"] == 1).await;
+    w.replica.set_health(|health| {
+        health.target.as_mut().expect("target").tablet_type = 1;
+        health.tablet_externally_reparented_timestamp = 2;
+    });
+    asking.await.expect("no panic").expect("the new master gives some");
+    assert_eq!(w.replica.take_lines(), ["Execute: select next 2 values from seq"]);
+}
+
+/// A tablet that is lost before it has answered may have run what commits by itself, also in a transaction.
+#[tokio::test]
+async fn what_commits_by_itself_is_sent_once() {
+    let w = world_with(&["-enable_buffer"]).await;
+    let lost = VtError::new(Code::Unavailable, "vttablet: rpc error: code = Unavailable desc = transport is closing");
+    w.master.answer("call", Err(lost));
+    let mut c = w.connect_to("commerce").await;
+    run(&mut c, "begin").await;
+    let calling = tokio::spawn(async move { fails(&mut c, "call settle()").await });
+    until("the master has it", || w.master.called()).await;
+    w.replica.set_health(|health| {
+        health.target.as_mut().expect("target").tablet_type = 1;
+        health.tablet_externally_reparented_timestamp = 2;
+    });
+    let error = calling.await.expect("it fails");
+    assert!(error.message.contains("transport is closing"), "{error}");
+    assert_eq!(w.master.take_lines(), ["BeginExecute: call settle()"]);
+    assert!(w.replica.take_lines().is_empty());
+}
+
 #[tokio::test]
 async fn a_prepared_statement_shows_its_columns_without_running() {
     let w = world().await;
@@ -461,6 +521,7 @@ async fn a_prepared_statement_shows_its_columns_without_running() {
     assert!(describe("insert into t values (?)").await.expect("no result set").is_empty());
     assert!(describe("select next value from seq").await.expect("not asked").is_empty());
     assert!(w.master.take_lines().is_empty(), "nothing was written and no sequence moved");
+    assert!(describe("select get_lock(?, ?)").await.expect("needs its transaction").is_empty());
     w.master.answer("from nope", Err(MysqlError::new(1146, "42S02", "Table 'nope' doesn't exist").into()));
     let error = describe("select a from nope where b = ?").await.expect_err("as mysqld says");
     assert_eq!(MysqlError::from(&error).errno, 1146);
@@ -503,4 +564,51 @@ async fn tls_and_passwords() {
     params.password = "wrong".into();
     let refused = mysql::Connection::connect(&params).await.expect_err("wrong password");
     assert_eq!((refused.errno(), refused.mysql().sqlstate.as_str()), (1045, "28000"));
+}
+
+#[tokio::test]
+async fn inserts_of_many_rows_are_planned_once_and_sent_as_written() {
+    let w = world().await;
+    let mut c = w.connect().await;
+    let statement = |from: usize, table: &str, tail: &str| {
+        let rows: Vec<String> = (from..from + 100).map(|id| format!("({id}, 'it''s row \\'{id}\\'', null)")).collect();
+        format!("insert into {table}(id, v, w) values {}{tail}", rows.join(","))
+    };
+    for from in [0, 100, 200] {
+        run(&mut c, &statement(from, "product", "")).await;
+        assert_eq!(w.master.take_lines(), [format!("Autocommit: {}", statement(from, "product", ""))]);
+    }
+    let plans = &w.gate.executor.parts().plans;
+    assert_eq!(plans.len(), 1);
+    // The keyspace is cut off, comments stay where they are, and what stands behind the rows is filled in.
+    let tail = " on duplicate key update v = 'again', w = values(w) + 1";
+    run(&mut c, &format!("/* app */ {} /* end */", statement(0, "commerce.product", tail))).await;
+    assert_eq!(w.master.take_lines(), [format!("Autocommit: /* app */ {} /* end */", statement(0, "product", tail))]);
+    // With something else among the rows the statement goes the ordinary way.
+    let other = statement(0, "product", "").replacen("null", "now()", 1);
+    run(&mut c, &other).await;
+    assert_eq!(w.master.take_lines().len(), 1);
+    let error = fails(&mut c, &statement(0, "nope.product", "")).await;
+    assert!(error.message.contains("nope"), "{error}");
+}
+
+#[tokio::test]
+async fn connections_and_waiting_calls_are_bounded() {
+    let w = world_with(&["-mysql_server_max_connections=2", "-max_calls_per_tablet=1"]).await;
+    let (mut one, mut other) = (w.connect().await, w.connect().await);
+    let params = ConnectParams::tcp(w.mysql.ip().to_string(), w.mysql.port(), "someone");
+    let error = Connection::connect(&params).await.expect_err("one too many");
+    assert_eq!((error.errno(), error.mysql().message.as_str()), (1040, "Too many connections"));
+    // The master is busy with the one call that it may have; another is refused at once, and the replica is not held up.
+    w.master.stuck.send_replace(true);
+    let waiting = tokio::spawn(async move { run(&mut one, "select 1 from customer").await });
+    until("the tablet has the call", || w.master.take_lines() == ["Execute: select 1 from customer"]).await;
+    let error = fails(&mut other, "select 2 from customer").await;
+    assert_eq!(error.errno, 1203, "{error}");
+    run(&mut other, "use `commerce@replica`").await;
+    run(&mut other, "select 3 from customer").await;
+    w.master.stuck.send_replace(false);
+    waiting.await.expect("answered");
+    run(&mut other, "use `commerce@master`").await;
+    run(&mut other, "select 4 from customer").await;
 }

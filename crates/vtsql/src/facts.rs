@@ -72,6 +72,8 @@ pub struct Facts {
     pub ignore: bool,
     /// Schema names compared with `table_schema` and the like against information_schema.
     pub schema_names: Vec<SchemaName>,
+    /// Byte spans of `database()` and `schema()` outside of select lists: where they are compared with something.
+    pub compared_databases: Vec<(usize, usize)>,
 }
 
 /// A string literal that is compared with a schema column of information_schema.
@@ -88,6 +90,7 @@ pub(crate) fn collect(cursor: &Cursor<'_>, kind: StatementKind) -> Facts {
     let mut facts = Facts::default();
     let mut depth = 0usize;
     let mut selects = 0usize;
+    let mut in_select_list = false;
     let word_at = |i: usize, word: &str| cursor.tokens.get(i).is_some_and(|t| t.is_word(sql, word));
     let punct_at = |i: usize, punct: &str| cursor.tokens.get(i).is_some_and(|t| t.is_punct(sql, punct));
     for (i, token) in cursor.tokens.iter().enumerate() {
@@ -123,7 +126,11 @@ pub(crate) fn collect(cursor: &Cursor<'_>, kind: StatementKind) -> Facts {
                 }
                 let called = punct_at(i + 1, "(");
                 match lower.get() {
-                    b"select" => selects += 1,
+                    b"select" => {
+                        selects += 1;
+                        in_select_list = true;
+                    }
+                    b"from" => in_select_list = false,
                     b"limit" if depth == 0 => facts.has_limit = true,
                     b"union" | b"except" | b"intersect" if depth == 0 => facts.set_operation = true,
                     b"for" if word_at(i + 1, "update") => facts.locking = Some(Locking::Update),
@@ -148,6 +155,12 @@ pub(crate) fn collect(cursor: &Cursor<'_>, kind: StatementKind) -> Facts {
                     }
                     b"database" | b"schema" if called => {
                         facts.functions.insert(SessionFunction::Database);
+                        if let Some(close) = cursor.tokens.get(i + 2)
+                            && !in_select_list
+                            && punct_at(i + 2, ")")
+                        {
+                            facts.compared_databases.push((token.start, close.end));
+                        }
                     }
                     b"connection_id" if called => {
                         facts.functions.insert(SessionFunction::ConnectionId);

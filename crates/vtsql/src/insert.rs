@@ -19,6 +19,8 @@ pub struct InsertParts {
     pub tail: String,
     /// Columns that ON DUPLICATE KEY UPDATE assigns.
     pub updated: Vec<String>,
+    /// Those of them that get another value than the new row's own (`c = values(c)`).
+    pub overwritten: Vec<String>,
     pub ignore: bool,
     pub replace: bool,
 }
@@ -87,6 +89,7 @@ pub fn insert_parts(sql: &str) -> Result<InsertParts, SyntaxError> {
         source: InsertSource::Rows(Vec::new()),
         tail: String::new(),
         updated: Vec::new(),
+        overwritten: Vec::new(),
         ignore,
         replace,
     };
@@ -118,10 +121,23 @@ pub fn insert_parts(sql: &str) -> Result<InsertParts, SyntaxError> {
             cursor.next();
         }
         if cursor.take_all(&["on", "duplicate", "key", "update"]) {
-            parts.updated = assignments(&mut cursor)?.0;
+            let (columns, items) = assignments(&mut cursor)?;
+            let overwritten = columns.iter().zip(&items).filter(|(column, item)| !is_new_value(item, column));
+            parts.overwritten = overwritten.map(|(column, _)| column.clone()).collect();
+            parts.updated = columns;
         }
     }
     Ok(parts)
+}
+
+/// `values(column)`
+fn is_new_value(item: &Item, own: &str) -> bool {
+    let Ok(mut cursor) = Cursor::new(&item.text) else { return false };
+    cursor.take("values")
+        && cursor.take_punct("(")
+        && column(&mut cursor).is_ok_and(|name| name.eq_ignore_ascii_case(own))
+        && cursor.take_punct(")")
+        && cursor.done()
 }
 
 fn end_of_previous(cursor: &Cursor<'_>) -> usize {
@@ -289,6 +305,9 @@ mod tests {
         assert_eq!(p.columns.as_deref(), Some(&["a".to_owned(), "b".into()][..]));
         assert_eq!(p.tail, "on duplicate key update b = values(b), c = c + 1");
         assert_eq!(p.updated, ["b", "c"]);
+        assert_eq!(p.overwritten, ["c"]);
+        let p = parts("insert into t (a) values (1) on duplicate key update a = VALUES( `a` ), b = values(a)");
+        assert_eq!(p.overwritten, ["b"]);
         let p = parts("replace into t select a, b from u where x in (1, 2)");
         assert!(p.replace);
         assert_eq!(p.source, InsertSource::Query("select a, b from u where x in (1, 2)".into()));

@@ -12,6 +12,7 @@
 //! ([`print_tree`]).
 
 mod bind;
+mod bulk;
 mod canonical;
 mod comments;
 mod cursor;
@@ -37,13 +38,14 @@ pub mod ast {
 }
 
 pub use bind::{BindError, BindVars, Template, bind};
+pub use bulk::BulkInsert;
 pub use canonical::canonical;
 pub use comments::{Directives, MarginComments, split_margin_comments};
 pub use error::SyntaxError;
 pub use facts::{Facts, Locking, NextCount, SchemaName, SessionFunction};
 pub use insert::{InsertParts, InsertSource, Item, ItemKind, insert_parts};
 pub use kind::{StatementKind, preview};
-pub use normalize::{Normalized, normalize};
+pub use normalize::{Normalized, fingerprint, normalize};
 pub use quote::{quote_identifier, quote_string};
 pub use rewrite::{Needs, Rewritten, rewrite_session, select_item_texts};
 pub use split::{split_statements, split_statements_bytes};

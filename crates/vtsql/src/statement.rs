@@ -124,6 +124,8 @@ pub enum DdlVerb {
     CreateDatabase,
     DropDatabase,
     AlterDatabase,
+    /// CREATE or DROP of a temporary table, which belongs to a connection.
+    TemporaryTable,
     /// Procedures, functions, triggers, events, servers, tablespaces …
     Other,
 }
@@ -395,6 +397,7 @@ fn ddl_verb(cursor: &mut Cursor<'_>) -> DdlVerb {
             ("drop", "index") => DdlVerb::DropIndex,
             ("create" | "alter", "view") => DdlVerb::CreateView,
             ("drop", "view") => DdlVerb::DropView,
+            ("create" | "drop", "temporary") => DdlVerb::TemporaryTable,
             ("create", "database" | "schema") => DdlVerb::CreateDatabase,
             ("drop", "database" | "schema") => DdlVerb::DropDatabase,
             ("alter", "database" | "schema") => DdlVerb::AlterDatabase,

@@ -15,11 +15,11 @@ use servenv::Parsed;
 use tabletclient::grpc::{DialOptions, StaticCreds, TlsOptions};
 use topo::{EtcdTls, TopoOptions, topoproto};
 use vreplication::target::EngineConfig;
-use vtproto::topodata::TabletType;
+use vtproto::topodata::{Tablet, TabletType};
 
 use crate::{
     queryservice::{HotRowLimits, LogFormat, QueryServiceConfig, TxLimit, UserParts},
-    tabletmanager::{InitTarget, Logins, ManagerConfig, RestoreConfig, fully_qualified},
+    tabletmanager::{InitTarget, Logins, ManagerConfig, OrchestratorConfig, RestoreConfig},
 };
 
 /// A flag, or a combination of flags, that makes no sense. The text names it.
@@ -88,7 +88,7 @@ impl TabletConfig {
         let params = |user: &str| login.params(user, socket.as_deref());
         let (app, dba) = (params("app")?, params("dba")?);
         let hostname = match flags.str("tablet_hostname") {
-            "" => fully_qualified(),
+            "" => servenv::hostname::fully_qualified(),
             given => given.to_owned(),
         };
         let mysql_hostname = match app.host.as_str() {
@@ -129,6 +129,8 @@ impl TabletConfig {
             restore,
             tablet_dir: (!unmanaged).then(|| dir.path().to_owned()),
             vtctld_addr: flags.str("vtctld_addr").to_owned(),
+            orchestrator: orchestrator(flags)?,
+            watch_replication: flags.bool("watch_replication_stream").then(|| dba.clone()),
             remote_operation_timeout: flags.duration("remote_operation_timeout"),
             alias,
         };
@@ -162,9 +164,14 @@ impl TabletConfig {
         })
     }
 
-    /// The configuration of filtered replication for a tablet with this database.
-    pub fn vreplication(&self, database: &str) -> EngineConfig {
-        EngineConfig { db_name: database.to_owned(), ..self.vreplication.clone() }
+    /// The configuration of filtered replication for a tablet.
+    pub fn vreplication(&self, tablet: &Tablet) -> EngineConfig {
+        EngineConfig {
+            keyspace: tablet.keyspace.clone(),
+            shard: tablet.shard.clone(),
+            db_name: topoproto::tablet_db_name(tablet),
+            ..self.vreplication.clone()
+        }
     }
 
     /// The configuration of the query service for a tablet with this database.
@@ -179,7 +186,7 @@ impl TabletConfig {
     }
 }
 
-/// Filtered replication; the database is filled in later.
+/// Filtered replication; what depends on the tablet is filled in later.
 fn vreplication(flags: &Parsed, cell: &str, filtered: ConnectParams) -> Result<EngineConfig, ConfigError> {
     match flags.str("binlog_player_protocol") {
         "grpc" => {}
@@ -188,6 +195,8 @@ fn vreplication(flags: &Parsed, cell: &str, filtered: ConnectParams) -> Result<E
     let types = flags.str("vreplication_tablet_type");
     Ok(EngineConfig {
         cell: cell.to_owned(),
+        keyspace: String::new(),
+        shard: String::new(),
         db_name: String::new(),
         filtered,
         tablet_types: topoproto::parse_tablet_types(types)
@@ -210,13 +219,23 @@ fn dial_options(flags: &Parsed, prefix: &str) -> Result<DialOptions, ConfigError
         key: text("key").map(PathBuf::from),
         server_name: text("server_name").map(str::to_owned),
     };
+    let defaults = DialOptions::default();
+    let window = |name: &str, default: u32| match flags.int(name) {
+        given if given > 0 => u32::try_from(given).map_err(|_| flag(format!("-{name} is too large"))),
+        _ => Ok(default),
+    };
+    let positive = |name: &str| Some(flags.duration(name)).filter(|duration| !duration.is_zero());
     Ok(DialOptions {
         channels: 1,
+        stream_window: window("grpc_initial_window_size", defaults.stream_window)?,
+        connection_window: window("grpc_initial_conn_window_size", defaults.connection_window)?,
+        keepalive_time: positive("grpc_keepalive_time"),
+        keepalive_timeout: positive("grpc_keepalive_timeout").unwrap_or(defaults.keepalive_timeout),
         max_message_size: flags.size("grpc_max_message_size"),
         tls: tls.is_set().then_some(tls),
         creds: StaticCreds::read(flags.str("grpc_auth_static_client_creds"))
             .map_err(|error| flag(error.message().to_owned()))?,
-        ..DialOptions::default()
+        ..defaults
     })
 }
 
@@ -257,6 +276,17 @@ fn init_target(flags: &Parsed) -> Result<Option<InitTarget>, ConfigError> {
     }
     topo::validate_shard_name(shard).map_err(|error| flag(format!("-init_shard {shard}: {error}")))?;
     Ok(Some(InitTarget { keyspace: keyspace.to_owned(), shard: shard.to_owned(), tablet_type: parsed }))
+}
+
+fn orchestrator(flags: &Parsed) -> Result<Option<OrchestratorConfig>, ConfigError> {
+    let url = flags.str("orc_api_url");
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let (timeout, interval) = (flags.duration("orc_timeout"), flags.duration("orc_discover_interval"));
+    OrchestratorConfig::new(url, flags.str("orc_api_user"), flags.str("orc_api_password"), timeout, interval)
+        .map(Some)
+        .map_err(|problem| flag(format!("-orc_api_url {problem}")))
 }
 
 fn demote_type(text: &str) -> Result<TabletType, ConfigError> {

@@ -11,15 +11,16 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
-use servenv::{Env, Server};
+use servenv::{Env, Role, Server};
 use tabletclient::{QueryService, framed, grpc::QueryServer};
+use throttler::ThrottlerService;
 use tokio_util::sync::CancellationToken;
 use topo::{TopoOptions, TopoServer, topoproto};
 use vreplication::target::Engine;
 use vterrors::VtError;
 use vtproto::{
     binlogservice::update_stream_server::UpdateStreamServer, cutover::cutover_server::CutoverServer, query::Target,
-    tabletmanagerservice::tablet_manager_server,
+    tabletmanagerservice::tablet_manager_server, throttlerservice::throttler_server::ThrottlerServer,
 };
 
 use config::TabletConfig;
@@ -60,11 +61,13 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
         database: topoproto::tablet_db_name(&tablet),
         cell: config.manager.alias.cell.clone(),
         keyspace: tablet.keyspace.clone(),
+        key_range: topoproto::key_range(tablet.key_range.as_ref()),
         max_message: env.grpc_max_message_size(),
         by_vschema: env.flags().bool("binlog_use_v3_resharding_mode"),
     };
     let changes = UpdateStreamService::new(source, topo.clone(), env.stats());
-    let vreplication = Engine::new(config.vreplication(&topoproto::tablet_db_name(&tablet)), topo.clone());
+    let vreplication = Engine::new(config.vreplication(&tablet), topo.clone());
+    let throttlers = vreplication.throttlers();
     let manager =
         TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), vreplication, env.stats());
     tokio::spawn(update_stream::follow(changes.clone(), manager.streaming(), stop.clone()));
@@ -74,6 +77,7 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
     let mut server = env.server();
     pages(&mut server, &manager, &queries);
     services(&mut server, &env, &manager, &queries, changes);
+    server.grpc("grpc-throttler", ThrottlerServer::new(ThrottlerService::new(throttlers)));
     let lameduck = env.flags().duration("lameduck-period");
     {
         let manager = manager.clone();
@@ -162,17 +166,19 @@ async fn watch_mysqld(queries: TabletServer, manager: Arc<TabletManager>, stop: 
 
 /// A gate that its coordinator abandoned leaves the tablet as the topology wants it.
 async fn watch_gate(queries: TabletServer, manager: Arc<TabletManager>, stop: CancellationToken) {
+    let cutover = CutoverService::new(manager, queries.clone());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = queries.gate_lapsed() => manager.gate_lapsed().await,
+            () = queries.gate_lapsed() => cutover.gate_lapsed().await,
         }
     }
 }
 
 fn pages(server: &mut Server, manager: &Arc<TabletManager>, queries: &TabletServer) {
     server.redirect_root_to_status();
-    server.routes(queryservice::routes(queries.clone()));
+    server.guarded_routes(Role::Debugging, queryservice::debugging_routes(queries.clone()));
+    server.guarded_routes(Role::Admin, queryservice::admin_routes(queries.clone()));
     let healthz = {
         let manager = manager.clone();
         get(move || {

@@ -39,10 +39,15 @@ async fn begin(tablet: &Tablet) -> i64 {
 }
 
 async fn begin_execute(tablet: &Tablet, sql: &str) -> BeginOutcome<query::QueryResult> {
+    begin_execute_open_elsewhere(tablet, sql, 0).await
+}
+
+async fn begin_execute_open_elsewhere(tablet: &Tablet, sql: &str, ms: i64) -> BeginOutcome<query::QueryResult> {
     let request = query::BeginExecuteRequest {
         target: tablet.target(),
         query: Some(bound(sql, &[])),
         immediate_caller_id: caller("userData1"),
+        options: Some(query::ExecuteOptions { transaction_open_ms: ms, ..Default::default() }),
         ..Default::default()
     };
     tablet.server.begin_execute(request).await
@@ -78,7 +83,7 @@ async fn old_transactions_end_and_new_work_waits() {
     let (old, idle) = (begin(&tablet).await, begin(&tablet).await);
     tablet.execute_in(old, "update t set v = 10 where id = 1").await.expect("before the gate");
     tablet.execute_in(idle, "insert into other values (1)").await.expect("before the gate");
-    let gate = tablet.server.gate("one", t(), TTL).expect("free");
+    let gate = tablet.server.gate("one", t(), TTL, false).expect("free");
     assert_eq!((gate.transactions, gate.statements), (1, 0));
 
     let error = failure(tablet.execute("select * from t").await);
@@ -129,6 +134,41 @@ async fn old_transactions_end_and_new_work_waits() {
     assert_eq!(error.message(), "operation not allowed in state NOT_SERVING");
 }
 
+/// A transaction that was open on another shard before the gate is one from before here too: that shard waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_open_elsewhere_is_let_in_and_waited_for() {
+    let tablet = tablet!("cutover_shards");
+    // The other source is not gated yet: what begins there now is waited for there, and may come here.
+    tablet.server.gate("one", t(), TTL, true).expect("free");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let between = begin_execute_open_elsewhere(&tablet, "insert into t values (2000, 1)", 1).await;
+    between.result.expect("it may be open at a source that is gated later");
+    commit(&tablet, between.transaction_id).await.expect("committed");
+    // Now it is.
+    tablet.server.gate("one", t(), TTL, false).expect("ours");
+    // What began before is on its way for less than that.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let younger = begin_execute_open_elsewhere(&tablet, "insert into t values (3, 3)", 1).await;
+    assert!(is_refusal(&younger.result.expect_err("younger than the gate")));
+    let older = begin_execute_open_elsewhere(&tablet, "insert into t values (4, 4)", 60_000).await;
+    older.result.expect("older than the gate");
+    let gate = tablet.server.gate("one", t(), TTL, false).expect("ours");
+    assert_eq!(gate.transactions, 1);
+    let drain = tokio::spawn({
+        let server = tablet.server.clone();
+        async move { server.drain("one", PATIENT).await }
+    });
+    tablet.execute_in(older.transaction_id, "update t set v = 5 where id = 4").await.expect("goes on");
+    assert!(!drain.is_finished());
+    commit(&tablet, older.transaction_id).await.expect("committed");
+    let drained = drain.await.expect("no panic").expect("held");
+    assert_eq!((drained.left, drained.killed), (0, 0));
+    assert_eq!(count(&tablet, "v in (3, 5)").await, "1");
+    // Nobody comes in behind a drained gate.
+    let late = begin_execute_open_elsewhere(&tablet, "insert into t values (6, 6)", 60_000).await;
+    assert!(is_refusal(&late.result.expect_err("drained")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_end_is_killed_and_rolled_back() {
     let tablet = tablet!("cutover_kills");
@@ -144,7 +184,7 @@ async fn what_does_not_end_is_killed_and_rolled_back() {
     let mut lone = stream(&tablet, "select id from t").await.expect("before");
     lone.next().await.expect("fields").expect("no error");
     until("all of them run", async || {
-        let gate = tablet.server.gate("one", t(), TTL).expect("ours");
+        let gate = tablet.server.gate("one", t(), TTL, false).expect("ours");
         (gate.transactions, gate.statements) == (2, 3)
     })
     .await;
@@ -179,14 +219,14 @@ async fn a_write_whose_caller_is_gone_is_over_before_the_drain_is() {
     for round in 0..5 {
         let write = spawn_execute(&tablet, 0, "update t set v = v + 1 where sleep(0.05) = 0");
         until("it runs", async || {
-            let gate = tablet.server.gate("one", t(), TTL).expect("ours");
+            let gate = tablet.server.gate("one", t(), TTL, false).expect("ours");
             let seen = gate.statements == 1;
             tablet.server.release("one").expect("ours");
             seen
         })
         .await;
         write.abort();
-        tablet.server.gate("one", t(), TTL).expect("free");
+        tablet.server.gate("one", t(), TTL, false).expect("free");
         assert_eq!(tablet.server.drain("one", PATIENT).await.expect("held").left, 0);
         let before = count(&tablet, "true").await + &count(&tablet, "v > 2").await;
         let mut direct = mysql::Connection::connect(&tablet.mysqld.params()).await.expect("connected");

@@ -166,6 +166,25 @@ async fn results_have_a_row_limit() {
     assert_eq!(tablet.execute_with(0, "select id from n", &[], dba).await.expect("rows").rows.len(), 12_000);
 }
 
+/// The rest of a result that is far too large is not read. That costs the connection, and a caller is told if it costs
+/// the transaction too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_not_read_to_its_end_ends_its_transaction() {
+    let tablet = tablet!("qs_limit_tx", |config| config.max_result_size = 1000);
+    tablet.sql(&[NUMBERS, FILL]).await;
+    let huge = "select repeat('x', if(id > 1001, 1000000, 1)) from n order by id limit 1100";
+    assert_eq!(failure(tablet.execute(huge).await).code(), Code::ResourceExhausted);
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    let error = failure(tablet.execute_in(id, "select * from n").await);
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    assert_eq!(cell(&tablet.execute_in(id, "select 1").await.expect("it goes on")), "1");
+    let error = failure(tablet.execute_in(id, huge).await);
+    assert_eq!(error.code(), Code::Aborted, "{error}");
+    let text = "transaction rolled back: Row count exceeded 1000 (errno 10001) (sqlstate HY000)";
+    assert!(error.message().starts_with(text), "{error}");
+    assert_eq!(failure(tablet.execute_in(id, "select 1").await).code(), Code::Aborted);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions() {
     let tablet = tablet!("qs_tx", |config| config.transaction_timeout = Duration::from_secs(2));
@@ -206,16 +225,27 @@ async fn transactions() {
         transaction_isolation: TransactionIsolation::ConsistentSnapshotReadOnly.into(),
         ..Default::default()
     };
-    let id = begin(&tablet, read_only).await.expect("begun");
+    let id = begin(&tablet, read_only.clone()).await.expect("begun");
     assert!(tablet.execute_in(id, "delete from n").await.is_err());
     rollback(&tablet, id).await.expect("rolled back");
+
+    // A job that reads a snapshot keeps it for as long as it uses it.
+    let snapshot = ExecuteOptions { workload: Workload::Olap.into(), ..read_only };
+    let used = begin(&tablet, snapshot.clone()).await.expect("begun");
+    let left = begin(&tablet, snapshot).await.expect("begun");
 
     let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
     tablet.execute_in(id, "delete from n").await.expect("deleted");
     until("the transaction is killed", async || {
+        tablet.execute_in(used, "select 1").await.expect("in use");
         matches!(tablet.execute_in(id, "select 1").await, Err(e) if e.message().contains("(exceeded timeout: 2s)"))
     })
     .await;
+    until("the snapshot that nobody uses is ended", async || {
+        matches!(tablet.execute_in(left, "select 1").await, Err(e) if e.message().contains("(exceeded timeout: 2s)"))
+    })
+    .await;
+    rollback(&tablet, used).await.expect("rolled back");
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
 
     // A schema change commits; the transaction goes on.
@@ -586,14 +616,189 @@ async fn two_phase_commit() {
     tablet.queries.start_commit(start).await.expect("decided and committed");
     let metadata = tablet.queries.read_transaction(read.clone()).await.expect("known");
     assert_eq!(metadata.state(), query::TransactionState::Commit);
+    // A cutover lets its coordinator remove the record, which a fence would refuse.
+    let gate =
+        || tablet.server.gate("one", vec!["n".to_owned()], Duration::from_secs(60), false).expect("free, or ours");
+    assert_eq!(gate().transactions, 1);
     let conclude = query::ConcludeTransactionRequest {
         target: target.clone(),
         dtid: "commerce:0:78".into(),
         ..Default::default()
     };
     tablet.queries.conclude_transaction(conclude).await.expect("concluded");
+    assert_eq!(gate().transactions, 0);
+    tablet.server.release("one").expect("ours");
     assert_eq!(tablet.queries.read_transaction(read).await.expect("unknown now").dtid, "");
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
+}
+
+async fn prepare(tablet: &Tablet, transaction_id: i64, dtid: &str) -> vterrors::Result<()> {
+    let target = tablet.target();
+    tablet
+        .queries
+        .prepare(query::PrepareRequest { target, transaction_id, dtid: dtid.into(), ..Default::default() })
+        .await
+}
+
+async fn commit_prepared(tablet: &Tablet, dtid: &str) -> vterrors::Result<()> {
+    let target = tablet.target();
+    tablet
+        .queries
+        .commit_prepared(query::CommitPreparedRequest { target, dtid: dtid.into(), ..Default::default() })
+        .await
+}
+
+/// What a coordinator began to commit is committed, though it hangs up before the answer; what it gives up while it is
+/// still being prepared is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_caller_is_gone_comes_to_its_end() {
+    // One of its own, for its tables are locked.
+    let Some(mysqld) = Mysqld::start() else { return };
+    let tablet = Tablet::over(std::sync::Arc::new(mysqld), "qs_gone", |config| config.twopc_enable = true).await;
+    tablet.sql(&[NUMBERS]).await;
+    let wrote = async |n: i64| {
+        let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+        tablet.execute_in(id, &format!("insert into n values ({n}, 'a')")).await.expect("inserted");
+        id
+    };
+    let target = tablet.target();
+    let (plain, prepared, first, early) = (wrote(1).await, wrote(2).await, wrote(3).await, wrote(4).await);
+    prepare(&tablet, prepared, "other:0:2").await.expect("prepared");
+    let create =
+        query::CreateTransactionRequest { target: target.clone(), dtid: "commerce:0:3".into(), ..Default::default() };
+    tablet.queries.create_transaction(create).await.expect("created");
+
+    let mut direct = mysql::Connection::connect(&tablet.mysqld.params()).await.expect("connected");
+    direct.execute("flush tables with read lock").await.expect("locked");
+    {
+        let start = query::StartCommitRequest {
+            target: target.clone(),
+            transaction_id: first,
+            dtid: "commerce:0:3".into(),
+            ..Default::default()
+        };
+        let calls = async {
+            tokio::join!(
+                commit(&tablet, plain),
+                commit_prepared(&tablet, "other:0:2"),
+                tablet.queries.start_commit(start),
+                prepare(&tablet, early, "other:0:4")
+            )
+        };
+        let all_wait = until("all four wait for the lock", async || {
+            let waiting = "select count(*) from information_schema.processlist where state like 'Waiting for%lock'";
+            cell(&direct.execute(waiting).await.expect("listed")) == "4"
+        });
+        tokio::select! {
+            ended = calls => panic!("not locked: {ended:?}"),
+            () = all_wait => {}
+        }
+    }
+    let give_up = query::RollbackPreparedRequest {
+        target: target.clone(),
+        dtid: "other:0:4".into(),
+        transaction_id: early,
+        ..Default::default()
+    };
+    let (given_up, unlocked) = tokio::join!(tablet.queries.rollback_prepared(give_up), direct.execute("unlock tables"));
+    unlocked.expect("unlocked");
+    given_up.expect("rolled back");
+
+    until("the three are committed", async || {
+        rows(&tablet.execute("select id from n").await.expect("rows")) == [["1"], ["2"], ["3"]]
+    })
+    .await;
+    commit_prepared(&tablet, "other:0:2").await.expect("done already");
+    for table in ["redo_state", "redo_statement"] {
+        let left = tablet.execute(&format!("select count(*) from _vt.{table}")).await.expect("rows");
+        assert_eq!(cell(&left), "0", "{table}");
+    }
+    let read = query::ReadTransactionRequest { target, dtid: "commerce:0:3".into(), ..Default::default() };
+    let metadata = tablet.queries.read_transaction(read).await.expect("known");
+    assert_eq!(metadata.state(), query::TransactionState::Commit);
+    // Nobody holds the row of the one that was given up.
+    tablet.execute("insert into n values (4, 'again')").await.expect("free");
+}
+
+/// What a tablet makes again of a prepared transaction is what its client did: with its savepoints, byte for byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_is_made_again_as_it_was() {
+    // One of its own: everybody with two-phase commit makes again what is prepared in a mysqld.
+    let Some(mysqld) = Mysqld::start() else { return };
+    let tablet = Tablet::over(std::sync::Arc::new(mysqld), "qs_again", |config| config.twopc_enable = true).await;
+    tablet.sql(&["create table b(id bigint primary key, v varbinary(20))"]).await;
+    let bytes = query::BindVariable {
+        r#type: query::Type::Varbinary.into(),
+        value: vec![0xff, 0, 0xfe, b'\'', b'\\'].into(),
+        values: vec![],
+    };
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    for sql in [
+        "savepoint a",
+        "insert into b values (1, 'taken back')",
+        "rollback to a",
+        "insert into b values (2, :v)",
+        "savepoint c",
+        "insert into b values (3, 'kept')",
+        "release savepoint c",
+    ] {
+        let vars = [("v", bytes.clone())];
+        tablet.execute_with(id, sql, &vars, ExecuteOptions::default()).await.expect("done");
+    }
+    prepare(&tablet, id, "other:0:5").await.expect("prepared");
+    tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+    tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving");
+    // A cutover of its table waits for it, now as before.
+    let gate = tablet.server.gate("one", vec!["b".to_owned()], Duration::from_secs(60), false).expect("free");
+    assert_eq!(gate.transactions, 1);
+    tablet.server.release("one").expect("ours");
+    commit_prepared(&tablet, "other:0:5").await.expect("committed");
+    let all = "select id, hex(v) from b order by id";
+    assert_eq!(rows(&tablet.execute(all).await.expect("rows")), [["2", "FF00FE275C"], ["3", "6B657074"]]);
+
+    // Savepoints alone are nothing to prepare.
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "savepoint a").await.expect("done");
+    prepare(&tablet, id, "other:0:6").await.expect("nothing to keep");
+    assert_eq!(cell(&tablet.execute("select count(*) from _vt.redo_state").await.expect("rows")), "0");
+
+    // What is only in the store is not taken for committed.
+    let stored = |dtid: &str, state: i32, id: i32| {
+        [
+            format!("insert into _vt.redo_state values ('{dtid}', {state}, 1)"),
+            format!("insert into _vt.redo_statement values ('{dtid}', 1, 'insert into b values ({id}, null)')"),
+        ]
+    };
+    for statement in stored("other:0:7", 1, 7).iter().chain(&stored("other:0:8", 0, 8)) {
+        tablet.sql(&[statement]).await;
+    }
+    commit_prepared(&tablet, "other:0:7").await.expect("committed");
+    let error = commit_prepared(&tablet, "other:0:8").await.expect_err("it failed before");
+    assert_eq!(error.message(), "cannot commit dtid other:0:8, state: failed");
+    assert_eq!(rows(&tablet.execute("select id from b where id > 3").await.expect("rows")), [["7"]]);
+    assert_eq!(rows(&tablet.execute("select dtid from _vt.redo_state").await.expect("rows")), [["other:0:8"]]);
+}
+
+/// A prepared transaction whose connection is lost is not given up: it stays prepared, and the next commit applies it,
+/// once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_outlives_its_connection() {
+    let Some(mysqld) = Mysqld::start() else { return };
+    let tablet = Tablet::over(std::sync::Arc::new(mysqld), "qs_lost", |config| config.twopc_enable = true).await;
+    tablet.sql(&["create table c(id bigint primary key, n bigint)", "insert into c values (1, 10)"]).await;
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "update c set n = n + 1 where id = 1").await.expect("done");
+    prepare(&tablet, id, "other:0:5").await.expect("prepared");
+    let thread = tablet.execute("select trx_mysql_thread_id from information_schema.innodb_trx").await.expect("one");
+    tablet.sql(&[&format!("kill {}", cell(&thread))]).await;
+    commit_prepared(&tablet, "other:0:5").await.expect_err("its connection is gone");
+    let state = "select state from _vt.redo_state where dtid = 'other:0:5'";
+    assert_eq!(rows(&tablet.execute(state).await.expect("rows")), [["1"]], "still prepared");
+    for _ in 0..2 {
+        commit_prepared(&tablet, "other:0:5").await.expect("committed");
+        assert_eq!(rows(&tablet.execute("select n from c").await.expect("rows")), [["11"]]);
+    }
+    assert_eq!(cell(&tablet.execute("select count(*) from _vt.redo_state").await.expect("rows")), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -650,7 +855,8 @@ async fn variables_and_pages() {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let routes = vttablet::queryservice::routes(tablet.server.clone());
+    let routes = vttablet::queryservice::debugging_routes(tablet.server.clone())
+        .merge(vttablet::queryservice::admin_routes(tablet.server.clone()));
     let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
     assert_eq!(get(address, "/debug/query_rules").await, "{\n \"BlacklistQueryRules\": []\n}\n");
     assert_eq!(get(address, "/debug/consolidations").await, "Length: 0\n");
@@ -811,6 +1017,109 @@ async fn renamed_variables_are_found() {
     assert_eq!(names, ["@@tx_isolation", "@@session.transaction_isolation", "ro", "@@tx_read_only"]);
     let unknown = message(tablet.execute("select @@nosuch").await);
     assert!(unknown.starts_with("Unknown system variable 'nosuch' (errno 1193)"), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_as_packets_are_the_same_rows() {
+    let tablet = tablet!("qs_raw", |config| config.max_result_size = 20_000);
+    tablet.sql(&["create table r(id bigint primary key, v longblob, d double, t datetime(3) null)"]).await;
+    tablet.sql(&["insert into r values (1, '', 1.5, '2020-01-02 03:04:05.678'), (2, null, null, null)"]).await;
+    tablet.sql(&["insert into r select seq, repeat('x', 200), seq / 3, now(3) from seq_3_to_15000"]).await;
+    let raw = ExecuteOptions { raw_rows: true, ..Default::default() };
+    for sql in [
+        "select * from r where id < 3 order by id",
+        "select * from r where id = 0",
+        "select * from r order by id",
+        "select @@version_comment limit 1",
+        "show tables",
+    ] {
+        let decoded = tablet.execute(sql).await.expect(sql);
+        let mut packets = tablet.execute_with(0, sql, &[], raw.clone()).await.expect(sql);
+        assert!(packets.rows.is_empty(), "{sql}");
+        assert_eq!(mysql::raw_rows::count(&packets), decoded.rows.len(), "{sql}");
+        mysql::raw_rows::decode(&mut packets).expect("well-formed");
+        assert_eq!(packets, decoded, "{sql}");
+    }
+    let error = failure(tablet.execute_with(0, "select * from r a, r b limit 20001", &[], raw.clone()).await);
+    assert_eq!((error.code(), error.message().contains("Row count exceeded 20000")), (Code::ResourceExhausted, true));
+    // Followers of an identical read get the same.
+    let (one, other) = tokio::join!(
+        tablet.execute_with(0, "select sleep(0.3), 'a'", &[], raw.clone()),
+        tablet.execute_with(0, "select sleep(0.3), 'a'", &[], raw.clone())
+    );
+    assert_eq!(one.expect("rows"), other.expect("rows"));
+    // Whoever of them ran it: each gets rows in the form that it understands.
+    for (first, second) in [(&raw, &ExecuteOptions::default()), (&ExecuteOptions::default(), &raw)] {
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            tablet.execute_with(0, "select sleep(0.6), 'b'", &[], second.clone()).await
+        };
+        let (one, other) = tokio::join!(tablet.execute_with(0, "select sleep(0.6), 'b'", &[], first.clone()), late);
+        for (result, options) in [(one, first), (other, second)] {
+            let mut result = result.expect("rows");
+            assert!(options.raw_rows || result.raw_rows.is_empty());
+            mysql::raw_rows::decode(&mut result).expect("well-formed");
+            assert_eq!(rows(&result), [["0", "b"]]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inserts_of_many_rows_share_a_plan() {
+    let tablet = tablet!("qs_bulk", |config| config.strict_table_acl = true);
+    tablet.sql(&[NUMBERS, "create table hidden(id bigint primary key, v varchar(200))"]).await;
+    tablet.sql(&["insert into hidden values (1, 'secret')"]).await;
+    let acl = r#"{"table_groups": [{"name": "n", "table_names_or_prefixes": ["n"], "readers": ["userData1"],
+        "writers": ["userData1"]}]}"#;
+    tablet.server.set_table_acl(TableAcl::from_json(acl).expect("an ACL"));
+    let before = tablet.registry.get("QueryCacheLength").and_then(|n| n.as_i64()).expect("a number");
+    let statement = |from: usize, tail: &str| {
+        let rows: Vec<String> = (from..from + 100).map(|id| format!("({id}, 'it''s row {id}')")).collect();
+        format!("insert into n(id, v) values {} {tail}", rows.join(", "))
+    };
+    for from in [0, 100, 200] {
+        // A comment behind, as vtgate writes where the rows belong, makes no other plan.
+        let sql = statement(from, &format!("/* vtgate:: keyspace_id:{from} */"));
+        assert_eq!(tablet.execute(&sql).await.expect("inserted").rows_affected, 100);
+    }
+    let cached = tablet.registry.get("QueryCacheLength").and_then(|n| n.as_i64()).expect("a number");
+    assert_eq!(cached - before, 1, "one plan for all");
+    assert_eq!(rows(&tablet.execute("select v from n where id = 217").await.expect("rows")), [["it's row 217"]]);
+    // Variables among the rows and behind them.
+    let mut sql = statement(1000, "on duplicate key update v = :tail");
+    sql = sql.replacen("'it''s row 1001'", ":v", 1);
+    let vars = [("v", text("from a variable")), ("tail", text("twice"))];
+    tablet.execute_with(0, &sql, &vars, ExecuteOptions::default()).await.expect("inserted");
+    assert_eq!(rows(&tablet.execute("select v from n where id = 1001").await.expect("rows")), [["from a variable"]]);
+    tablet.execute_with(0, &sql, &vars, ExecuteOptions::default()).await.expect("updated");
+    assert_eq!(rows(&tablet.execute("select v from n where id = 1001").await.expect("rows")), [["twice"]]);
+    // What is hidden among the rows is found.
+    for hidden in ["(select v from hidden limit 1)", "concat((select v from hidden limit 1))"] {
+        let sql = statement(2000, "").replacen("'it''s row 2001'", hidden, 1);
+        assert_eq!(failure(tablet.execute(&sql).await).code(), Code::PermissionDenied, "{hidden}");
+    }
+    let tail = "on duplicate key update v = (select v from hidden limit 1)";
+    assert_eq!(failure(tablet.execute(&statement(0, tail)).await).code(), Code::PermissionDenied);
+    let into_hidden = statement(3000, "").replacen("into n(", "into hidden(", 1);
+    assert_eq!(failure(tablet.execute(&into_hidden).await).code(), Code::PermissionDenied);
+    // Errors show the statement that was sent.
+    let error = failure(tablet.execute(&statement(0, "")).await);
+    assert_eq!(error.code(), Code::AlreadyExists);
+    assert!(error.message().contains(r"it\\'s row 42"), "{}", error.message());
+    // Rules hold, whether they look at the table, the kind of statement or the text, rows included.
+    for rule in [
+        r#"{"Name": "t", "Description": "no n", "TableNames": ["n"], "Action": "FAIL"}"#,
+        r#"{"Name": "p", "Description": "no inserts", "Plans": ["INSERT_PK"], "Action": "FAIL"}"#,
+        r#"{"Name": "q", "Description": "no 42", "Query": "insert into n.*row 4042'.*", "Action": "FAIL"}"#,
+    ] {
+        let rules = Rules::from_json(&format!("[{rule}]")).expect("rules");
+        tablet.server.set_query_rules("test", rules);
+        let error = failure(tablet.execute(&statement(4000, "")).await);
+        assert!(error.message().starts_with("disallowed due to rule: no "), "{rule}: {error}");
+    }
+    tablet.execute(&statement(5000, "")).await.expect("its text is another");
+    tablet.server.set_query_rules("test", Rules::default());
+    tablet.execute(&statement(4000, "")).await.expect("allowed again");
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {

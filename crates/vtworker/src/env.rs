@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use servenv::Env;
+use servenv::failpoint::Failpoints;
 use servenv::stats::{Counter, MultiCounter};
 use tabletclient::grpc::DialOptions;
 use tabletclient::tm::{TabletManager, TabletManagerClient};
+use throttler::Throttlers;
 use topo::TopoServer;
 use vterrors::{Code, VtError};
 
@@ -71,6 +73,10 @@ pub struct WorkerEnv {
     pub dial: DialOptions,
     pub settings: Settings,
     pub counters: Counters,
+    /// Where tests make jobs fail.
+    pub failpoints: Failpoints,
+    /// Those of the destination shards, `<keyspace>/<shard>`.
+    pub throttlers: Throttlers,
     /// Put into the `worker` tag of tablets that a job takes out of service: where this process shows its state.
     pub url: String,
 }
@@ -118,6 +124,8 @@ impl WorkerEnv {
                 online: RowCounters::new(stats, "Online"),
                 offline: RowCounters::new(stats, "Offline"),
             },
+            failpoints: Failpoints::from_env(),
+            throttlers: Throttlers::default(),
             url: url(flags.int("port")),
         })
     }

@@ -41,6 +41,20 @@ impl JobContext {
         if self.stop.is_cancelled() { Err(canceled()) } else { Ok(()) }
     }
 
+    /// Passes a place where a test may end the job.
+    ///
+    /// # Errors
+    /// A test wants that.
+    pub async fn pass(&self, place: &'static str) -> Result<(), VtError> {
+        let points = self.env.failpoints.clone();
+        if points.is_empty() {
+            return Ok(());
+        }
+        // It may have to wait there.
+        let hit = tokio::task::spawn_blocking(move || points.hit(place)).await.unwrap_or(Ok(()));
+        hit.map_err(|_| VtError::new(Code::Internal, format!("fail point {place}")))
+    }
+
     /// Runs `work` until it ends or the job is canceled.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 use servenv::Env;
 use servenv::logging::Severity;
+use throttler::ThrottlerService;
+use vtproto::throttlerservice::throttler_server::ThrottlerServer;
 use vtproto::vtworkerservice::vtworker_server::VtworkerServer;
 use wrangler::Logger;
 
@@ -47,6 +49,7 @@ pub async fn run(env: Env) -> anyhow::Result<()> {
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     server.grpc("grpc-vtworker", service);
+    server.grpc("grpc-throttler", ThrottlerServer::new(ThrottlerService::new(worker.throttlers.clone())));
     let args = flags.args().to_vec();
     let interval = flags.duration("command_display_interval");
     if args.is_empty() {

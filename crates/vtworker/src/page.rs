@@ -7,7 +7,7 @@ use axum::extract::{Form, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use servenv::{Acl, Role, Server, html_escape};
 use wrangler::Logger;
 
@@ -29,7 +29,7 @@ pub fn add(server: &mut Server, instance: &Instance, acl: Acl) {
         .layer(middleware::from_fn_with_state(acl, guard_posts));
     let routes = Router::new()
         .route("/", get(menu))
-        .route("/status", get(status))
+        .route("/status", any(status))
         .route("/{group}", get(group))
         .merge(actions)
         .merge(forms)
@@ -122,19 +122,19 @@ async fn start(
             tracing::error!("{}: {error}", args.join(" "));
         }
     });
-    Redirect::to("/status").into_response()
+    Redirect::temporary("/status").into_response()
 }
 
 async fn reset(State(instance): State<Instance>) -> Response {
     match instance.reset() {
-        Ok(()) => Redirect::to("/status").into_response(),
+        Ok(()) => Redirect::temporary("/status").into_response(),
         Err(error) => (StatusCode::CONFLICT, format!("{error}\n")).into_response(),
     }
 }
 
 async fn cancel(State(instance): State<Instance>) -> Response {
     instance.cancel();
-    Redirect::to("/status").into_response()
+    Redirect::temporary("/status").into_response()
 }
 
 async fn guard(State(acl): State<Acl>, request: Request, next: Next) -> Response {

@@ -57,8 +57,11 @@ pub struct TableProgress {
     pub chunks_done: AtomicU64,
     pub rows: AtomicU64,
     pub bytes: AtomicU64,
+    /// Rows that the destination lacked.
     pub inserts: AtomicU64,
+    /// Rows that differed.
     pub updates: AtomicU64,
+    /// Rows that only the destination had.
     pub deletes: AtomicU64,
     pub equal: AtomicU64,
     started: Instant,
@@ -138,7 +141,8 @@ impl TableProgress {
         }
     }
 
-    fn result_line(&self) -> String {
+    /// What a clone did: `customer: 3 inserted, 1 updated, 0 deleted, 96 equal`.
+    pub fn clone_result(&self) -> String {
         let n = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         format!(
             "{}: {} inserted, {} updated, {} deleted, {} equal",
@@ -147,6 +151,19 @@ impl TableProgress {
             n(&self.updates),
             n(&self.deletes),
             n(&self.equal)
+        )
+    }
+
+    /// What a comparison found: `customer: 96 equal, 1 different, 3 missing, 0 extra`.
+    pub fn diff_result(&self) -> String {
+        let n = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        format!(
+            "{}: {} equal, {} different, {} missing, {} extra",
+            self.name,
+            n(&self.equal),
+            n(&self.updates),
+            n(&self.inserts),
+            n(&self.deletes)
         )
     }
 }
@@ -204,10 +221,10 @@ impl Status {
         inner.tables = tables;
     }
 
-    /// Ends a pass: its outcome is kept under this title.
-    pub fn end_pass(&self, title: &str) {
+    /// Ends a pass: its outcome, a line for each table, is kept under this title.
+    pub fn end_pass(&self, title: &str, line: fn(&TableProgress) -> String) {
         let mut inner = lock(&self.inner);
-        let lines: Vec<String> = inner.tables.iter().map(|table| table.result_line()).collect();
+        let lines: Vec<String> = inner.tables.iter().map(|table| line(table)).collect();
         for line in &lines {
             tracing::info!("{title}: {line}");
         }
@@ -320,7 +337,7 @@ mod tests {
         assert!(text.contains("corder: 5/10 rows, 0.0 MB"), "{text}");
         table.inserts.store(10, Ordering::Relaxed);
         table.chunk_done();
-        status.end_pass("Online Clone Result");
+        status.end_pass("Online Clone Result", TableProgress::clone_result);
         status.set_state(State::Done);
         let end = "State: done\nSuccess:\nOnline Clone Result:\ncorder: 10 inserted, 0 updated, 0 deleted, 0 equal\n";
         assert!(status.text().ends_with(end), "{}", status.text());

@@ -1,7 +1,8 @@
 //! The tablets that a job uses: found by health, taken out of service, given back.
 //!
-//! Invariant: a tablet is taken out of service only after what gives it back is recorded. One that a vtworker of this
-//! machine left behind when it was killed is given back first.
+//! Invariant: a tablet is taken out of service, or its replication stopped, only after what puts it back is recorded and
+//! its record says by whom. One that a vtworker of this machine left behind when it was killed, or a job of this process
+//! whose clean-up failed, is put back first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +19,14 @@ use crate::env::{WorkerEnv, host};
 
 /// How often healthy tablets are counted while too few are there.
 const POLL: Duration = Duration::from_millis(100);
-/// Tags of a tablet that a vtworker uses.
-const TAG_WORKER: &str = "worker";
-const TAG_REASON: &str = "drain_reason";
+/// A tablet that is going to serve does after so long.
+const SETTLED: Duration = Duration::from_secs(3);
+const TAG_WORKER: &str = topoproto::WORKER_TAGS[0];
+const TAG_REASON: &str = topoproto::WORKER_TAGS[1];
+const TAG_PROCESS: &str = topoproto::WORKER_TAGS[2];
+const TAG_TYPE: &str = topoproto::WORKER_TAGS[3];
+/// The value of `drain_reason`, as in v5.0.1.
 const REASON: &str = "Used by vtworker";
-/// Ours: which process took it, and what type it had.
-const TAG_PROCESS: &str = "worker_process";
-const TAG_TYPE: &str = "worker_drained_from";
 
 /// The health of all tablets of the cell.
 pub struct Tablets {
@@ -84,7 +86,7 @@ impl Tablets {
             }
             if tokio::time::Instant::now() >= deadline {
                 let (keyspace, name) = shard;
-                let last = self.last_error(shard, kind);
+                let last = format!("{}{}", self.last_error(shard, kind), self.drained(shard).await);
                 let text = format!(
                     "not enough healthy {} tablets to choose from in ({},{keyspace}/{name}), have {} healthy ones, need \
                      at least {least}{last}",
@@ -113,6 +115,25 @@ impl Tablets {
         if reasons.is_empty() { String::new() } else { format!("; {}", reasons.join("; ")) }
     }
 
+    /// The tablets of a shard that are out of service, and by whom, for an error text.
+    async fn drained(&self, (keyspace, shard): &ShardName) -> String {
+        let cells = [self.env.settings.cell.clone()];
+        let Ok(found) = self.env.topo.get_tablet_map_for_shard_by_cell(keyspace, shard, &cells).await else {
+            return String::new();
+        };
+        let drained = found.value.values().filter(|info| info.record.r#type() == TabletType::Drained);
+        drained
+            .map(|info| {
+                let tags: Vec<String> = topoproto::WORKER_TAGS
+                    .iter()
+                    .filter_map(|tag| info.record.tags.get(*tag).map(|value| format!("{tag}: {value}")))
+                    .collect();
+                let by = if tags.is_empty() { "it has no tags of a vtworker".to_owned() } else { tags.join(", ") };
+                format!("; {} is DRAINED ({by})", info.alias_string())
+            })
+            .collect()
+    }
+
     /// The healthy master of a shard.
     ///
     /// # Errors
@@ -135,7 +156,8 @@ impl Tablets {
             .unwrap_or(0)
     }
 
-    /// Gives back what a vtworker of this machine left drained when it was killed.
+    /// Puts back what a vtworker of this machine left drained or stopped when it was killed, and what an earlier job of
+    /// this process did: to be called before a job takes tablets.
     ///
     /// # Errors
     /// The topology cannot be read, or a tablet cannot be given back.
@@ -145,16 +167,83 @@ impl Tablets {
         for info in found.or_warn("tablets of a shard").into_values() {
             let tags = &info.record.tags;
             let ours = tags.get(TAG_REASON).is_some_and(|reason| reason == REASON);
-            if !ours || !tags.get(TAG_PROCESS).is_some_and(|process| is_dead(process)) {
+            if !ours || !tags.get(TAG_PROCESS).is_some_and(|holder| *holder == process() || is_dead(holder)) {
                 continue;
             }
             let kind =
                 tags.get(TAG_TYPE).and_then(|kind| TabletType::from_str_name(kind)).unwrap_or(TabletType::Rdonly);
-            tracing::warn!("{} was left drained by a vtworker that is gone: giving it back", info.alias_string());
-            start_slave(&self.env, &info.record).await?;
-            give_back(&self.env, &info.record, kind).await?;
+            if info.record.r#type() == TabletType::Drained {
+                tracing::warn!("{} was left drained by a vtworker that is gone: giving it back", info.alias_string());
+                give_back(&self.env, &info.record, kind).await?;
+            } else {
+                tracing::warn!("{} was left stopped by a vtworker that is gone: it replicates on", info.alias_string());
+                start_slave(&self.env, &info.record).await?;
+                untag(&self.env, &info.record).await?;
+            }
         }
         Ok(())
+    }
+
+    /// A healthy tablet of a type, any of them.
+    ///
+    /// # Errors
+    /// There are fewer than `least`.
+    pub async fn choose(&self, shard: &ShardName, kind: TabletType, least: usize) -> Result<Tablet, VtError> {
+        let healthy = self.wait(shard, kind, least).await?;
+        let chosen =
+            healthy.choose(&mut rand::rng()).ok_or_else(|| VtError::new(Code::Internal, "no tablet to choose from"))?;
+        Ok((*chosen.tablet).clone())
+    }
+
+    /// A tablet to read from, and as what it answers. A shard whose traffic of a type has moved has healthy tablets of it that
+    /// do not serve: one of them is taken out of service and serves this process alone; recorded to be given back.
+    ///
+    /// # Errors
+    /// There are fewer than `least`, or it refuses.
+    pub async fn choose_or_drain(
+        &self,
+        shard: &ShardName,
+        kind: TabletType,
+        least: usize,
+        cleaner: &mut Cleaner,
+    ) -> Result<(Tablet, TabletType), VtError> {
+        let settled = tokio::time::Instant::now() + SETTLED;
+        loop {
+            if self.healthy(shard, kind).len() >= least.max(1) || tokio::time::Instant::now() >= settled {
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let idle = self.idle(shard, kind);
+        match idle.first() {
+            Some(first) if self.healthy(shard, kind).is_empty() && idle.len() >= least => {
+                let tablet = (*first.tablet).clone();
+                self.drain_tablet(&tablet, kind, cleaner).await?;
+                Ok((tablet, TabletType::Drained))
+            }
+            _ => Ok((self.choose(shard, kind, least).await?, kind)),
+        }
+    }
+
+    /// The tablets of a type that are well and do not serve.
+    fn idle(&self, (keyspace, shard): &ShardName, kind: TabletType) -> Vec<Arc<TabletHealth>> {
+        let snapshot = self.health.snapshot();
+        let all = snapshot.group(keyspace, shard, kind).map(|group| group.all.clone()).unwrap_or_default();
+        all.into_iter().filter(|tablet| tablet.up && !tablet.serving && tablet.last_error.is_none()).collect()
+    }
+
+    /// Says in a tablet's record that this process stops its replication; recorded to be taken back.
+    ///
+    /// # Errors
+    /// The topology refuses.
+    pub async fn mark(&self, tablet: &Tablet, cleaner: &mut Cleaner) -> Result<(), VtError> {
+        let (env, marked) = (self.env.clone(), tablet.clone());
+        let alias = topoproto::tablet_alias_string(tablet.alias.as_ref());
+        cleaner.record(format!("tags of {alias}"), move || async move {
+            start_slave(&env, &marked).await?;
+            untag(&env, &marked).await
+        });
+        self.tag(&tablet.alias.clone().unwrap_or_default(), tablet.r#type()).await
     }
 
     /// Takes a healthy tablet of a type out of service; recorded to be given back.
@@ -168,11 +257,13 @@ impl Tablets {
         least: usize,
         cleaner: &mut Cleaner,
     ) -> Result<Tablet, VtError> {
-        let healthy = self.wait(shard, kind, least).await?;
-        let chosen =
-            healthy.choose(&mut rand::rng()).ok_or_else(|| VtError::new(Code::Internal, "no tablet to choose from"))?;
-        let tablet = (*chosen.tablet).clone();
-        let alias = chosen.alias();
+        let tablet = self.choose(shard, kind, least).await?;
+        self.drain_tablet(&tablet, kind, cleaner).await?;
+        Ok(tablet)
+    }
+
+    async fn drain_tablet(&self, tablet: &Tablet, kind: TabletType, cleaner: &mut Cleaner) -> Result<(), VtError> {
+        let alias = topoproto::tablet_alias_string(tablet.alias.as_ref());
         let (env, given_back) = (self.env.clone(), tablet.clone());
         cleaner
             .record(format!("type of {alias} back to {}", topoproto::tablet_type_lstring(kind)), move || async move {
@@ -182,13 +273,13 @@ impl Tablets {
         // Before the type: whoever finds it drained must find out by whom.
         self.tag(&tablet.alias.clone().unwrap_or_default(), kind).await?;
         let request = tmd::ChangeTypeRequest { tablet_type: TabletType::Drained.into() };
-        self.env.bounded(self.env.tmc.change_type(&tablet, request)).await?;
-        self.env.bounded(self.env.tmc.refresh_state(&tablet, tmd::RefreshStateRequest {})).await?;
-        Ok(tablet)
+        self.env.bounded(self.env.tmc.change_type(tablet, request)).await?;
+        self.env.bounded(self.env.tmc.refresh_state(tablet, tmd::RefreshStateRequest {})).await?;
+        Ok(())
     }
 
     async fn tag(&self, alias: &TabletAlias, kind: TabletType) -> Result<(), VtError> {
-        let process = format!("{}/{}", host(), std::process::id());
+        let process = process();
         self.env
             .topo
             .update_tablet_fields(alias, |tablet| {
@@ -207,20 +298,27 @@ impl Tablets {
     }
 }
 
-/// Puts a tablet back into service as what it was.
+/// Puts a tablet back into service as what it was. Its tags go last: as long as they are there, a later run tries again.
 async fn give_back(env: &WorkerEnv, tablet: &Tablet, kind: TabletType) -> Result<(), VtError> {
+    start_slave(env, tablet).await?;
+    let request = tmd::ChangeTypeRequest { tablet_type: kind.into() };
+    env.bounded(env.tmc.change_type(tablet, request)).await?;
+    untag(env, tablet).await?;
+    env.bounded(env.tmc.refresh_state(tablet, tmd::RefreshStateRequest {})).await?;
+    Ok(())
+}
+
+/// Takes our tags off a tablet.
+async fn untag(env: &WorkerEnv, tablet: &Tablet) -> Result<(), VtError> {
     let alias = tablet.alias.clone().unwrap_or_default();
     env.topo
         .update_tablet_fields(&alias, |tablet| {
-            for tag in [TAG_WORKER, TAG_REASON, TAG_PROCESS, TAG_TYPE] {
+            for tag in topoproto::WORKER_TAGS {
                 tablet.tags.remove(tag);
             }
             Ok(Update::Write)
         })
         .await?;
-    let request = tmd::ChangeTypeRequest { tablet_type: kind.into() };
-    env.bounded(env.tmc.change_type(tablet, request)).await?;
-    env.bounded(env.tmc.refresh_state(tablet, tmd::RefreshStateRequest {})).await?;
     Ok(())
 }
 
@@ -258,17 +356,26 @@ pub async fn position(env: &WorkerEnv, tablet: &Tablet) -> Result<String, VtErro
     Ok(position)
 }
 
-/// Whether a `host/pid` is a process of this machine that does not run any more.
+/// This process, as no other one is named: `host/pid/start`. In a container every process may be `host/1`.
+pub fn process() -> String {
+    let pid = std::process::id();
+    format!("{}/{pid}/{}", host(), start_of(&pid.to_string()).unwrap_or_default())
+}
+
+/// When a process of this machine started, in clock ticks since the machine did; `None` if there is none of this number.
+/// Source: proc(5), field 22 of `/proc/pid/stat`.
+fn start_of(pid: &str) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field, a name in brackets, may hold blanks and brackets.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(22 - 3).map(str::to_owned)
+}
+
+/// Whether [`process`] named a process of this machine that does not run any more.
 fn is_dead(process: &str) -> bool {
-    let Some((name, pid)) = process.rsplit_once('/') else { return false };
-    if name != host() {
-        return false;
-    }
-    // Another program may have the number now.
-    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(comm) => comm.trim() != "vtworker",
-        Err(_) => true,
-    }
+    let mut parts = process.rsplitn(3, '/');
+    let (Some(start), Some(pid), Some(name)) = (parts.next(), parts.next(), parts.next()) else { return false };
+    name == host() && start_of(pid).as_deref() != Some(start)
 }
 
 #[cfg(test)]
@@ -277,8 +384,11 @@ mod tests {
 
     #[test]
     fn only_processes_of_this_machine_are_known_to_be_dead() {
-        assert!(is_dead(&format!("{}/4194305", host())));
-        assert!(!is_dead("elsewhere/4194305"));
+        assert!(is_dead(&format!("{}/4194305/1", host())));
+        assert!(!is_dead("elsewhere/4194305/1"));
         assert!(!is_dead("garbage"));
+        // The number is this process's, and was another one's before it started.
+        assert!(!is_dead(&process()));
+        assert!(is_dead(&format!("{}/{}/1", host(), std::process::id())));
     }
 }

@@ -29,6 +29,10 @@ pub struct Config {
     pub tablet_dial: tabletclient::grpc::DialOptions,
     /// Connections to vtgate (`-vtgate_grpc_{cert,key,ca,server_name}`).
     pub vtgate_client: servenv::grpc::ClientOptions,
+    /// Connections to vtworker (`-vtworker_client_grpc_{cert,key,ca,server_name}`).
+    pub vtworker_client: servenv::grpc::ClientOptions,
+    /// Connections to throttlers (`-throttler_client_grpc_{cert,key,ca,server_name}`).
+    pub throttler_client: servenv::grpc::ClientOptions,
 }
 
 /// `-backup_storage_implementation` and its own flags.
@@ -66,6 +70,8 @@ impl Default for Config {
             backup_storage: BackupStorage::None,
             tablet_dial: tabletclient::grpc::DialOptions::default(),
             vtgate_client: servenv::grpc::ClientOptions::default(),
+            vtworker_client: servenv::grpc::ClientOptions::default(),
+            throttler_client: servenv::grpc::ClientOptions::default(),
         }
     }
 }

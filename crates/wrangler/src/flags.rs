@@ -30,11 +30,14 @@ pub async fn open_topo(flags: &Parsed) -> Result<TopoServer> {
 
 /// A wrangler over that topology, with the settings of the flags.
 pub fn wrangler(flags: &Parsed, topo: TopoServer) -> Result<Wrangler> {
-    let protocol = flags.str("tablet_manager_protocol");
-    if protocol != "grpc" {
-        bail!("-tablet_manager_protocol={protocol} is not known: only grpc is");
+    for flag in ["tablet_manager_protocol", "throttler_client_protocol"] {
+        let protocol = flags.str(flag);
+        if protocol != "grpc" {
+            bail!("-{flag}={protocol} is not known: only grpc is");
+        }
     }
     let tmc = TabletManagerClient::new(dial_options(flags, "tablet_manager_grpc")?);
+    let client = |prefix: &str| ClientOptions::from_flags(flags, prefix).map_err(|error| err!("{error}"));
     let config = Config {
         remote_operation_timeout: flags.duration("remote_operation_timeout"),
         disable_active_reparents: flags.bool("disable_active_reparents"),
@@ -48,7 +51,13 @@ pub fn wrangler(flags: &Parsed, topo: TopoServer) -> Result<Wrangler> {
             flags.str("file_backup_storage_root"),
         ),
         tablet_dial: dial_options(flags, "tablet_grpc")?,
-        vtgate_client: ClientOptions::from_flags(flags, "vtgate_grpc").map_err(|error| err!("{error}"))?,
+        vtgate_client: client("vtgate_grpc")?,
+        // vtctl has no flags for it.
+        vtworker_client: match flags.is_defined("vtworker_client_grpc_ca") {
+            true => client("vtworker_client_grpc")?,
+            false => ClientOptions::default(),
+        },
+        throttler_client: client("throttler_client_grpc")?,
     };
     Ok(Wrangler::new(topo, Arc::new(tmc), config))
 }

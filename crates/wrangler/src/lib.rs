@@ -15,7 +15,6 @@ mod cutover;
 mod error;
 pub mod flags;
 mod health;
-mod http;
 mod locked;
 pub mod logger;
 mod output;

@@ -8,6 +8,16 @@ const MAX_WIDTH: usize = 30;
 
 /// Draws a table. Cells may hold newlines; they are joined and wrapped again.
 pub fn render(header: &[String], rows: &[Vec<String>]) -> String {
+    draw(header, rows, wrap)
+}
+
+/// The same with each cell on one line.
+pub fn render_unwrapped(header: &[String], rows: &[Vec<String>]) -> String {
+    draw(header, rows, |cell| (cell.chars().count(), vec![cell.to_owned()]))
+}
+
+/// `lay_out` says how wide a cell wants to be, and its lines.
+fn draw(header: &[String], rows: &[Vec<String>], lay_out: impl Fn(&str) -> (usize, Vec<String>)) -> String {
     let columns = rows.iter().map(Vec::len).chain([header.len()]).max().unwrap_or(0);
     let mut widths = vec![0; columns];
     let mut wrap_row = |cells: &[String]| -> Vec<Vec<String>> {
@@ -15,7 +25,7 @@ pub fn render(header: &[String], rows: &[Vec<String>]) -> String {
             .iter()
             .enumerate()
             .map(|(i, cell)| {
-                let (width, lines) = wrap(cell);
+                let (width, lines) = lay_out(cell);
                 widths[i] = widths[i].max(width);
                 lines
             })

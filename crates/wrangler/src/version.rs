@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use servenv::http_client;
 use topo::topoproto;
 use vtproto::topodata::Tablet;
 
 use crate::Wrangler;
-use crate::error::{Result, bail};
-use crate::http;
+use crate::error::{Result, bail, err};
 use crate::logger::info;
 
 /// Bound of one read of variables.
@@ -62,7 +62,9 @@ pub(crate) async fn validate(wr: &Wrangler, keyspace: &str, shards: &[String]) -
 
 /// `{host user timestamp revision}` of the tablet's build.
 async fn of_tablet(tablet: &Tablet) -> Result<String> {
-    let body = http::get(&topoproto::tablet_addr(tablet), "/debug/vars", LIMIT).await?;
+    let body = http_client::get(&topoproto::tablet_addr(tablet), "/debug/vars", None, LIMIT)
+        .await
+        .map_err(|error| err!("{error}"))?;
     let vars: serde_json::Value = serde_json::from_slice(&body)?;
     let values: Vec<String> = VARIABLES
         .iter()

@@ -159,24 +159,35 @@ async fn statements_run_on_every_shard_and_the_first_failure_ends_it() {
     assert!(!calls.iter().any(|call| call.ends_with("drop table a")), "{calls:#?}");
     assert!(calls.iter().any(|call| call == "ReloadSchema zone1-0000000101 MariaDB/0-100-7"), "{calls:#?}");
 
-    // Nothing runs when one statement does not parse, or when one would change nothing.
+    // Nothing runs when one statement does not parse, or when the scratch database refuses one.
     assert!(
         cluster
             .err(&["ApplySchema", "-sql", "create table c(id int); nonsense", "commerce"])
             .await
             .contains("nonsense")
     );
-    let same = tmd::PreflightSchemaResponse { change_results: vec![tmd::SchemaChangeResult::default()] };
-    cluster.tablets.preflights.lock().unwrap().push_back(Ok(same));
-    let error = cluster.err(&["ApplySchema", "-sql", "create table if not exists c(id int)", "commerce"]).await;
-    assert!(
-        error.contains(
-            "schema change: 'create table if not exists c(id int)' does not introduce any table definition change"
-        ),
-        "{error}"
-    );
+    let refused = tabletclient::tm::TmError::new(vterrors::Code::Unknown, "Table 'c' already exists");
+    cluster.tablets.preflights.lock().unwrap().push_back(Err(refused));
+    let error = cluster.err(&["ApplySchema", "-sql", "create table c(id int)", "commerce"]).await;
+    assert!(error.contains("Table 'c' already exists"), "{error}");
     assert!(!cluster.tablets.take_calls().iter().any(|call| call.starts_with("ExecuteFetchAsDba")));
     assert_eq!(cluster.err(&["ApplySchema", "commerce"]).await, "action requires one of sql or sql-file");
+}
+
+#[tokio::test]
+async fn statements_that_change_no_definition_run_too() {
+    let cluster = Cluster::with_master().await;
+    for sql in [
+        "alter table a engine=innodb",
+        "alter database d character set utf8mb4",
+        "create table if not exists a(id int)",
+    ] {
+        let same = tmd::PreflightSchemaResponse { change_results: vec![tmd::SchemaChangeResult::default()] };
+        cluster.tablets.preflights.lock().unwrap().push_back(Ok(same));
+        cluster.ok(&["ApplySchema", "-sql", sql, "commerce"]).await;
+        let calls = cluster.tablets.take_calls();
+        assert!(calls.iter().any(|call| call.starts_with("ExecuteFetchAsDba") && call.ends_with(sql)), "{calls:#?}");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, alias};
+use vtproto::query::{QueryResult, Row};
 use vtproto::topodata::TabletType;
 
 /// Where a call stands among the calls.
@@ -131,6 +132,31 @@ async fn mastership_moves_while_all_are_well() {
     assert_eq!(cluster.master().await, "zone1-0000000100");
 }
 
+/// What the elect has to catch up with while nobody can write is made small first.
+#[tokio::test]
+async fn the_elect_gets_close_before_the_master_is_demoted() {
+    let cluster = Cluster::with_master().await;
+    let args = ["PlannedReparentShard", "-keyspace_shard=commerce/0", "-new_master=zone1-101"];
+    let waits = |milliseconds: &[u64]| {
+        *cluster.tablets.waits.lock().unwrap() = milliseconds.iter().map(|ms| Duration::from_millis(*ms)).collect();
+    };
+    let rounds = |calls: &[String]| {
+        let demoted = index(calls, "DemoteMaster zone1-0000000100");
+        calls[..demoted].iter().filter(|call| **call == "WaitForPosition zone1-0000000101").count()
+    };
+    waits(&[900, 500, 0, 900]);
+    cluster.ok(&args).await;
+    assert_eq!(rounds(&cluster.tablets.take_calls()), 3);
+
+    // One that never gets closer is not waited for.
+    waits(&[]);
+    cluster.ok(&["PlannedReparentShard", "-keyspace_shard=commerce/0", "-new_master=zone1-100"]).await;
+    cluster.tablets.take_calls();
+    waits(&[400, 700, 900]);
+    cluster.ok(&args).await;
+    assert_eq!(rounds(&cluster.tablets.take_calls()), 2);
+}
+
 #[tokio::test]
 async fn without_a_name_the_replica_of_the_cell_is_chosen() {
     let cluster = Cluster::with_master().await;
@@ -203,6 +229,11 @@ async fn a_dead_master_is_replaced_and_its_record_goes() {
         "tablet zone1-0000000102 is more advanced than master elect tablet zone1-0000000101: MariaDB/0-100-9 > MariaDB/0-100-7"
     );
     assert!(cluster.topo.get_tablet(&alias(100)).await.is_ok(), "a refused run keeps the old master");
+    let calls = cluster.tablets.take_calls();
+    for stopped in ["zone1-0000000101", "zone1-0000000102"] {
+        let stop = index(&calls, &format!("StopReplicationAndGetStatus {stopped}"));
+        assert!(index(&calls, &format!("StartSlave {stopped}")) > stop, "replication goes on: {calls:#?}");
+    }
 
     cluster.tablets.positions.lock().unwrap().insert(101, "MariaDB/0-100-9".into());
     cluster.tablets.take_calls();
@@ -213,6 +244,35 @@ async fn a_dead_master_is_replaced_and_its_record_goes() {
     assert!(cluster.topo.get_tablet(&alias(100)).await.expect_err("deleted").is_no_node());
     assert_eq!(cluster.master().await, "zone1-0000000101");
     cluster.ok(&["ValidateShard", "-ping-tablets=false", "commerce/0"]).await;
+}
+
+/// Of the shard only an rdonly tablet is left beside the elect, which would wait for an acknowledgement for ever.
+#[tokio::test]
+async fn an_elect_that_nobody_would_acknowledge_is_refused_while_the_old_master_is_still_there() {
+    let cluster = Cluster::with_master().await;
+    let roles = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('rpl_semi_sync_slave_enabled', \
+                 'rpl_semi_sync_replica_enabled') AND Value = 'ON'";
+    let on = QueryResult { rows: vec![Row::default()], ..Default::default() };
+    cluster.tablets.results.lock().unwrap().insert(roles.to_owned(), Ok(on));
+    let args = ["EmergencyReparentShard", "-keyspace_shard=commerce/0", "-new_master=zone1-101"];
+    let error = cluster.err(&args).await;
+    assert!(
+        error.starts_with("no tablet of type replica is left beside master-elect tablet zone1-0000000101"),
+        "{error}"
+    );
+    assert!(error.contains("ChangeSlaveType zone1-0000000102 replica"), "{error}");
+    assert!(cluster.topo.get_tablet(&alias(100)).await.is_ok(), "the old master's record stays");
+    let calls = cluster.tablets.take_calls();
+    assert!(!calls.iter().any(|call| call.starts_with("PromoteSlave")), "{calls:#?}");
+    index(&calls, "StartSlave zone1-0000000102");
+
+    let as_replica = |tablet: &mut vtproto::topodata::Tablet| {
+        tablet.set_type(TabletType::Replica);
+        Ok(topo::Update::Write)
+    };
+    cluster.topo.update_tablet_fields(&alias(102), as_replica).await.unwrap();
+    cluster.ok(&args).await;
+    assert_eq!(cluster.master().await, "zone1-0000000101");
 }
 
 #[tokio::test]

@@ -4,13 +4,20 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use common::{Cluster, alias};
+use prost::Message;
 use servenv::failpoint::Action;
+use tabletclient::tm::TmError;
 use topo::Update;
-use vtproto::cutover::{Kind, Phase};
+use topo::memory::UpdateFault;
+use vterrors::Code;
+use vtproto::cutover::{Journal, Kind, Phase};
 use vtproto::topodata::{Keyspace, SrvKeyspace, TabletType, keyspace, shard::SourceShard};
 
+const THERE: &[&str] = &["MigrateServedFrom", "-reverse_replication", "customer/0", "master"];
 const TABLES_SOURCE: &str = r#"keyspace:"commerce" shard:"0" tables:"customer" tables:"corder" "#;
 
 /// `customer` and `corder` cloned from commerce/0 (tablets 100 to 102) to customer/0 (200 to 202).
@@ -117,6 +124,17 @@ async fn partition(cluster: &Cluster, tablet_type: TabletType) -> String {
     format!("{} | {}", shards.join(" "), controls.join(" "))
 }
 
+/// Lets the next `times` writes of a journal that say `phase` meet a fault.
+fn on_phase(cluster: &Cluster, phase: Phase, fault: UpdateFault, times: u32) {
+    let left = AtomicU32::new(times);
+    cluster.store.set_update_faults(move |key, contents| {
+        let journal = key.ends_with("/Cutover").then(|| Journal::decode(contents.clone()).expect("a journal"))?;
+        let meets = journal.phase() == phase
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        meets.then_some(fault)
+    });
+}
+
 async fn phase(cluster: &Cluster, name: &str) -> Phase {
     cluster.topo.get_cutover("customer", name).await.unwrap().0.phase()
 }
@@ -181,18 +199,30 @@ async fn the_master_of_a_vertical_split_moves_without_losing_what_is_open() {
             "VReplicationExec zone1-0000000200 select",
             "MasterPosition zone1-0000000100",
             "VReplicationWaitForPos zone1-0000000200 1 MariaDB/0-100-7",
+            // What an attempt before may have prepared at the source; how far away the destination is; whether the
+            // stream is near.
+            "VReplicationExec zone1-0000000100 select",
+            "VReplicationWaitForPos zone1-0000000200 1 MariaDB/0-100-7",
+            "VReplicationWaitForPos zone1-0000000200 1 MariaDB/0-100-7",
+            "MasterPosition zone1-0000000100",
+            "VReplicationWaitForPos zone1-0000000200 1 MariaDB/0-100-7",
             "Gate zone1-0000000100 customer,corder",
             "Drain zone1-0000000100",
             "Fence zone1-0000000100",
             "VReplicationWaitForPos zone1-0000000200 1 MariaDB/0-100-7",
-            "VReplicationExec zone1-0000000200 delete id=1",
+            "MasterPosition zone1-0000000200",
+            "Status zone1-0000000100",
             "RefreshState zone1-0000000200",
+            "VReplicationExec zone1-0000000200 delete id=1",
             "RefreshState zone1-0000000100",
             "Release zone1-0000000100",
         ]
     );
     assert!(receipt.starts_with("MASTER was moved from commerce/0 to customer/0 (cutover "), "{receipt}");
-    assert!(receipt.contains("longest stall:        42 ms"), "{receipt}");
+    // Not what the source says (42 ms) but what passed until the vtgates had acted.
+    let stall = receipt.lines().find_map(|line| line.trim().strip_prefix("longest stall:")).expect("a line");
+    let stall: u64 = stall.trim().trim_end_matches(" ms").parse().expect("milliseconds");
+    assert!(stall <= 42, "{receipt}");
     let controls = ["RDONLY", "REPLICA", "MASTER"].map(|t| format!("{t} [] [customer,corder]")).join(", ");
     assert_eq!(shard(&cluster, "commerce", "0").await, format!("sources: ; controls: {controls}; serving: true"));
     assert_eq!(shard(&cluster, "customer", "0").await, "sources: ; controls: ; serving: true");
@@ -248,6 +278,145 @@ async fn a_vertical_split_goes_there_and_back_as_often_as_wanted() {
     assert_eq!(shard(&cluster, "commerce", "0").await, "sources: ; controls: ; serving: true");
 }
 
+/// A source whose vttablet was restarted between its fence and the denial may have let work in behind its position.
+#[tokio::test]
+async fn a_lost_fence_is_noticed_before_the_flip() {
+    let cluster = vertical().await;
+    migrate_replicas(&cluster, "MigrateServedFrom").await;
+    let before = (shard(&cluster, "commerce", "0").await, redirected(&cluster).await);
+    // The journal's write is on its way when the check fails: what it did has to be known when it is undone.
+    on_phase(&cluster, Phase::CaughtUp, UpdateFault::Late(Duration::from_millis(50)), 1);
+    cluster.tablets.forgetful.lock().unwrap().push(100);
+    assert_eq!(
+        cluster.err(&["MigrateServedFrom", "-reverse_replication", "customer/0", "master"]).await,
+        "zone1-0000000100 has lost its fence: its vttablet was restarted meanwhile"
+    );
+    assert_eq!((shard(&cluster, "commerce", "0").await, redirected(&cluster).await), before);
+    assert!(cluster.tablets.streams_of(100).is_empty());
+    assert!(cluster.tablets.gates.lock().unwrap().is_empty());
+    assert_eq!(phase(&cluster, "0").await, Phase::Done);
+    cluster.tablets.forgetful.lock().unwrap().clear();
+    cluster.ok(&["MigrateServedFrom", "-reverse_replication", "customer/0", "master"]).await;
+}
+
+/// The flip that could not be written has not happened, whatever else goes wrong on the way back.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_was_not_written_is_not_gone_on_with() {
+    for again in [&["MigrateServedFrom", "-cancel", "customer/0", "master"][..], THERE] {
+        let cluster = vertical().await;
+        migrate_replicas(&cluster, "MigrateServedFrom").await;
+        let before = (shard(&cluster, "commerce", "0").await, redirected(&cluster).await);
+        on_phase(&cluster, Phase::Flipped, UpdateFault::Unwritten, 1);
+        cluster.tablets.fail("Release zone1-0000000100", "no");
+        let error = cluster.err(THERE).await;
+        assert!(error.contains("going back failed too, run the same command again or with -cancel: "), "{error}");
+        assert!(error.contains("cannot lift the gate of zone1-0000000100: "), "{error}");
+        let (journal, _) = cluster.topo.get_cutover("customer", "0").await.unwrap();
+        assert_eq!((journal.phase(), journal.cancelled), (Phase::CaughtUp, true));
+        assert_eq!((shard(&cluster, "commerce", "0").await, redirected(&cluster).await), before);
+
+        cluster.tablets.failures.lock().unwrap().clear();
+        cluster.tablets.take_calls();
+        cluster.ok(again).await;
+        let (journal, _) = cluster.topo.get_cutover("customer", "0").await.unwrap();
+        assert_eq!((journal.phase(), journal.cancelled), (Phase::Done, again != THERE));
+        assert!(cluster.tablets.gates.lock().unwrap().is_empty());
+        if again == THERE {
+            // What was written meanwhile at the source is waited for.
+            assert!(cluster.tablets.take_calls().iter().any(|call| call.starts_with("Fence ")));
+            assert!(redirected(&cluster).await.is_empty());
+        } else {
+            assert_eq!((shard(&cluster, "commerce", "0").await, redirected(&cluster).await), before);
+        }
+    }
+}
+
+/// A write of the journal whose answer was lost was made: the cutover goes on with it.
+#[tokio::test]
+async fn a_journal_written_without_an_answer_counts() {
+    for point in
+        [Phase::Gated, Phase::Drained, Phase::Fenced, Phase::CaughtUp, Phase::Flipped, Phase::Released, Phase::Done]
+    {
+        let cluster = vertical().await;
+        migrate_replicas(&cluster, "MigrateServedFrom").await;
+        on_phase(&cluster, point, UpdateFault::Unanswered, 1);
+        cluster.ok(THERE).await;
+        assert!(redirected(&cluster).await.is_empty(), "{point:?}");
+        assert_eq!(phase(&cluster, "0").await, Phase::Done);
+    }
+}
+
+/// The topology is away for the moment in which the flip is written and looked up. Nobody has acted on it: it is
+/// taken back.
+#[tokio::test]
+async fn a_flip_of_which_nobody_knows_is_taken_back() {
+    let cluster = vertical().await;
+    migrate_replicas(&cluster, "MigrateServedFrom").await;
+    let before = (shard(&cluster, "commerce", "0").await, redirected(&cluster).await);
+    on_phase(&cluster, Phase::Flipped, UpdateFault::Unknown, 1);
+    let error = cluster.err(THERE).await;
+    assert!(error.starts_with("deadline exceeded: ") && !error.contains("going back failed"), "{error}");
+    let (journal, _) = cluster.topo.get_cutover("customer", "0").await.unwrap();
+    assert_eq!((journal.phase(), journal.cancelled), (Phase::Done, true));
+    assert_eq!((shard(&cluster, "commerce", "0").await, redirected(&cluster).await), before);
+    assert!(cluster.tablets.gates.lock().unwrap().is_empty());
+    cluster.ok(THERE).await;
+}
+
+/// The streams into the destination cannot be ended while the records are written: clients are served all the same.
+#[tokio::test]
+async fn streams_that_do_not_end_keep_nobody_waiting() {
+    let cluster = vertical().await;
+    migrate_replicas(&cluster, "MigrateServedFrom").await;
+    let late = |key: &str| key.ends_with("/customer/Keyspace").then_some(UpdateFault::Late(Duration::from_millis(20)));
+    cluster.store.set_update_faults(move |key, _| late(key));
+    cluster.tablets.fail("VReplicationExec zone1-0000000200 delete id=1", "no");
+    let error = cluster.err(THERE).await;
+    assert!(error.contains("has passed its point of no return and has to be finished"), "{error}");
+    assert!(error.contains("delete from _vt.vreplication where id=1) failed: "), "{error}");
+    assert!(redirected(&cluster).await.is_empty(), "the destination serves");
+    assert!(cluster.tablets.gates.lock().unwrap().is_empty());
+    assert_eq!(phase(&cluster, "0").await, Phase::Released);
+    // Two streams that answer each other never run at the same time.
+    assert_eq!(cluster.tablets.streams_of(100)[0].2, "Stopped");
+    cluster.tablets.failures.lock().unwrap().clear();
+    cluster.ok(THERE).await;
+    assert_eq!(phase(&cluster, "0").await, Phase::Done);
+    assert!(cluster.tablets.streams_of(200).is_empty());
+    assert_eq!(cluster.tablets.streams_of(100)[0].2, "Running");
+}
+
+/// How long a far tablet takes to answer is not how far its streams are behind.
+#[tokio::test(start_paused = true)]
+async fn a_far_destination_is_not_taken_for_a_late_one() {
+    let cluster = vertical().await;
+    migrate_replicas(&cluster, "MigrateServedFrom").await;
+    *cluster.tablets.distance.lock().unwrap() = Duration::from_millis(40);
+    let started = tokio::time::Instant::now();
+    let outcome = cluster.run(THERE).await;
+    outcome.result.unwrap();
+    assert_eq!(outcome.warnings, Vec::<String>::new());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+/// A cell whose vtgates cannot be asked is in the receipt: it cannot be said that all have acted.
+#[tokio::test]
+async fn a_cell_that_cannot_be_read_is_no_acknowledgement() {
+    let cluster = vertical().await;
+    migrate_replicas(&cluster, "MigrateServedFrom").await;
+    let broken = topo::gate_path("broken");
+    let zone = cluster.topo.conn_for_cell("zone1").await.unwrap();
+    zone.create(&broken, "no record".into()).await.unwrap();
+    let outcome = cluster.run(THERE).await;
+    outcome.result.unwrap();
+    assert!(outcome.console.contains("  silent vtgates:       cell zone1: cannot decode "), "{}", outcome.console);
+    // What the source has seen is all that is known of the stall.
+    assert!(outcome.console.contains("  longest stall:        42 ms\n"), "{}", outcome.console);
+    zone.delete(&broken, None).await.unwrap();
+    let receipt = cluster.ok(&["MigrateServedFrom", "-reverse", "customer/0", "master"]).await;
+    assert!(!receipt.contains("silent"), "{receipt}");
+}
+
 #[tokio::test]
 async fn tables_made_after_the_split_keep_it_from_going_back() {
     let cluster = vertical().await;
@@ -275,13 +444,14 @@ async fn a_tablet_without_gates_is_migrated_from_as_by_vitess() {
     assert!(outcome.warnings[0].starts_with("tablet zone1-0000000100 knows no cutover gate"), "{:?}", outcome.warnings);
     let calls = cluster.tablets.take_calls();
     assert_eq!(
-        calls[3..],
+        calls[8..],
         [
             "RefreshState zone1-0000000100",
             "MasterPosition zone1-0000000100",
             "VReplicationWaitForPos zone1-0000000200 1 MariaDB/0-100-7",
-            "VReplicationExec zone1-0000000200 delete id=1",
+            "MasterPosition zone1-0000000200",
             "RefreshState zone1-0000000200",
+            "VReplicationExec zone1-0000000200 delete id=1",
             "RefreshState zone1-0000000100",
         ]
     );
@@ -562,6 +732,96 @@ async fn a_horizontal_cutover_is_finished_from_wherever_its_process_died() {
     }
 }
 
+/// One of two streams back is started, the other's tablet does not answer. By the time the command is run again the first
+/// has gone on: taken back to where it began, it would insert rows again that it has inserted.
+#[tokio::test]
+async fn a_stream_that_was_started_is_not_taken_back() {
+    let cluster = horizontal().await;
+    let command = ["MigrateServedTypes", "-reverse_replication", "customer/0", "master"];
+    migrate_replicas(&cluster, "MigrateServedTypes").await;
+    cluster.ok(&command).await;
+    migrate_replicas(&cluster, "MigrateServedTypes").await;
+    let refused = "VReplicationExec zone1-0000000300 update id=101";
+    cluster.tablets.failures.lock().unwrap().insert(refused.into(), TmError::new(Code::Unavailable, "broken pipe"));
+    let error = cluster.err(&command).await;
+    assert!(error.contains("has to be finished, run the same command again"), "{error}");
+
+    let reached = "MariaDB/0-100-4443";
+    let started = |row: &common::Stream| row.state == "Running";
+    let position = |tablet: u32| {
+        let streams = cluster.tablets.streams.lock().unwrap();
+        let row = streams[&tablet].iter().find(|row| started(row)).expect("a stream that was started");
+        row.pos.clone()
+    };
+    for row in cluster.tablets.streams.lock().unwrap().get_mut(&400).expect("streams") {
+        assert!(started(row), "{row:?}");
+        row.pos = reached.into();
+    }
+    cluster.tablets.failures.lock().unwrap().clear();
+    cluster.ok(&command).await;
+    assert_eq!((position(300).as_str(), position(400).as_str()), ("MariaDB/0-100-7", reached));
+}
+
+/// A tablet fences, but its answer comes too late: its mysqld is read-only, which nobody has heard of.
+#[tokio::test]
+async fn a_fence_whose_answer_was_lost_is_taken_back() {
+    let cluster = horizontal().await;
+    migrate_replicas(&cluster, "MigrateServedTypes").await;
+    cluster.tablets.unheard.lock().unwrap().push(200);
+    let command = ["MigrateServedTypes", "-reverse_replication", "customer/0", "master"];
+    let error = cluster.err(&command).await;
+    assert!(error.starts_with("cannot fence zone1-0000000200: "), "{error}");
+    assert!(!error.contains("going back failed"), "{error}");
+    assert!(cluster.tablets.read_only.lock().unwrap().is_empty());
+    assert!(cluster.tablets.gates.lock().unwrap().is_empty());
+    cluster.ok(&command).await;
+    assert!(cluster.tablets.read_only.lock().unwrap().is_empty());
+}
+
+/// One of two sources dies while it is fenced: the other serves again at once, the first as soon as it is there.
+#[tokio::test(start_paused = true)]
+async fn a_dead_source_keeps_no_other_from_serving() {
+    let command = ["MigrateServedTypes", "-reverse_replication", "customer/0", "master"];
+    let cancel = ["MigrateServedTypes", "-cancel", "customer/0", "master"];
+    for revived_by_itself in [true, false] {
+        let cluster = horizontal().await;
+        migrate_replicas(&cluster, "MigrateServedTypes").await;
+        cluster.ok(&command).await;
+        migrate_replicas(&cluster, "MigrateServedTypes").await;
+        cluster.tablets.deadly.lock().unwrap().push("Status zone1-0000000300".into());
+        let (read_only, gates) = (
+            || cluster.tablets.read_only.lock().unwrap().iter().copied().collect::<Vec<_>>(),
+            || cluster.tablets.gates.lock().unwrap().keys().copied().collect::<Vec<_>>(),
+        );
+        let supervisor = async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            assert_eq!((read_only(), gates()), (vec![300], vec![300]), "the healthy one serves");
+            if revived_by_itself {
+                cluster.tablets.deadly.lock().unwrap().clear();
+                cluster.tablets.dead.lock().unwrap().clear();
+            }
+        };
+        let (error, ()) = tokio::join!(cluster.err(&command), supervisor);
+        assert!(error.starts_with("cannot see whether zone1-0000000300 is still fenced: "), "{error}");
+        if !revived_by_itself {
+            assert!(error.contains("going back failed too"), "{error}");
+            assert!(error.contains("zone1-0000000300 cannot be told to serve again: "), "{error}");
+            assert_eq!(phase(&cluster, "-80,80-:0").await, Phase::CaughtUp);
+            let error = cluster.err(&cancel).await;
+            assert!(error.contains("is not cancelled everywhere, run the same command again: "), "{error}");
+            cluster.tablets.deadly.lock().unwrap().clear();
+            cluster.tablets.dead.lock().unwrap().clear();
+            cluster.ok(&cancel).await;
+        }
+        assert_eq!((read_only(), gates()), (vec![], vec![]));
+        assert_eq!(phase(&cluster, "-80,80-:0").await, Phase::Done);
+        assert!(cluster.tablets.streams_of(300).is_empty() && cluster.tablets.streams_of(400).is_empty());
+        let master = partition(&cluster, TabletType::Master).await;
+        assert!(!master.contains("off"), "{master}");
+        cluster.ok(&command).await;
+    }
+}
+
 #[tokio::test]
 async fn a_horizontal_cutover_can_be_cancelled_or_fails_until_it_flips() {
     for point in wrangler::CUTOVER_POINTS {
@@ -573,7 +833,7 @@ async fn a_horizontal_cutover_can_be_cancelled_or_fails_until_it_flips() {
             };
             let before = records(&cluster).await;
             let command = ["MigrateServedTypes", "-reverse_replication", "customer/0", "master"];
-            let error = cluster.failing_at(point, action).err(&command).await;
+            let error = cluster.failing_at(point, action.clone()).err(&command).await;
             if phase(&cluster, "-80,80-:0").await >= Phase::Flipped && error.contains("point of no return") {
                 let error = cluster.err(&["MigrateServedTypes", "-cancel", "customer/0", "master"]).await;
                 assert!(error.contains("cannot be cancelled"), "{error}");
@@ -619,6 +879,25 @@ async fn a_cutover_that_vitess_left_half_way_is_finished() {
     assert_eq!(partition(&cluster, TabletType::Master).await, "-80 80- | ");
     assert!(!cluster.topo.get_shard("customer", "0").await.unwrap().record.is_master_serving);
     assert!(cluster.tablets.streams_of(300).is_empty());
+}
+
+/// A transaction that is open at one source may come to another: no door is shut before all are without work.
+#[tokio::test]
+async fn several_sources_are_drained_once_none_has_work_left() {
+    let cluster = horizontal().await;
+    let command = ["MigrateServedTypes", "-reverse_replication", "customer/0", "master"];
+    for _ in 0..2 {
+        migrate_replicas(&cluster, "MigrateServedTypes").await;
+        cluster.tablets.take_calls();
+        cluster.tablets.busy.lock().unwrap().extend([(200, 1), (300, 2), (400, 4)]);
+        cluster.ok(&command).await;
+    }
+    let calls = cluster.tablets.take_calls();
+    let (before, _) = calls.split_at(calls.iter().position(|call| call.starts_with("Drain")).expect("drained"));
+    for uid in ["300", "400"] {
+        let gates = before.iter().filter(|call| call.starts_with("Gate") && call.contains(uid)).count();
+        assert_eq!(gates, 5, "{calls:?}");
+    }
 }
 
 #[tokio::test]
@@ -723,7 +1002,7 @@ async fn a_whole_split_is_planned_and_what_is_left_of_it_is_run() {
     let cluster = horizontal().await;
     let plan = cluster.ok(&["Reshard", "-dry_run", "customer", "0", "-80,80-"]).await;
     assert!(plan.starts_with("Plan:\n  1. vtctlclient WaitForFilteredReplication customer/-80\n"), "{plan}");
-    assert!(plan.ends_with("  7. vtctlclient MigrateServedTypes customer/0 master\n"), "{plan}");
+    assert!(plan.ends_with("  6. vtctlclient MigrateServedTypes customer/0 master\n"), "{plan}");
     assert_eq!(partition(&cluster, TabletType::Rdonly).await, "0 | ");
     let refused = cluster.err(&["Reshard", "customer", "0", "-80,80-"]).await;
     assert!(refused.starts_with("the plan has jobs of vtworker: name one that serves with -vtworker"), "{refused}");
@@ -732,11 +1011,47 @@ async fn a_whole_split_is_planned_and_what_is_left_of_it_is_run() {
     assert_eq!(cluster.ok(&["Reshard", "customer", "0", "-80,80-"]).await, "customer is served by -80,80-\n");
     assert_eq!(
         cluster.err(&["Reshard", "customer", "0", "-80"]).await,
-        "source and target keyranges don't match: - to - vs -80 to -80"
+        "source and target keyranges don't match: - vs -80"
     );
     let missing = cluster.err(&["Reshard", "customer", "-80", "-40,40-80"]).await;
     assert!(
         missing.starts_with("shard customer/-40 has no tablets: start them with -init_keyspace=customer"),
         "{missing}"
     );
+    // Nothing feeds 0, and it must not be filled from shards that it has fed.
+    let frozen = cluster.err(&["Reshard", "-dry_run", "customer", "-80,80-", "0"]).await;
+    assert!(frozen.starts_with("0 were replaced by -80,80- without -reverse_replication"), "{frozen}");
+}
+
+#[tokio::test]
+async fn a_whole_split_goes_back_along_its_streams() {
+    let cluster = horizontal().await;
+    migrate_replicas(&cluster, "MigrateServedTypes").await;
+    cluster.ok(&["MigrateServedTypes", "-reverse_replication", "customer/0", "master"]).await;
+    assert_eq!(cluster.ok(&["Reshard", "customer", "0", "-80,80-"]).await, "customer is served by -80,80-\n");
+    assert_eq!(
+        cluster.ok(&["Reshard", "-dry_run", "-skip_diff", "customer", "80-,-80", "0"]).await,
+        "Plan:\n  1. vtctlclient WaitForFilteredReplication customer/0\n  \
+         2. vtctlclient MigrateServedTypes customer/-80 rdonly\n  \
+         3. vtctlclient MigrateServedTypes customer/-80 replica\n  \
+         4. vtctlclient MigrateServedTypes customer/-80 master\n"
+    );
+}
+
+#[tokio::test]
+async fn a_whole_split_finishes_the_switch_that_was_begun() {
+    for point in wrangler::CUTOVER_POINTS {
+        let cluster = horizontal().await;
+        migrate_replicas(&cluster, "MigrateServedTypes").await;
+        let words = ["Reshard", "-skip_diff", "-reverse_replication", "customer", "0", "-80,80-"];
+        let switch = ["MigrateServedTypes", "-reverse_replication", "customer/0", "master"];
+        assert_eq!(cluster.failing_at(point, Action::Crash).err(&switch).await, "stopped at a fail point", "{point}");
+        let plan = cluster.ok(&words).await;
+        assert!(
+            plan.starts_with("Plan:\n  1. vtctlclient MigrateServedTypes -reverse_replication customer/0 master\n1."),
+            "{plan}"
+        );
+        assert_eq!(partition(&cluster, TabletType::Master).await, "-80 80- | ", "{point}");
+        assert_eq!(cluster.ok(&words).await, "customer is served by -80,80-\n", "{point}");
+    }
 }

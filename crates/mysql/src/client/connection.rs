@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::net::{TcpStream, UnixStream};
 use vterrors::MysqlError;
 use vtproto::query::{Field, QueryResult, Row};
@@ -85,8 +85,17 @@ impl Connection {
     /// rows are errno 10001; the connection stays usable unless very much was left to read. Of several results (CALL)
     /// the first is returned, and a later error is an error.
     pub async fn query(&mut self, sql: &[u8], max_rows: usize) -> Result<QueryResult, ClientError> {
+        self.query_one(sql, max_rows, false).await
+    }
+
+    /// As [`Connection::query`], but with rows as the packets that came: see [`crate::raw_rows`].
+    pub async fn query_raw(&mut self, sql: &[u8], max_rows: usize) -> Result<QueryResult, ClientError> {
+        self.query_one(sql, max_rows, true).await
+    }
+
+    async fn query_one(&mut self, sql: &[u8], max_rows: usize, raw: bool) -> Result<QueryResult, ClientError> {
         self.start(command::QUERY, sql).await?;
-        let outcome = self.results(max_rows, 1).await;
+        let outcome = self.results(max_rows, 1, raw).await;
         let mut results = self.done(outcome)?;
         // `results` holds at least one on success.
         Ok(results.swap_remove(0))
@@ -101,7 +110,7 @@ impl Connection {
     /// at the first error; the statements before it have taken effect. `max_rows` bounds each result.
     pub async fn query_multi(&mut self, sql: &[u8], max_rows: usize) -> Result<Vec<QueryResult>, ClientError> {
         self.start(command::QUERY, sql).await?;
-        let outcome = self.results(max_rows, usize::MAX).await;
+        let outcome = self.results(max_rows, usize::MAX, false).await;
         self.done(outcome)
     }
 
@@ -260,7 +269,7 @@ impl Connection {
     }
 
     /// All results of a command; the first `keep` are returned.
-    async fn results(&mut self, max_rows: usize, keep: usize) -> Result<Vec<QueryResult>, ClientError> {
+    async fn results(&mut self, max_rows: usize, keep: usize, raw: bool) -> Result<Vec<QueryResult>, ClientError> {
         let mut results = Vec::with_capacity(1);
         loop {
             let fields = self.head_and_fields().await?;
@@ -268,6 +277,11 @@ impl Connection {
             if result.fields.is_empty() {
                 result.rows_affected = self.last.affected_rows;
                 result.insert_id = self.last.insert_id;
+            } else if raw {
+                match self.raw_rows(max_rows).await? {
+                    Some((rows, count)) => (result.raw_rows, result.rows_affected) = (rows, count),
+                    None => return self.too_many_rows(max_rows).await,
+                }
             } else {
                 let columns = result.fields.len();
                 while let Some(row) = self.row(columns).await? {
@@ -284,6 +298,29 @@ impl Connection {
             if self.last.status & status::MORE_RESULTS == 0 {
                 return Ok(results);
             }
+        }
+    }
+
+    /// The packets of all rows, and how many rows; `None` when there are more than `max_rows`.
+    async fn raw_rows(&mut self, max_rows: usize) -> Result<Option<(Bytes, u64)>, ClientError> {
+        let mut rows = BytesMut::new();
+        let mut count = 0;
+        loop {
+            let Some(span) = self.packet_at_hand()? else {
+                self.fill().await?;
+                continue;
+            };
+            if self.end_of_rows(span)?.is_some() {
+                return Ok(Some((rows.freeze(), count as u64)));
+            }
+            if count == max_rows {
+                return Ok(None);
+            }
+            if rows.is_empty() {
+                rows.reserve(4 + self.reader.get(span).len() + self.reader.buffered());
+            }
+            self.reader.put_frames(span, &mut rows);
+            count += 1;
         }
     }
 

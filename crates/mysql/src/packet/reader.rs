@@ -93,6 +93,26 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         }
     }
 
+    /// Appends the current packet as it came over the wire, in one frame or several.
+    pub fn put_frames(&self, span: Span, out: &mut BytesMut) {
+        match span {
+            Span::Buffered { len } => out.extend_from_slice(&self.buf[self.done - len - 4..self.done]),
+            Span::Joined => {
+                // The head of the last frame says by its length that it is the last, even if it is empty.
+                let mut rest = &self.joined[..];
+                loop {
+                    let (frame, behind) = rest.split_at(rest.len().min(MAX_FRAME));
+                    out.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+                    out.extend_from_slice(frame);
+                    if frame.len() < MAX_FRAME {
+                        return;
+                    }
+                    rest = behind;
+                }
+            }
+        }
+    }
+
     /// The current packet, moved or copied out, so that reading can go on meanwhile.
     pub fn take(&mut self, span: Span) -> Vec<u8> {
         match span {

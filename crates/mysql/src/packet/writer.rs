@@ -4,10 +4,12 @@ use std::io;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::WireError;
 use crate::constants::MAX_FRAME;
+use crate::raw_rows::frame_len;
 
 /// Collected bytes from which on a writer of many packets should flush.
-const FLUSH_AT: usize = 32 << 10;
+const FLUSH_AT: usize = 64 << 10;
 /// Buffers up to this size stay with an idle connection.
 const KEEP_IDLE: usize = 1 << 10;
 
@@ -84,6 +86,32 @@ impl<W: AsyncWrite + Unpin> PacketWriter<W> {
     pub fn packet(&mut self, payload: &[u8]) {
         self.begin().extend_from_slice(payload);
         self.end();
+    }
+
+    /// Adds frames that came from another connection, under our sequence ids, until enough is collected. How many bytes
+    /// were taken.
+    ///
+    /// Errors: a frame is cut short; those before it have been added.
+    pub fn frames(&mut self, raw: &[u8]) -> Result<usize, WireError> {
+        let mut taken = 0;
+        let mut outcome = Ok(());
+        while taken < raw.len() && self.buf.len() + taken < FLUSH_AT {
+            match frame_len(&raw[taken..]) {
+                Ok(len) => taken += len,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        let mut at = self.buf.len();
+        self.buf.extend_from_slice(&raw[..taken]);
+        while at < self.buf.len() {
+            self.buf[at + 3] = self.seq;
+            self.seq = self.seq.wrapping_add(1);
+            at += 4 + u32::from_le_bytes([self.buf[at], self.buf[at + 1], self.buf[at + 2], 0]) as usize;
+        }
+        outcome.map(|()| taken)
     }
 
     /// Whether enough is collected to be worth a write.

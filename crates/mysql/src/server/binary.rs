@@ -32,6 +32,15 @@ pub(super) fn string(value: impl Into<Bytes>) -> BindVariable {
     BindVariable { r#type: Type::Varbinary.into(), value: value.into(), ..BindVariable::default() }
 }
 
+/// A number that reads back as the same DOUBLE where its text stands in a statement. mysqld takes digits without an
+/// exponent for a DECIMAL, which has 65 of them and 30 behind the point: far from one the exponent is written. Near one it
+/// is not, for some clients send every number as a DOUBLE, and LIMIT wants digits.
+fn double(value: f64) -> BindVariable {
+    let near_one = value == 0.0 || (1e-5..1e15).contains(&value.abs());
+    let text = if near_one { value.to_string() } else { format!("{value:e}") };
+    BindVariable { r#type: Type::Float64.into(), value: text.into(), ..BindVariable::default() }
+}
+
 /// Reads one value. Strings of every kind, decimals among them, become VARBINARY, as in Vitess: the statement they
 /// go into quotes them.
 pub(super) fn parse_param(of: ParamType, cursor: &mut Cursor<'_>) -> Result<BindVariable, WireError> {
@@ -52,8 +61,9 @@ pub(super) fn parse_param(of: ParamType, cursor: &mut Cursor<'_>) -> Result<Bind
         code::LONG | code::INT24 => typed((cursor.u32()? as i32).to_string()),
         code::LONGLONG if of.unsigned => typed(cursor.u64()?.to_string()),
         code::LONGLONG => typed((cursor.u64()? as i64).to_string()),
-        code::FLOAT => typed(f32::from_bits(cursor.u32()?).to_string()),
-        code::DOUBLE => typed(f64::from_bits(cursor.u64()?).to_string()),
+        // As in Vitess and in MySQL, a FLOAT is the DOUBLE of the same value.
+        code::FLOAT => Ok(double(f32::from_bits(cursor.u32()?).into())),
+        code::DOUBLE => Ok(double(f64::from_bits(cursor.u64()?))),
         code::DATE | code::NEWDATE | code::DATETIME | code::TIMESTAMP => typed(parse_datetime(of.code, cursor)?),
         code::TIME => typed(parse_time(cursor)?),
         _ if types::from_mysql(of.code, 0).is_some() => Ok(string(cursor.lenenc_bytes()?.to_vec())),
@@ -100,13 +110,29 @@ pub(super) fn put_row(out: &mut Vec<u8>, columns: &[Type], row: &Row) -> Result<
     if row.lengths.len() != columns.len() {
         return Err(WireError::BadLength);
     }
+    put_cells(out, columns, wire::cells(row).map(Ok))
+}
+
+/// The same of a text row that came as a packet.
+pub(super) fn put_raw_row(out: &mut Vec<u8>, columns: &[Type], row: &[u8]) -> Result<(), WireError> {
+    let mut cursor = Cursor::new(row);
+    put_cells(out, columns, std::iter::from_fn(|| (!cursor.is_empty()).then(|| cursor.cell())))?;
+    if cursor.is_empty() { Ok(()) } else { Err(WireError::Trailing) }
+}
+
+fn put_cells<'a>(
+    out: &mut Vec<u8>,
+    columns: &[Type],
+    cells: impl Iterator<Item = Result<Option<&'a [u8]>, WireError>>,
+) -> Result<(), WireError> {
     out.push(0);
     // Two bits of the bitmap are unused, by protocol.
     let bitmap = out.len();
     out.resize(bitmap + (columns.len() + 9) / 8, 0);
     let mut count = 0;
-    for (cell, of) in wire::cells(row).zip(columns) {
-        match cell {
+    // In this order: a cell too many is left in the iterator.
+    for (of, cell) in columns.iter().zip(cells) {
+        match cell? {
             Some(cell) => put_value(out, *of, cell)?,
             None => out[bitmap + (count + 2) / 8] |= 1 << ((count + 2) % 8),
         }
@@ -276,7 +302,22 @@ mod tests {
         assert_eq!(read(code::TINY, true, &[0xff]), Ok((Type::Uint8, "255".into())));
         assert_eq!(read(code::LONGLONG, true, &[0xff; 8]), Ok((Type::Uint64, u64::MAX.to_string())));
         assert_eq!(read(code::DOUBLE, false, &0.1_f64.to_le_bytes()), Ok((Type::Float64, "0.1".into())));
-        assert_eq!(read(code::FLOAT, false, &0.1_f32.to_le_bytes()), Ok((Type::Float32, "0.1".into())));
+        let float = |value: f32| read(code::FLOAT, false, &value.to_le_bytes());
+        assert_eq!(float(1.5), Ok((Type::Float64, "1.5".into())));
+        assert_eq!(float(0.1), Ok((Type::Float64, "0.10000000149011612".into())), "what a FLOAT column holds of it");
+        let double = |value: f64| read(code::DOUBLE, false, &value.to_le_bytes()).map(|(_, text)| text);
+        for (value, text) in [
+            (10.0, "10"),
+            (-0.00001, "-0.00001"),
+            (1e14, "100000000000000"),
+            (1e15, "1e15"),
+            (-1e100, "-1e100"),
+            (1e-100, "1e-100"),
+            (f64::MAX, "1.7976931348623157e308"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(double(value), Ok(text.into()));
+        }
         assert_eq!(read(code::VAR_STRING, false, b"\x02hi"), Ok((Type::Varbinary, "hi".into())));
         assert_eq!(read(code::NEWDECIMAL, false, b"\x031.5"), Ok((Type::Varbinary, "1.5".into())));
         assert_eq!(read(code::DATE, false, &[4, 0xda, 7, 10, 17]), Ok((Type::Date, "2010-10-17".into())));
@@ -289,10 +330,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_decodes_to_the_same_text(
-            number: i64, float: f64, micros in 0..1_000_000u32, hours in 0..839u32, second in 0..60u8,
+            number: i64, micros in 0..1_000_000u32, hours in 0..839u32, second in 0..60u8,
         ) {
             let time = format!("-{hours:02}:07:{second:02}.{micros:06}");
-            for (of, text) in [(Type::Int64, number.to_string()), (Type::Float64, float.to_string()), (Type::Time, time)] {
+            for (of, text) in [(Type::Int64, number.to_string()), (Type::Time, time)] {
                 let (code, _) = types::to_mysql(of);
                 let bytes = encoded(of, &text).map_err(|e| TestCaseError::fail(e.to_string()))?;
                 let back = parse_param(ParamType { code, unsigned: false }, &mut Cursor::new(&bytes));
@@ -300,6 +341,22 @@ mod tests {
                 let expected = if micros == 0 && of == Type::Time { text.replace(".000000", "") } else { text };
                 prop_assert_eq!(String::from_utf8_lossy(&back.value), expected);
             }
+        }
+
+        /// Digits that fit into a DECIMAL, or a literal that mysqld takes for a DOUBLE.
+        #[test]
+        fn a_double_is_a_literal_of_the_same_value(
+            value in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO,
+        ) {
+            let bytes = value.to_le_bytes();
+            let read = parse_param(ParamType { code: code::DOUBLE, unsigned: false }, &mut Cursor::new(&bytes));
+            let read = read.map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let text = String::from_utf8_lossy(&read.value).into_owned();
+            prop_assert_eq!(text.parse::<f64>().ok(), Some(value), "{}", text);
+            let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+            let fits = whole.trim_start_matches('-').len() <= 35 && fraction.len() <= 30;
+            prop_assert!(text.contains('e') || fits, "{}", text);
+            prop_assert_eq!(encoded(Type::Float64, &text), Ok(bytes.to_vec()));
         }
 
         #[test]

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,13 +175,14 @@ impl<H: Handler> Client<H> {
         match code {
             command::QUERY => return self.query(live, argument).await,
             command::STMT_EXECUTE => return self.execute(live, argument).await,
-            command::STMT_PREPARE => return self.prepare(live, argument).await,
+            // Rarer ones on the heap, so that a query's future is no larger for them.
+            command::STMT_PREPARE => return Box::pin(self.prepare(live, argument)).await,
             command::QUIT => return Ok(Next::Close),
             command::PING => self.put_ok(live),
-            command::INIT_DB => return self.init_db(live, argument).await,
-            command::FIELD_LIST => return self.field_list(live, argument).await,
-            command::RESET_CONNECTION => return self.reset(live).await,
-            command::CHANGE_USER => return self.change_user(session, argument).await,
+            command::INIT_DB => return Box::pin(self.init_db(live, argument)).await,
+            command::FIELD_LIST => return Box::pin(self.field_list(live, argument)).await,
+            command::RESET_CONNECTION => return Box::pin(self.reset(live)).await,
+            command::CHANGE_USER => return Box::pin(self.change_user(session, argument)).await,
             command::STATISTICS => {
                 let text = self.handler.statistics();
                 self.output.packets.packet(text.as_bytes());
@@ -221,14 +222,13 @@ impl<H: Handler> Client<H> {
         self.output.put_error(&mysql_error(errno::MALFORMED_PACKET, "HY000", "Malformed communication packet"));
     }
 
-    /// Runs a part of the handler, watching the client meanwhile.
+    /// Runs a part of the handler, watching the client meanwhile. Its future is large: it stays where it is.
     async fn watched<T>(
         reader: &mut PacketReader<ReadHalf>,
         cancelled: &CancellationToken,
         grace: Duration,
-        work: impl Future<Output = T>,
+        mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut work = pin!(work);
         let mut watching = true;
         loop {
             tokio::select! {
@@ -278,8 +278,10 @@ impl<H: Handler> Client<H> {
         let cancelled = self.registered.entry.command_token();
         for (index, piece) in pieces.into_iter().enumerate() {
             let mut writer = ResultWriter::new(&mut self.output, &cancelled, false, index < last);
-            let work = handler.query(session, piece, &mut writer);
-            let outcome = Self::watched(&mut self.reader, &cancelled, grace, work).await;
+            let outcome = {
+                let work = pin!(handler.query(session, piece, &mut writer));
+                Self::watched(&mut self.reader, &cancelled, grace, work).await
+            };
             let (next, more) = Self::conclude(writer, outcome).await?;
             if next == Next::Close || !more {
                 return Ok(next);
@@ -298,14 +300,17 @@ impl<H: Handler> Client<H> {
         };
         let cancelled = self.registered.entry.command_token();
         let mut writer = ResultWriter::new(&mut self.output, &cancelled, true, false);
-        let work = self.handler.execute(session, prepared, variables, &mut writer);
-        let outcome = Self::watched(&mut self.reader, &cancelled, self.config.cancel_grace, work).await;
+        let outcome = {
+            let work = pin!(self.handler.execute(session, prepared, variables, &mut writer));
+            Self::watched(&mut self.reader, &cancelled, self.config.cancel_grace, work).await
+        };
         Ok(Self::conclude(writer, outcome).await?.0)
     }
 
     /// Runs a part of the handler whose result this file writes. `None` when the connection is to end.
     async fn simple<T>(&mut self, work: impl Future<Output = Result<T, MysqlError>>) -> Option<Result<T, MysqlError>> {
         let cancelled = self.registered.entry.command_token();
+        let work = pin!(work);
         Self::watched(&mut self.reader, &cancelled, self.config.cancel_grace, work).await
     }
 
@@ -486,4 +491,70 @@ fn command_name(code: u8) -> String {
         other => return other.to_string(),
     };
     name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vtproto::query::BindVariable;
+
+    use super::*;
+    use crate::server::Prepared;
+
+    const LARGE: usize = 20_000;
+
+    /// A handler whose futures for queries are large.
+    struct Large;
+
+    impl Handler for Large {
+        type Session = ();
+
+        async fn connected(&self, _: &ConnectionInfo) -> Result<(), MysqlError> {
+            Ok(())
+        }
+
+        async fn query(&self, _: &mut (), _: &[u8], _: &mut ResultWriter<'_>) -> Result<(), HandlerError> {
+            let held = [0u8; LARGE];
+            tokio::task::yield_now().await;
+            std::hint::black_box(&held);
+            Ok(())
+        }
+
+        async fn prepare(&self, _: &mut (), _: &[u8]) -> Result<Prepared, MysqlError> {
+            Ok(Prepared::default())
+        }
+
+        async fn execute(
+            &self,
+            session: &mut (),
+            _: &Prepared,
+            _: BTreeMap<String, BindVariable>,
+            out: &mut ResultWriter<'_>,
+        ) -> Result<(), HandlerError> {
+            self.query(session, b"", out).await
+        }
+
+        async fn init_db(&self, _: &mut (), _: &str) -> Result<(), MysqlError> {
+            Ok(())
+        }
+
+        async fn reset(&self, _: &mut ()) -> Result<(), MysqlError> {
+            Ok(())
+        }
+
+        async fn closed(&self, _: ()) {}
+    }
+
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each command's future is copied to the heap, so it is to hold the handler's once.
+    #[test]
+    fn a_commands_future_holds_the_handlers_once() {
+        type Arguments = (&'static mut Client<Large>, &'static mut Option<()>, &'static [u8]);
+        let size = size_of_future(|(client, session, packet): Arguments| client.command(session, packet));
+        assert!((LARGE..LARGE + 2_000).contains(&size), "{size} bytes");
+    }
 }

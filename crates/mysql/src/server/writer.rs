@@ -12,7 +12,8 @@ use vtproto::query::{Field, QueryResult, Row, Type};
 
 use super::binary;
 use crate::constants::{capability, errno, status};
-use crate::packet::{PacketWriter, put_lenenc};
+use crate::packet::{PacketWriter, WireError, put_lenenc};
+use crate::raw_rows::Rows;
 use crate::stream::WriteHalf;
 use crate::wire;
 
@@ -178,7 +179,7 @@ impl<'a> ResultWriter<'a> {
         for row in rows {
             let packet = self.output.packets.begin();
             let written = if row.lengths.len() != self.column_count {
-                Err(crate::packet::WireError::BadLength)
+                Err(WireError::BadLength)
             } else if self.binary {
                 binary::put_row(packet, &self.columns, row)
             } else {
@@ -186,12 +187,34 @@ impl<'a> ResultWriter<'a> {
             };
             if let Err(error) = written {
                 self.output.packets.abandon();
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("row does not fit its fields: {error}"),
-                ));
+                return Err(does_not_fit(error));
             }
             self.output.packets.end();
+            self.output.flush_if_full().await?;
+        }
+        Ok(())
+    }
+
+    /// Rows of the open result set in the shape of [`crate::raw_rows`]; waits while the client does not read.
+    pub async fn raw_rows(&mut self, raw: &[u8]) -> io::Result<()> {
+        self.expect(Progress::Rows)?;
+        if self.binary {
+            for row in Rows::new(raw) {
+                let packet = self.output.packets.begin();
+                let written = row.and_then(|row| binary::put_raw_row(packet, &self.columns, row.payload()));
+                if let Err(error) = written {
+                    self.output.packets.abandon();
+                    return Err(does_not_fit(error));
+                }
+                self.output.packets.end();
+                self.output.flush_if_full().await?;
+            }
+            return Ok(());
+        }
+        let mut rest = raw;
+        while !rest.is_empty() {
+            let taken = self.output.packets.frames(rest).map_err(does_not_fit)?;
+            rest = &rest[taken..];
             self.output.flush_if_full().await?;
         }
         Ok(())
@@ -220,7 +243,11 @@ impl<'a> ResultWriter<'a> {
             return self.ok(&info).await;
         }
         self.start(&result.fields).await?;
-        self.rows(&result.rows).await?;
+        if result.raw_rows.is_empty() {
+            self.rows(&result.rows).await?;
+        } else {
+            self.raw_rows(&result.raw_rows).await?;
+        }
         self.finish(flags, warnings).await
     }
 
@@ -293,4 +320,9 @@ impl<'a> ResultWriter<'a> {
         }
         Ok(self.more_statements && outcome.is_ok())
     }
+}
+
+/// Nothing of the row has been written.
+fn does_not_fit(error: WireError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("row does not fit its fields: {error}"))
 }

@@ -89,7 +89,9 @@ impl Analysis<'_> {
             if !walk::subqueries(item).is_empty() && !together.place.is_single() {
                 return Err(Apart::Rows);
             }
-            together.local &= !walk::is_over_rows(item);
+            // Groups that no two shards share have their aggregates to sort by.
+            let of_group = is_grouped(&query.body) && !walk::is_over_window(item);
+            together.local &= of_group || !walk::is_over_rows(item);
         }
         Ok(together)
     }
@@ -394,7 +396,10 @@ impl Analysis<'_> {
             if right_outer || left_outer {
                 let (stays, missing) = if right_outer { (left, right) } else { (right, left) };
                 for i in &missing {
-                    from.scope.leaves[*i].outer = true;
+                    let leaf = &mut from.scope.leaves[*i];
+                    leaf.outer = true;
+                    // What it is joined by so far chooses its rows and not those of the side that stays.
+                    leaf.known.clear();
                 }
                 from.outer_joins.push((stays, missing));
             }
@@ -527,6 +532,8 @@ impl Analysis<'_> {
     }
 
     /// Whether the expressions hold all columns of a unique vindex: no two shards have equal ones.
+    ///
+    /// Not those of lookup vindexes: rows with NULL, which lookup tables do not have, are on any shard.
     fn covers_key(&self, exprs: &[&Expr], scope: &Scope) -> bool {
         let scopes = [scope];
         let columns: Vec<ColumnRef> = exprs.iter().filter_map(|expr| key_column(expr, &scopes)).collect();
@@ -534,6 +541,7 @@ impl Analysis<'_> {
             !leaf.outer
                 && leaf.keys.iter().any(|key| {
                     key.cv.vindex().is_unique()
+                        && !key.cv.vindex().needs_lookup()
                         && key
                             .columns
                             .iter()
@@ -690,6 +698,10 @@ fn lacks_column(scope: &Scope, name: &str) -> bool {
     scope.leaves.iter().all(|leaf| {
         leaf.columns.as_ref().is_some_and(|all| !all.iter().any(|column| column.eq_ignore_ascii_case(name)))
     })
+}
+
+fn is_grouped(body: &SetExpr) -> bool {
+    matches!(body, SetExpr::Select(select) if !walk::group_by(select).is_empty())
 }
 
 fn has_window(select: &Select) -> bool {

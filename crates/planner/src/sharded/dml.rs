@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use vschema::Table;
+use vschema::{Table, TableType};
 use vterrors::VtError;
 use vtsql::{
     Needs, Statement, Template,
@@ -15,6 +15,7 @@ use vtsql::{
 
 use super::{
     analysis::{Analysis, Apart, last_part},
+    place::Place,
     tree,
 };
 use crate::plan::Context;
@@ -57,6 +58,8 @@ struct Parts<'a> {
     order_by: &'a [OrderByExpr],
     limit: Option<&'a Expr>,
     assignments: &'a [ast::Assignment],
+    /// The tables that a DELETE of several names.
+    deleted: &'a [ast::ObjectName],
 }
 
 /// Plans an UPDATE or DELETE. `text` is what tablets may be sent; `table` the first one written to.
@@ -83,6 +86,10 @@ pub(crate) fn plan_dml(
             return unsupported("subqueries in sharded DML");
         }
     }
+    if !matches!(place, Place::Reference(_)) && writes_reference(&analysis, &parts)? {
+        // Each shard would change its copy by its own rows, and the copies would part.
+        return unsupported("multi-shard or vindex write statement");
+    }
     if parts.limit.is_some() && !place.is_single() {
         return unsupported(format_args!("multi shard {} with limit", parts.verb));
     }
@@ -107,6 +114,44 @@ pub(crate) fn plan_dml(
     }
 }
 
+/// Whether a table that is whole on each shard may be among those that are written to.
+fn writes_reference(analysis: &Analysis<'_>, parts: &Parts<'_>) -> Result<bool, VtError> {
+    let factors: Vec<&TableFactor> = parts
+        .tables
+        .iter()
+        .flat_map(|table| std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)))
+        .collect();
+    for factor in &factors {
+        let TableFactor::Table { name, alias, .. } = factor else { continue };
+        let Some(own) = last_part(name) else { continue };
+        let qualifier = match &name.0[..] {
+            [qualifier, _] => qualifier.as_ident().map(|ident| ident.value.as_str()),
+            _ => None,
+        };
+        let (table, _) = analysis.named_table(qualifier, own)?;
+        let known_as = alias.as_ref().map_or(own, |alias| alias.name.value.as_str());
+        if table.kind == TableType::Reference && (factors.len() == 1 || parts.may_write(known_as)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Parts<'_> {
+    /// Whether a table of several may be written to.
+    fn may_write(&self, known_as: &str) -> bool {
+        let may_own = |column: &ast::ObjectName| match &column.0[..] {
+            [.., table, _] => table.as_ident().is_none_or(|ident| ident.value == known_as),
+            _ => true,
+        };
+        let assigned = self.assignments.iter().any(|assignment| match &assignment.target {
+            AssignmentTarget::ColumnName(name) => may_own(name),
+            AssignmentTarget::Tuple(names) => names.iter().any(may_own),
+        });
+        assigned || self.deleted.iter().any(|name| last_part(name).is_some_and(|last| last == known_as))
+    }
+}
+
 fn parts(tree: &ast::Statement) -> Result<Parts<'_>, VtError> {
     match tree {
         ast::Statement::Update(update) => Ok(Parts {
@@ -116,6 +161,7 @@ fn parts(tree: &ast::Statement) -> Result<Parts<'_>, VtError> {
             order_by: &update.order_by,
             limit: update.limit.as_ref(),
             assignments: &update.assignments,
+            deleted: &[],
         }),
         ast::Statement::Delete(delete) => {
             let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
@@ -126,6 +172,7 @@ fn parts(tree: &ast::Statement) -> Result<Parts<'_>, VtError> {
                 order_by: &delete.order_by,
                 limit: delete.limit.as_ref(),
                 assignments: &[],
+                deleted: &delete.tables,
             })
         }
         other => unsupported(other),
@@ -154,10 +201,10 @@ fn refuse_vindexes(
     Ok(None)
 }
 
-/// What an assignment list gives to a column.
+/// What an assignment list gives to a column: the last one counts.
 fn assigned<'a>(assignments: &'a [ast::Assignment], column: &str) -> Option<&'a Expr> {
     let is = |name: &ast::ObjectName| last_part(name).is_some_and(|last| last.eq_ignore_ascii_case(column));
-    assignments.iter().find_map(|assignment| match &assignment.target {
+    assignments.iter().rev().find_map(|assignment| match &assignment.target {
         AssignmentTarget::ColumnName(name) => is(name).then_some(&assignment.value),
         AssignmentTarget::Tuple(names) => names.iter().any(is).then_some(&assignment.value),
     })

@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use vschema::Table;
+use vschema::{Table, VindexDef};
 use vterrors::VtError;
 use vtsql::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint, JoinOperator, LimitClause,
-    LockType, ObjectName, Query, Select, SelectItem, SetExpr, Statement as Tree, TableFactor, TableWithJoins, Visit,
-    VisitMut, Visitor, VisitorMut,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint, JoinOperator,
+    LimitClause, LockType, ObjectName, Query, Select, SelectItem, SetExpr, Statement as Tree, TableFactor,
+    TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
 };
-use vtsql::{Statement, print_tree, quote_identifier};
+use vtsql::{Statement, Template, print_tree, quote_identifier};
 
 use super::analysis::{Analysis, FromClause};
 use super::scope::Leaf;
@@ -30,10 +30,38 @@ use crate::value::PlanValue;
 #[derive(Debug, Clone)]
 pub struct Gather {
     pub fetches: Vec<Fetch>,
+    /// Vindexes that are selected from.
+    pub vindexes: Vec<VindexRows>,
     /// The statement over them, with [`Fetch::mark`]s in place of tables.
     pub sql: String,
     /// Any shard of it runs the statement.
     pub keyspace: String,
+    /// Columns whose names hold values of the statement.
+    pub names: Vec<ColumnName>,
+}
+
+/// Where a vindex maps one value to, as rows with [`VindexRows::COLUMNS`].
+#[derive(Debug, Clone)]
+pub struct VindexRows {
+    pub keyspace: String,
+    pub vindex: Arc<dyn vindex::Vindex>,
+    pub value: PlanValue,
+    /// What stands for it in [`Gather::sql`].
+    pub mark: String,
+}
+
+impl VindexRows {
+    /// The columns that a vindex has as a table.
+    pub const COLUMNS: [&'static str; 4] = ["id", "keyspace_id", "range_start", "range_end"];
+}
+
+/// The name that mysqld would give to a column: the text of its expression.
+#[derive(Debug, Clone)]
+pub struct ColumnName {
+    /// Which column: from the first one, or from the last one where a `*` stands before it.
+    pub from_start: bool,
+    pub position: usize,
+    pub text: Template,
 }
 
 /// What is fetched of a table.
@@ -75,36 +103,46 @@ pub(crate) fn plan_gather(analysis: &Analysis<'_>, statement: &Statement, query:
         return unsupported(format_args!("over rows of several shards: {}", statement.sql));
     }
     let mut query = query.clone();
-    name_items(&mut query, &statement.sql);
+    let names = name_items(&mut query, &statement.sql);
     let lock = match query.locks.first() {
         None => "",
         Some(lock) if lock.lock_type == LockType::Update => " for update",
         Some(_) => " lock in share mode",
     };
     query.locks.clear();
-    let mut names = Names::default();
-    let _ = query.visit(&mut names);
-    let mut blocks =
-        Blocks { analysis, names: &names, fetches: Vec::new(), depth: 0, all_pushed: false, lock, sql: &statement.sql };
+    let mut known = Names::default();
+    let _ = query.visit(&mut known);
+    let mut blocks = Blocks {
+        analysis,
+        names: &known,
+        fetches: Vec::new(),
+        vindexes: Vec::new(),
+        depth: 0,
+        all_pushed: false,
+        lock,
+        sql: &statement.sql,
+    };
     if let ControlFlow::Break(error) = VisitMut::visit(&mut query, &mut blocks) {
         return Err(error);
     }
-    let (mut fetches, all_pushed) = (blocks.fetches, blocks.all_pushed);
+    let (mut fetches, vindexes, all_pushed) = (blocks.fetches, blocks.vindexes, blocks.all_pushed);
     if let [fetch] = &mut fetches[..]
         && all_pushed
         && !push_groups(&mut query, fetch)
     {
         push_limit(&query, fetch);
     }
-    let keyspace = match fetches.first() {
-        Some(fetch) => fetch.table.keyspace.clone(),
-        None => return unsupported(format_args!("over rows of several shards: {}", statement.sql)),
+    let keyspace = match (fetches.first(), vindexes.first()) {
+        (Some(fetch), _) => fetch.table.keyspace.clone(),
+        (None, Some(vindex)) => vindex.keyspace.clone(),
+        (None, None) => return unsupported(format_args!("over rows of several shards: {}", statement.sql)),
     };
-    Ok(Gather { fetches, sql: print_tree(&query), keyspace })
+    Ok(Gather { fetches, vindexes, sql: print_tree(&query), keyspace, names })
 }
 
-/// Gives the items of the outermost select list the names that mysqld would give to their text.
-fn name_items(query: &mut Query, sql: &str) {
+/// Gives the items of the outermost select list the names that mysqld would give to their text. Returned are those
+/// that can only be given when the values are known.
+fn name_items(query: &mut Query, sql: &str) -> Vec<ColumnName> {
     let mut body = &mut *query.body;
     loop {
         match body {
@@ -112,20 +150,36 @@ fn name_items(query: &mut Query, sql: &str) {
             SetExpr::Query(query) => body = &mut query.body,
             SetExpr::Select(select) => {
                 let texts = vtsql::select_item_texts(sql);
-                if texts.len() != select.projection.len() {
-                    return;
+                let count = texts.len();
+                if count != select.projection.len() {
+                    return Vec::new();
                 }
-                for (item, text) in select.projection.iter_mut().zip(texts) {
-                    if let SelectItem::UnnamedExpr(expr) = item
-                        && !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-                    {
-                        let alias = Ident::with_quote('`', text);
+                let mut late = Vec::new();
+                let all_stars = select.projection.iter().filter(|item| walk::item_expr(item).is_none()).count();
+                let mut stars = 0;
+                for (at, (item, text)) in select.projection.iter_mut().zip(texts).enumerate() {
+                    stars += usize::from(walk::item_expr(item).is_none());
+                    let SelectItem::UnnamedExpr(expr) = item else { continue };
+                    if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+                        continue;
+                    }
+                    let text = Template::new(text);
+                    let found = stars == 0 || stars == all_stars;
+                    if text.names().next().is_some() && !found {
+                        continue;
+                    }
+                    if text.names().next().is_some() {
+                        let from_start = stars == 0;
+                        let position = if from_start { at } else { count - 1 - at };
+                        late.push(ColumnName { from_start, position, text });
+                    } else {
+                        let alias = Ident::with_quote('`', text.sql());
                         *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
                     }
                 }
-                return;
+                return late;
             }
-            _ => return,
+            _ => return Vec::new(),
         }
     }
 }
@@ -182,6 +236,7 @@ struct Blocks<'a, 'c> {
     analysis: &'a Analysis<'c>,
     names: &'a Names,
     fetches: Vec<Fetch>,
+    vindexes: Vec<VindexRows>,
     depth: usize,
     /// All conditions of the block visited last are in its fetch.
     all_pushed: bool,
@@ -225,6 +280,7 @@ struct Relation {
     leaf: Leaf,
     /// The table to fetch; `None` for queries, CTEs and `dual`.
     table: Option<Arc<Table>>,
+    vindex: Option<Arc<VindexDef>>,
     aliased: bool,
 }
 
@@ -248,6 +304,15 @@ impl Blocks<'_, '_> {
         let mut all_pushed = true;
         let mut marks = Vec::with_capacity(relations.len());
         for (i, relation) in relations.iter().enumerate() {
+            if let Some(def) = &relation.vindex {
+                let mark = format!("__vt_vindex_{}", self.vindexes.len());
+                let value = vindex_value(&pushed, &relation.leaf, only)?;
+                let (keyspace, vindex) = (def.keyspace.clone(), def.vindex.clone());
+                self.vindexes.push(VindexRows { keyspace, vindex, value, mark: mark.clone() });
+                marks.push(Some((mark, (!relation.aliased).then(|| relation.leaf.alias.clone()))));
+                all_pushed = false;
+                continue;
+            }
             let Some(table) = &relation.table else {
                 marks.push(None);
                 all_pushed = false;
@@ -295,16 +360,23 @@ impl Blocks<'_, '_> {
         relations: &mut Vec<Relation>,
         conditions: &mut Vec<Expr>,
     ) -> Result<(), VtError> {
-        let start = relations.len();
+        let (start, start_conditions) = (relations.len(), conditions.len());
         self.relation(&table.relation, relations, conditions)?;
         for join in &table.joins {
-            let right = relations.len();
+            let (right, right_conditions) = (relations.len(), conditions.len());
             self.relation(&join.relation, relations, conditions)?;
             let (constraint, left_missing, right_missing) = constraint(join);
+            // What a side that may be missing is joined by says nothing of the other's rows.
             let missing = match (left_missing, right_missing) {
                 (true, true) => return unsupported(self.sql),
-                (true, false) => start..right,
-                (false, true) => right..relations.len(),
+                (true, false) => {
+                    conditions.drain(start_conditions..right_conditions);
+                    start..right
+                }
+                (false, true) => {
+                    conditions.truncate(right_conditions);
+                    right..relations.len()
+                }
                 (false, false) => {
                     if let Some(JoinConstraint::On(condition)) = constraint {
                         conditions.push(condition.clone());
@@ -335,7 +407,7 @@ impl Blocks<'_, '_> {
         };
         let aliased = alias.is_some();
         let mut leaf = Leaf::of_nothing(alias.map(|alias| alias.name.value.clone()).unwrap_or_default());
-        let mut table = None;
+        let (mut table, mut vindex) = (None, None);
         if let TableFactor::Table { name, .. } = factor {
             let parts: Vec<&str> =
                 name.0.iter().filter_map(|part| part.as_ident()).map(|ident| ident.value.as_str()).collect();
@@ -350,16 +422,25 @@ impl Blocks<'_, '_> {
                 return unsupported(format_args!("a name of WITH that is a table's, too: {name}"));
             }
             if !is_cte && !is_dual {
-                let (found, place) = self.analysis.named_table(qualifier, name)?;
                 let alias = std::mem::take(&mut leaf.alias);
-                leaf = place;
+                match self.analysis.named_table(qualifier, name) {
+                    Ok((found, place)) => {
+                        leaf = place;
+                        table = Some(found);
+                    }
+                    Err(error) => {
+                        let vschema = self.analysis.context.vschema;
+                        let keyspace = qualifier.unwrap_or(&self.analysis.context.target.keyspace);
+                        let found = vschema.find_vindex(keyspace, name).ok().flatten();
+                        vindex = Some(found.ok_or(error)?);
+                    }
+                }
                 leaf.alias = if aliased { alias } else { name.to_owned() };
-                table = Some(found);
             } else if !aliased {
                 leaf.alias = name.to_owned();
             }
         }
-        relations.push(Relation { leaf, table, aliased });
+        relations.push(Relation { leaf, table, vindex, aliased });
         Ok(())
     }
 
@@ -395,6 +476,53 @@ impl Blocks<'_, '_> {
     }
 }
 
+/// The value that the conditions on a vindex give to it: `id = value` and nothing else.
+fn vindex_value(conditions: &[&Expr], leaf: &Leaf, only: bool) -> Result<PlanValue, VtError> {
+    let refused = |why: &str| {
+        unsupported(format_args!("where clause for vindex function must be of the form id = <val> ({why})"))
+    };
+    let is_id = |expr: &Expr| match expr {
+        Expr::CompoundIdentifier(parts) => {
+            matches!(&parts[..], [.., table, id] if table.value == leaf.alias && id.value.eq_ignore_ascii_case("id"))
+        }
+        _ => false,
+    };
+    // Among other relations it may be joined by its columns, too.
+    let gives = |condition: &Expr| {
+        matches!(condition, Expr::BinaryOp { left, op: BinaryOperator::Eq, right }
+            if is_id(left) && PlanValue::of_expr(right).is_some())
+    };
+    let filters: Vec<&&Expr> = conditions.iter().filter(|condition| only || gives(condition)).collect();
+    let filter = match filters[..] {
+        [] => return refused("where clause missing"),
+        [filter] => filter,
+        _ => return refused("multiple filters"),
+    };
+    let Expr::BinaryOp { left, op, right } = filter else { return refused("not a comparison") };
+    match op {
+        BinaryOperator::Eq => {}
+        BinaryOperator::Lt
+        | BinaryOperator::LtEq
+        | BinaryOperator::Gt
+        | BinaryOperator::GtEq
+        | BinaryOperator::NotEq
+        | BinaryOperator::Spaceship => return refused("not equality"),
+        _ => return refused("not a comparison"),
+    }
+    let column = match &**left {
+        Expr::Identifier(name) => name,
+        Expr::CompoundIdentifier(parts) if !parts.is_empty() => &parts[parts.len() - 1],
+        _ => return refused("lhs is not a column"),
+    };
+    if !column.value.eq_ignore_ascii_case("id") {
+        return refused("lhs is not id");
+    }
+    match PlanValue::of_expr(right) {
+        Some(value) => Ok(value),
+        None => refused("rhs is not a value"),
+    }
+}
+
 fn has_bare_name(condition: &Expr) -> bool {
     struct Find;
     impl Visitor for Find {
@@ -408,8 +536,7 @@ fn has_bare_name(condition: &Expr) -> bool {
 
 /// Functions that give the same for the same row wherever they run.
 fn is_pure(name: &str) -> bool {
-    let other = ["rand", "uuid", "uuid_short", "sleep", "benchmark", "found_rows", "row_count", "connection_id"];
-    !walk::is_aggregate(name) && !other.iter().any(|impure| name.eq_ignore_ascii_case(impure))
+    !walk::is_aggregate(name) && !walk::is_volatile(name)
 }
 
 /// Puts marks in place of tables, in the order in which they were found.
@@ -459,6 +586,7 @@ fn push_limit(query: &Query, fetch: &mut Fetch) {
     if over_rows || offset == Some(None) || !walk::subqueries(query).is_empty() && has_inner(query) {
         return;
     }
+    let aliases: Vec<&str> = select.projection.iter().filter_map(walk::alias_of_another).collect();
     let mut order = Vec::new();
     for item in walk::order_by(query) {
         let mut item = item.clone();
@@ -476,6 +604,8 @@ fn push_limit(query: &Query, fetch: &mut Fetch) {
                     None => return,
                 }
             }
+            // Whether it is the alias or a column of the same name that is meant inside depends on the tables' columns.
+            expr if walk::names_one_of(expr, &aliases) => return,
             _ => None,
         };
         if let Some(meant) = meant {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use vschema::Table;
 use vterrors::{Code, VtError};
 use vtsql::{
-    InsertParts, InsertSource, Item, ItemKind, Needs, Statement, StatementKind, insert_parts, quote_identifier,
+    Directives, InsertParts, InsertSource, Item, ItemKind, Needs, Statement, StatementKind, insert_parts,
+    quote_identifier,
 };
 
 use crate::plan::{Context, plan_text};
@@ -22,6 +23,23 @@ use crate::value::PlanValue;
 pub struct Insert {
     pub shape: InsertShape,
     pub rows: InsertedRows,
+}
+
+/// An INSERT without a column list into a table whose columns the vschema does not have: it is to be planned again
+/// with a list.
+#[derive(Debug, Clone)]
+pub struct UnlistedInsert {
+    pub table: Arc<Table>,
+    head: String,
+    rest: String,
+}
+
+impl UnlistedInsert {
+    /// The statement with a column list.
+    pub fn with_columns(&self, columns: &[String]) -> String {
+        let columns: Vec<String> = columns.iter().map(|column| quote_identifier(column)).collect();
+        format!("{} ({}) {}", self.head, columns.join(", "), self.rest)
+    }
 }
 
 /// Where rows come from.
@@ -46,6 +64,10 @@ pub struct InsertShape {
     tail: String,
     /// Rows that are there already are no error: IGNORE, ON DUPLICATE KEY UPDATE.
     pub lenient: bool,
+    /// Changes no rows that are there.
+    pub only_adds: bool,
+    /// `/*vt+ MULTI_SHARD_AUTOCOMMIT=1 */`: outside of a transaction, no transaction around several shards.
+    pub multi_shard_autocommit: bool,
 }
 
 /// Rows of an INSERT.
@@ -91,11 +113,11 @@ impl InsertShape {
     fn new(parts: &InsertParts, table: Arc<Table>) -> Result<Self, VtError> {
         let columns = match &parts.columns {
             Some(columns) => columns.clone(),
-            None if table.column_list_authoritative => table.columns.iter().map(|c| c.name.clone()).collect(),
-            None if table.sharded => return Err(VtError::new(Code::Unknown, "no column list")),
-            None => {
-                return Err(VtError::new(Code::Unknown, "column list required for tables with auto-inc columns"));
+            None if table.column_list_authoritative && !has_no_values(&parts.source) => {
+                table.columns.iter().map(|c| c.name.clone()).collect()
             }
+            // Rows of nothing but defaults.
+            None => Vec::new(),
         };
         let written = columns.len();
         let mut shape = Self {
@@ -104,6 +126,8 @@ impl InsertShape {
             written,
             tail: parts.tail.clone(),
             lenient: parts.ignore || !parts.updated.is_empty(),
+            multi_shard_autocommit: false,
+            only_adds: !parts.replace && parts.updated.is_empty(),
             table,
         };
         let table = shape.table.clone();
@@ -205,6 +229,11 @@ impl InsertShape {
     }
 }
 
+/// `values ()`
+fn has_no_values(source: &InsertSource) -> bool {
+    matches!(source, InsertSource::Rows(rows) if rows.iter().all(Vec::is_empty))
+}
+
 fn variables(item: &Item) -> Vec<String> {
     match &item.kind {
         ItemKind::Variable(name) => vec![name.clone()],
@@ -225,7 +254,12 @@ pub(crate) fn plan_insert(
     text: &str,
     needs: Needs,
 ) -> Result<Plan, VtError> {
-    let parts = insert_parts(text)?;
+    let mut parts = insert_parts(text)?;
+    let written = insert_parts(&statement.sql)?;
+    if matches!(parts.source, InsertSource::Query(_)) {
+        // It is planned by itself, with all names as they are written.
+        parts.source = written.source;
+    }
     let owned = table.column_vindexes.iter().any(|cv| cv.owned);
     if table.sharded {
         if parts.replace && owned {
@@ -235,11 +269,17 @@ pub(crate) fn plan_insert(
             let keys = table.column_vindexes.iter().flat_map(|cv| &cv.columns);
             keys.into_iter().any(|key| key.eq_ignore_ascii_case(column))
         };
-        if parts.updated.iter().any(changes) {
+        if parts.overwritten.iter().any(changes) {
             return unsupported("DML cannot change vindex column");
         }
     }
-    let shape = InsertShape::new(&parts, table)?;
+    if parts.columns.is_none() && !table.column_list_authoritative && !has_no_values(&parts.source) {
+        let rest = statement.sql[written.head.len()..].trim_start().to_owned();
+        let insert = UnlistedInsert { table, head: written.head, rest };
+        return Ok(finish_primitive(statement, Primitive::UnlistedInsert(Box::new(insert)), needs));
+    }
+    let mut shape = InsertShape::new(&parts, table)?;
+    shape.multi_shard_autocommit = statement.directives.is_set(Directives::MULTI_SHARD_AUTOCOMMIT);
     let rows = match &parts.source {
         InsertSource::Rows(rows) => {
             let in_rows = rows.iter().flatten().any(|item| item.kind == ItemKind::Subquery);

@@ -8,12 +8,13 @@ use vtsql::{
 
 use super::{
     analysis::{Analysis, Apart},
-    gather::plan_gather,
+    gather::{Gather, plan_gather},
+    merge::plan_merge,
     place::Place,
     tree, walk,
 };
 use crate::plan::Context;
-use crate::primitive::{Destination, Plan, Primitive};
+use crate::primitive::{Destination, Plan, Primitive, Route};
 use crate::route::{finish, finish_primitive, plain_route, unsupported};
 use crate::value::VindexInput;
 
@@ -33,18 +34,41 @@ pub(crate) fn plan_select(
     let analysis = Analysis { context: *context };
     match analysis.query(query, &[], &Vec::new()) {
         Err(Apart::Fault(error)) => Err(error),
-        Ok(together)
-            if together.place.is_single()
-                || (together.local && walk::order_by(query).is_empty() && !walk::has_limit(query)) =>
-        {
-            let rows_stay = together.local && walk::order_by(query).is_empty() && !walk::has_limit(query);
-            routed(statement, &together.place, rows_stay, text, needs, context)
+        Ok(together) if together.place.is_single() || (together.local && !is_ordered(query)) => {
+            let rows_stay = together.local && !is_ordered(query);
+            let route = routed(statement, &together.place, rows_stay, text, context)?;
+            Ok(finish(statement, route, needs))
         }
-        _ => {
-            let gather = plan_gather(&analysis, statement, query)?;
-            Ok(finish_primitive(statement, Primitive::Gather(Box::new(gather)), needs))
+        Ok(together) if together.local => {
+            let mut route = routed(statement, &together.place, true, text, context)?;
+            let gather = || plan_gather(&analysis, statement, query);
+            match plan_merge(statement, query, route.query.sql(), gather) {
+                Some(merge) => {
+                    route.merge = Some(Box::new(merge));
+                    Ok(finish(statement, route, needs))
+                }
+                None => gathered(statement, gather()?, needs),
+            }
         }
+        _ => gathered(statement, plan_gather(&analysis, statement, query)?, needs),
     }
+}
+
+/// Plans a SELECT that reads from a vindex as if it were a table.
+pub(crate) fn plan_vindex_select(statement: &Statement, context: &Context<'_>, needs: Needs) -> Result<Plan, VtError> {
+    let ast::Statement::Query(query) = tree(statement)? else {
+        return unsupported(&statement.sql);
+    };
+    gathered(statement, plan_gather(&Analysis { context: *context }, statement, query)?, needs)
+}
+
+fn gathered(statement: &Statement, gather: Gather, needs: Needs) -> Result<Plan, VtError> {
+    Ok(finish_primitive(statement, Primitive::Gather(Box::new(gather)), needs))
+}
+
+/// Whether rows of several shards have to be put in order, or cut.
+fn is_ordered(query: &ast::Query) -> bool {
+    !walk::order_by(query).is_empty() || walk::has_limit(query)
 }
 
 /// One route to the shards of a place.
@@ -53,9 +77,8 @@ fn routed(
     place: &Place,
     may_scatter: bool,
     mut text: String,
-    needs: Needs,
     context: &Context<'_>,
-) -> Result<Plan, VtError> {
+) -> Result<Route, VtError> {
     let keyspace = match place.keyspace() {
         Some(keyspace) => keyspace,
         None => crate::plan::any_keyspace(context)?,
@@ -70,7 +93,7 @@ fn routed(
     }
     let mut route = plain_route(place.opcode(), keyspace, destination, text);
     route.table = statement.tables.first().map(|table| table.name.clone());
-    Ok(finish(statement, route, needs))
+    Ok(route)
 }
 
 /// The text with `::name` replaced by the list of each shard's own values, if the list is used once.

@@ -80,6 +80,28 @@ pub(crate) fn is_over_rows(expr: &impl Visit) -> bool {
     expr.visit(&mut Find(0)).is_break()
 }
 
+/// Functions that give another value each time, or do something.
+pub(crate) fn is_volatile(name: &str) -> bool {
+    const NAMES: &[&str] =
+        &["rand", "uuid", "uuid_short", "sleep", "benchmark", "found_rows", "row_count", "connection_id"];
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Whether an expression has a window function.
+pub(crate) fn is_over_window(expr: &impl Visit) -> bool {
+    struct Find;
+    impl Visitor for Find {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(function) if function.over.is_some() => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Find).is_break()
+}
+
 /// The aggregate functions of MySQL and MariaDB.
 pub(crate) fn is_aggregate(name: &str) -> bool {
     const NAMES: &[&str] = &[
@@ -158,4 +180,32 @@ pub(crate) fn item_name(item: &SelectItem) -> Option<&str> {
         SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(|part| part.value.as_str()),
         _ => None,
     }
+}
+
+/// An item's alias, unless it is the name of the column that it stands for.
+pub(crate) fn alias_of_another(item: &SelectItem) -> Option<&str> {
+    let SelectItem::ExprWithAlias { expr, alias } = item else { return None };
+    let own = match expr {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    };
+    (!own.is_some_and(|own| own.value.eq_ignore_ascii_case(&alias.value))).then_some(&alias.value)
+}
+
+/// Whether an expression names one of these without a table.
+pub(crate) fn names_one_of(expr: &Expr, names: &[&str]) -> bool {
+    struct Find<'a>(&'a [&'a str]);
+    impl Visitor for Find<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(name) if self.0.iter().any(|one| name.value.eq_ignore_ascii_case(one)) => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Find(names)).is_break()
 }

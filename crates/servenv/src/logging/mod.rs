@@ -10,7 +10,8 @@ mod files;
 mod line;
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
@@ -31,6 +32,16 @@ pub use line::Severity;
 const QUEUE: usize = 16 * 1024;
 /// How long [`flush`] waits for the writer.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// Opens a log that a flag names, to append to it; its directory is made where it is missing.
+///
+/// Errors: the directory cannot be made, or the file not opened.
+pub fn open_to_append(path: &Path) -> std::io::Result<File> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}
 
 /// Where lines go.
 #[derive(Debug, Clone)]

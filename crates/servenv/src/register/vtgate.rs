@@ -140,4 +140,23 @@ pub(super) const GROUPS: &[Group] = &[
             ("mysql_ldap_auth_method", Str, "mysql_clear_password", ""),
         ],
     },
+    Group {
+        letters: "G",
+        used_by: "G",
+        heading: "Overload",
+        rows: &[
+            (
+                "mysql_server_max_connections",
+                Int,
+                "0",
+                "MySQL connections open at once, one more gets errno 1040; 0: as many as open files allow (a flag of this implementation)",
+            ),
+            (
+                "max_calls_per_tablet",
+                Int,
+                "10000",
+                "calls of one tablet under way at once, one more fails with RESOURCE_EXHAUSTED (a flag of this implementation)",
+            ),
+        ],
+    },
 ];

@@ -33,7 +33,8 @@ pub enum Kind {
     Response = 4,
     /// Server: one message of a stream.
     Item = 5,
-    /// Server: the end of a stream.
+    /// Server: the end of a stream. Also behind a cancelled call of which a message had begun to leave: the rest of it
+    /// does not come.
     End = 6,
     /// Server: the failure that ends a call, a `vtrpc.RPCError`.
     Error = 7,

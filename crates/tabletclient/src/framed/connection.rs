@@ -30,7 +30,7 @@ use super::{
     codec::{Assembler, Frame, Kind},
     drive::{Ended, Peer, drive},
     method::Method,
-    outbox::Outbox,
+    outbox::{Outbox, Withdrawn},
 };
 use crate::grpc;
 
@@ -123,7 +123,7 @@ impl Shared {
 
     /// Nobody waits for the call any more: tells the server, unless it has ended or never left.
     fn cancel(&self, id: u64) {
-        if self.remove(id).is_some() && self.outbox.withdraw(id) {
+        if self.remove(id).is_some() && self.outbox.withdraw(id) != Withdrawn::Unsent {
             self.outbox.frame(Kind::Cancel, id, &[]);
         }
         self.leave_when_idle();
@@ -428,7 +428,11 @@ impl Peer for Answers<'_> {
                     drop(items.send(Ok(Bytes::new())));
                 }
             }
-            Kind::End => drop(self.shared.remove(frame.id)),
+            Kind::End => {
+                // Of a call that was cancelled half a message may be here.
+                self.assembler.forget(frame.id);
+                drop(self.shared.remove(frame.id));
+            }
             Kind::Error => {
                 self.assembler.forget(frame.id);
                 let error = RpcError::decode(frame.payload).map_err(|e| Ended::Protocol(e.to_string()))?;
@@ -485,5 +489,38 @@ impl Shared {
             }
             seen = received;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_message_of_a_cancelled_stream_is_let_go() {
+        let settings = Settings {
+            max_message_size: 1 << 20,
+            stream_window: 1 << 20,
+            keepalive_time: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(60),
+        };
+        let shared = Shared {
+            settings,
+            outbox: Outbox::default(),
+            calls: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            open: AtomicBool::new(true),
+            received: AtomicU64::new(0),
+            peer_gone: tokio::sync::Notify::new(),
+        };
+        let mut answers = Answers { shared: &shared, assembler: Assembler::new(1 << 20, usize::MAX) };
+        let (items, _receiver) = mpsc::unbounded_channel();
+        let call = shared.register(Waiting::Stream { items, unread: Arc::default() }).expect("open");
+        let frame = |kind, more| Frame { kind, more, id: call, payload: vec![7; 1000].into() };
+        answers.frame(frame(Kind::Item, true)).expect("half a message");
+        assert!(!answers.assembler.is_empty());
+        shared.cancel(call);
+        answers.frame(Frame { payload: Bytes::new(), ..frame(Kind::End, false) }).expect("the last of the call");
+        assert!(answers.assembler.is_empty(), "nobody would ever take it");
     }
 }

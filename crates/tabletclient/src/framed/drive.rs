@@ -19,8 +19,9 @@ use super::{
     outbox::Outbox,
 };
 
-/// Room for one read.
+/// Room for one read, and for one while much is arriving.
 const READ: usize = 64 * 1024;
+const LARGE_READ: usize = 256 * 1024;
 /// Frames taken in before others on the same thread get their turn.
 const BUDGET: usize = 256;
 
@@ -61,7 +62,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     P: Peer,
 {
-    let mut driver = Driver { io, input, output: BytesMut::new(), sent: 0, outbox, peer, waited: false, flush: false };
+    let mut driver =
+        Driver { io, input, read: READ, output: BytesMut::new(), sent: 0, outbox, peer, waited: false, flush: false };
     let ended = poll_fn(|cx| driver.poll(cx)).await;
     outbox.abandon();
     ended
@@ -70,6 +72,8 @@ where
 struct Driver<'a, S, P> {
     io: &'a mut S,
     input: BytesMut,
+    /// Room for the next read.
+    read: usize,
     output: BytesMut,
     /// Bytes of `output` that have left.
     sent: usize,
@@ -116,13 +120,15 @@ where
             if budget == 0 {
                 return Poll::Ready(Ok(()));
             }
-            if self.input.capacity() - self.input.len() < READ / 4 {
-                self.input.reserve(READ);
+            if self.input.capacity() - self.input.len() < self.read / 4 {
+                self.input.reserve(self.read);
             }
-            if ready!(poll_read_buf(Pin::new(&mut *self.io), cx, &mut self.input))? == 0 {
+            let count = ready!(poll_read_buf(Pin::new(&mut *self.io), cx, &mut self.input))?;
+            if count == 0 {
                 FrameCodec.decode_eof(&mut self.input)?;
                 return Poll::Ready(Err(Ended::Closed));
             }
+            self.read = if count >= READ { LARGE_READ } else { READ };
         }
     }
 

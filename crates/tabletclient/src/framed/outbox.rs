@@ -22,7 +22,9 @@ use super::codec::{HEAD, Kind, MAX_PAYLOAD, put_head};
 
 /// Bytes queued above which senders wait.
 const LIMIT: usize = 8 << 20;
-/// The write buffer goes back to this size when it has been larger.
+/// Bytes up to which one write takes further frames of long messages. Short ones wait for no more than that.
+const GATHERED: usize = 4 * MAX_PAYLOAD;
+/// The write buffer goes back to this size when it has been larger, and no long message follows.
 const KEPT: usize = 128 * 1024;
 
 /// The queue of one connection.
@@ -52,6 +54,17 @@ struct Large {
     messages: VecDeque<(Kind, Bytes)>,
     /// Whether a frame of it has left.
     begun: bool,
+}
+
+/// What [`Outbox::withdraw`] found of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Withdrawn {
+    /// No message in several frames: what there was of the call has left, or leaves.
+    Nothing,
+    /// Messages of which nothing had left.
+    Unsent,
+    /// The other side has the beginning of what was dropped.
+    Rest,
 }
 
 impl Outbox {
@@ -124,15 +137,15 @@ impl Outbox {
         wake(queue)
     }
 
-    /// Drops what is queued of a call in several frames. Whether the other side may know of the call.
-    pub fn withdraw(&self, id: u64) -> bool {
+    /// Drops what is queued of a call in several frames.
+    pub fn withdraw(&self, id: u64) -> Withdrawn {
         let mut queue = self.lock();
-        let Some(at) = queue.large.iter().position(|large| large.id == id) else { return true };
-        let begun = queue.large[at].begun;
+        let Some(at) = queue.large.iter().position(|large| large.id == id) else { return Withdrawn::Nothing };
+        let withdrawn = if queue.large[at].begun { Withdrawn::Rest } else { Withdrawn::Unsent };
         let bytes = queue.large.remove(at).map_or(0, |large| large.messages.iter().map(|(_, bytes)| bytes.len()).sum());
         drop(queue);
         self.written(bytes);
-        begun
+        withdrawn
     }
 
     /// Takes nothing in from here on. What is queued is still written.
@@ -162,11 +175,19 @@ impl Outbox {
     /// there are. False at the end: closed, and everything taken.
     pub fn take(&self, out: &mut BytesMut, writer: &Waker) -> bool {
         let mut queue = self.lock();
-        if out.capacity() > KEPT {
+        if out.capacity() > KEPT && queue.large.is_empty() {
             *out = BytesMut::new();
         }
-        std::mem::swap(out, &mut queue.small);
-        if let Some(mut large) = queue.large.pop_front() {
+        // The larger buffer is the one that long messages are put into.
+        if out.capacity() > queue.small.capacity() && !queue.large.is_empty() {
+            out.extend_from_slice(&queue.small);
+            queue.small.clear();
+        } else {
+            std::mem::swap(out, &mut queue.small);
+        }
+        while out.len() < GATHERED
+            && let Some(mut large) = queue.large.pop_front()
+        {
             if let Some((kind, bytes)) = large.messages.front_mut() {
                 let part = bytes.split_to(bytes.len().min(MAX_PAYLOAD));
                 put_head(out, *kind, !bytes.is_empty(), large.id, part.len());
@@ -269,7 +290,7 @@ mod tests {
         };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert!(!outbox.withdraw(1), "nothing of it had left");
+        assert_eq!(outbox.withdraw(1), Withdrawn::Unsent);
         waiting.await.expect("let go");
         outbox.message(Kind::Item, 1, &[], &blob(LIMIT + 1));
         let waiting = {

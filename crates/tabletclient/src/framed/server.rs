@@ -31,7 +31,7 @@ use super::{
     drive::{Ended, Peer, drive},
     hello,
     method::Method,
-    outbox::Outbox,
+    outbox::{Outbox, Withdrawn},
 };
 use crate::{BeginOutcome, QueryService};
 
@@ -152,6 +152,15 @@ impl Shared {
         Some(call)
     }
 
+    fn cancel(&self, id: u64) {
+        let Some(call) = self.remove(id) else { return };
+        call.task.abort();
+        if self.outbox.withdraw(id) == Withdrawn::Rest {
+            // The client keeps the part that it has until it hears of the call again.
+            self.outbox.frame(Kind::End, id, &[]);
+        }
+    }
+
     fn fail(&self, id: u64, error: VtError) {
         // Cut as gRPC cuts it, so that both transports say the same.
         let status = tonic::Status::from(error);
@@ -267,10 +276,7 @@ impl Peer for Calls {
             },
             Kind::Cancel => {
                 self.assembler.forget(id);
-                if let Some(call) = self.shared.remove(id) {
-                    call.task.abort();
-                    self.shared.outbox.withdraw(id);
-                }
+                self.shared.cancel(id);
             }
             Kind::Credit => {
                 let bytes: [u8; 4] = (&*frame.payload)
@@ -466,5 +472,50 @@ async fn run(
             let message = |events| binlogdata::VStreamResponse { events };
             stream!(shared, service, id, request, credit, vstream, message)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::BytesMut;
+    use tokio_util::codec::Decoder;
+
+    use super::{
+        super::codec::{FrameCodec, MAX_PAYLOAD},
+        *,
+    };
+
+    fn left(outbox: &Outbox) -> Vec<Frame> {
+        let mut out = BytesMut::new();
+        outbox.take(&mut out, Waker::noop());
+        outbox.written(out.len());
+        let mut frames = Vec::new();
+        while let Some(frame) = FrameCodec.decode(&mut out).expect("frames") {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    #[tokio::test]
+    async fn the_client_hears_the_end_of_a_message_that_breaks_off() {
+        let shared =
+            Shared { outbox: Outbox::default(), running: Mutex::default(), max_message: 64 << 20, window: 1 << 20 };
+        let cancel = |id: u64| {
+            let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+            shared.lock().calls.insert(id, Call { task, credit: None, held: 0 });
+            shared.cancel(id);
+        };
+        let item = query::Value { r#type: 0, value: vec![7; 20 * MAX_PAYLOAD].into() };
+        shared.outbox.message(Kind::Item, 1, &[], &item);
+        assert!(left(&shared.outbox).iter().all(|frame| frame.id == 1 && frame.more), "its beginning");
+        cancel(1);
+        let rest: Vec<(Kind, u64)> = left(&shared.outbox).iter().map(|frame| (frame.kind, frame.id)).collect();
+        assert_eq!(rest, [(Kind::End, 1)]);
+        // Of this one nothing has left, and nothing follows.
+        shared.outbox.message(Kind::Item, 2, &[], &item);
+        cancel(2);
+        assert_eq!(left(&shared.outbox), []);
     }
 }

@@ -37,6 +37,12 @@ prepared.execute("select id from prepared where word = ? or bytes_ = ? order by 
 assert prepared.fetchall() == [(1,), (2,)]
 prepared.execute("update prepared set nothing = ? where nothing is null", (9,))
 assert prepared.rowcount == 1
+# Numbers far from one are no DECIMALs, which would end at 65 digits.
+for ratio in (1e100, -1e100, 1e-100, 1.7976931348623157e308, 2.2250738585072014e-308, 1e15, 0.1, 1e-5, 123456789012345.0):
+    prepared.execute("update prepared set ratio = ? where id = 1", (ratio,))
+    prepared.execute("select id, ratio from prepared where ratio = ?", (ratio,))
+    seen = prepared.fetchall()
+    assert seen == [(1, ratio)], (seen, ratio)
 prepared.close()
 
 connection.start_transaction()

@@ -130,13 +130,30 @@ impl Etcd {
     pub fn freeze(&self, freeze: bool) -> anyhow::Result<()> {
         let process = self.process.as_ref().context("etcd is not running")?;
         let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id())?);
-        Ok(kill(pid, if freeze { Signal::SIGSTOP } else { Signal::SIGCONT })?)
+        kill(pid, if freeze { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+        // The threads of a busy machine may still answer behind the signal.
+        let started = Instant::now();
+        while freeze && !all_threads_stopped(process.id())? {
+            anyhow::ensure!(started.elapsed() < PATIENCE, "etcd does not stand still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// A topology under a root of its own, with some cells.
     pub async fn topo(&self, root: &str, cells: &[&str], options: TopoOptions) -> anyhow::Result<TopoServer> {
         topo_at(&self.address(), root, cells, options).await
     }
+}
+
+fn all_threads_stopped(pid: u32) -> anyhow::Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+        if !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Drop for Etcd {

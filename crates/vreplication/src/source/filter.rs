@@ -15,7 +15,12 @@ pub enum Filter {
     /// Whole tables, by exact name.
     Tables(BTreeSet<String>),
     /// Rows of all tables whose keyspace id is in a range.
-    KeyRange(KeyRange, Sharding),
+    KeyRange {
+        wanted: KeyRange,
+        /// The range of the shard that is read.
+        own: KeyRange,
+        sharding: Sharding,
+    },
 }
 
 /// How the rows of one table are chosen.
@@ -31,7 +36,7 @@ impl Filter {
     pub fn has_table(&self, table: &str) -> bool {
         match self {
             Self::Tables(tables) => tables.contains(table),
-            Self::KeyRange(..) => true,
+            Self::KeyRange { .. } => true,
         }
     }
 
@@ -39,9 +44,10 @@ impl Filter {
     pub(super) fn choice(&self, table: &Table) -> Result<Choice> {
         match self {
             Self::Tables(_) => Ok(Choice::All),
-            Self::KeyRange(range, sharding) => Ok(match sharding.place(table)? {
-                Place::Everywhere => Choice::All,
-                Place::At(id) if range.contains(&id) => Choice::All,
+            Self::KeyRange { wanted, own, sharding } => Ok(match sharding.place(table)? {
+                Place::Everywhere if vschema::brings_reference_rows(own, wanted) => Choice::All,
+                Place::Everywhere => Choice::None,
+                Place::At(id) if wanted.contains(&id) => Choice::All,
                 Place::At(_) => Choice::None,
                 place => Choice::ByKey { place },
             }),
@@ -53,7 +59,7 @@ impl Filter {
         match (self, choice) {
             (_, Choice::All) => Ok(true),
             (_, Choice::None) => Ok(false),
-            (Self::KeyRange(range, _), Choice::ByKey { place }) => Ok(range.contains(&place.of(table, row)?)),
+            (Self::KeyRange { wanted, .. }, Choice::ByKey { place }) => Ok(wanted.contains(&place.of(table, row)?)),
             // Whole tables are chosen whole.
             (Self::Tables(_), Choice::ByKey { .. }) => Ok(true),
         }

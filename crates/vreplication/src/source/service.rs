@@ -18,7 +18,7 @@ use topo::TopoServer;
 use tracing::Instrument;
 use vterrors::{Code, Result, VtError};
 use vtproto::binlogdata::{
-    BinlogTransaction, Charset, StreamKeyRangeRequest, StreamKeyRangeResponse, StreamTablesRequest,
+    BinlogTransaction, Charset, RowTable, StreamKeyRangeRequest, StreamKeyRangeResponse, StreamTablesRequest,
     StreamTablesResponse,
 };
 use vtproto::binlogservice::update_stream_server::UpdateStream;
@@ -38,6 +38,8 @@ pub struct SourceConfig {
     pub database: String,
     pub cell: String,
     pub keyspace: String,
+    /// The range of the tablet's shard.
+    pub key_range: KeyRange,
     /// Largest message, bytes: `-grpc_max_message_size`.
     pub max_message: usize,
     /// `-binlog_use_v3_resharding_mode`: the vschema says how rows are sharded.
@@ -141,10 +143,11 @@ impl UpdateStreamService {
         charset: Option<Charset>,
         filter: Filter,
         options: StreamOptions,
+        row_tables: Vec<RowTable>,
     ) -> Result<StreamRequest> {
         let start: Position =
             position.parse().map_err(|error| VtError::new(Code::InvalidArgument, format!("{error}")))?;
-        Ok(StreamRequest { start, filter, options, charset })
+        Ok(StreamRequest { start, filter, options, charset, row_tables })
     }
 }
 
@@ -188,10 +191,11 @@ impl UpdateStream for UpdateStreamService {
         let options = StreamOptions::read(request.metadata())?;
         let request = request.into_inner();
         let range = request.key_range.unwrap_or_default();
-        let range = KeyRange::from_bounds(range.start, range.end);
+        let wanted = KeyRange::from_bounds(range.start, range.end);
         let config = &self.inner.config;
         let sharding = Sharding::read(&self.inner.topo, &config.cell, &config.keyspace, config.by_vschema).await?;
-        let request = Self::request(&request.position, request.charset, Filter::KeyRange(range, sharding), options)?;
+        let filter = Filter::KeyRange { wanted, own: config.key_range.clone(), sharding };
+        let request = Self::request(&request.position, request.charset, filter, options, request.row_tables)?;
         let respond = |transaction| StreamKeyRangeResponse { binlog_transaction: Some(transaction) };
         Ok(Response::new(self.start(running, request, self.inner.stats.key_range.clone(), respond)))
     }
@@ -204,7 +208,7 @@ impl UpdateStream for UpdateStreamService {
         let options = StreamOptions::read(request.metadata())?;
         let request = request.into_inner();
         let filter = Filter::Tables(request.tables.into_iter().collect());
-        let request = Self::request(&request.position, request.charset, filter, options)?;
+        let request = Self::request(&request.position, request.charset, filter, options, request.row_tables)?;
         let respond = |transaction| StreamTablesResponse { binlog_transaction: Some(transaction) };
         Ok(Response::new(self.start(running, request, self.inner.stats.tables.clone(), respond)))
     }

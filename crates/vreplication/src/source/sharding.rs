@@ -6,7 +6,7 @@ use keyrange::KeyspaceId;
 use mysql::binlog::{Image, Value};
 use topo::TopoServer;
 use vindex::{Destination, Vindex};
-use vschema::{TableType, VSchema};
+use vschema::{Placement, VSchema};
 use vterrors::{Code, Result, VtError};
 use vtproto::query::Type;
 use vtproto::topodata::KeyspaceIdType;
@@ -72,30 +72,11 @@ impl Sharding {
             |name: &str| table.column(name).ok_or_else(|| fault(format!("table {} has no column {name}", table.name)));
         match self {
             Self::Column { name, kind } => Ok(Place::ByColumn { column: column_of(name)?, kind: *kind }),
-            Self::Vindexes { vschema, keyspace } => {
-                let known = vschema.keyspaces.get(keyspace).and_then(|keyspace| keyspace.tables.get(&table.name));
-                let Some(known) = known else {
-                    return Err(fault(format!("no vschema definition for table {}", table.name)));
-                };
-                if known.kind == TableType::Reference {
-                    return Ok(Place::Everywhere);
-                }
-                if let Some(id) = &known.pinned {
-                    return Ok(Place::At(id.clone()));
-                }
-                let functional = known.column_vindexes.iter().filter(|of| {
-                    of.columns.len() == 1 && of.vindex.is_unique() && !of.vindex.needs_lookup() && of.vindex.cost() <= 1
-                });
-                // Of several equally cheap ones the first, which is the primary vindex.
-                let Some(best) = functional.min_by_key(|of| of.vindex.cost()) else {
-                    return Err(fault(format!(
-                        "could not find a vindex to compute keyspace id for table {}",
-                        table.name
-                    )));
-                };
-                let column = best.columns.first().map(String::as_str).unwrap_or_default();
-                Ok(Place::ByVindex { column: column_of(column)?, vindex: best.vindex.clone() })
-            }
+            Self::Vindexes { vschema, keyspace } => Ok(match vschema.placement(keyspace, &table.name)? {
+                Placement::Everywhere => Place::Everywhere,
+                Placement::At(id) => Place::At(id),
+                Placement::ByVindex { column, vindex } => Place::ByVindex { column: column_of(&column)?, vindex },
+            }),
         }
     }
 }

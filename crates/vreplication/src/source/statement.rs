@@ -1,10 +1,11 @@
-//! Row changes as statements, one a row:
+//! Row changes as statements, one a row, or as the parts of which a reader makes its own:
 //! `INSERT INTO t SET c=v, …`, `UPDATE t SET c=v, … WHERE k=v AND …`, `DELETE FROM t WHERE k=v AND …`.
 //!
 //! The WHERE clause names the row by its key. Only a table without one is compared column by column, and then at most
 //! one row changes. See `docs/decisions` on why not every column is compared, as Go does.
 
 use mysql::binlog::{Image, JsonError};
+use vtproto::binlogdata::binlog_transaction::Row;
 
 use super::literal::Literals;
 use super::table::Table;
@@ -74,6 +75,52 @@ impl Statements {
             out.extend_from_slice(b" LIMIT 1");
         }
         Ok(())
+    }
+}
+
+impl Statements {
+    /// A change of a row as such. The table has a key.
+    pub fn row(
+        self,
+        table: &Table,
+        number: u32,
+        before: Option<&Image<'_>>,
+        after: Option<&Image<'_>>,
+    ) -> Result<Row, JsonError> {
+        let key = |image: Option<&Image<'_>>| image.map_or(Ok(Vec::new()), |image| self.key(table, image));
+        let old = key(before)?;
+        let mut new = key(after)?;
+        if new == old {
+            // It stays the row that it is.
+            new.clear();
+        }
+        let values = after.map(|image| self.values(table, image)).transpose()?;
+        Ok(Row { table: number, before: old, after: new, values })
+    }
+
+    fn key(self, table: &Table, image: &Image<'_>) -> Result<Vec<u8>, JsonError> {
+        let mut out = Vec::new();
+        let composite = table.columns.iter().filter(|column| column.key).count() > 1;
+        for (column, value) in table.columns.iter().zip(image.cells(&table.codecs)).filter(|(column, _)| column.key) {
+            if composite {
+                out.extend_from_slice(if out.is_empty() { b"" } else { b" AND " });
+                out.extend_from_slice(&column.assign);
+            }
+            self.literals.put(&mut out, &column.text, &value, true)?;
+        }
+        Ok(out)
+    }
+
+    fn values(self, table: &Table, image: &Image<'_>) -> Result<Vec<u8>, JsonError> {
+        let mut out = Vec::with_capacity(image.len() * 5 / 4 + table.columns.len() * 8);
+        for (column, value) in table.columns.iter().zip(image.cells(&table.codecs)).filter(|(column, _)| column.written)
+        {
+            if !out.is_empty() {
+                out.push(b',');
+            }
+            self.literals.put(&mut out, &column.text, &value, false)?;
+        }
+        Ok(out)
     }
 }
 

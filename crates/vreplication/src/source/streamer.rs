@@ -12,8 +12,8 @@ use mysql::ConnectParams;
 use mysql::binlog::{BinlogStream, Body, Query, Rows, StreamOptions as BinlogOptions, TableMap};
 use mysql::replication::{Gtid, Position};
 use vterrors::{Code, Result, VtError};
-use vtproto::binlogdata::binlog_transaction::{Statement, statement::Category};
-use vtproto::binlogdata::{BinlogTransaction, Charset};
+use vtproto::binlogdata::binlog_transaction::{self as message, Statement, statement::Category};
+use vtproto::binlogdata::{BinlogTransaction, Charset, RowTable};
 use vtproto::query::EventToken;
 
 use super::annotation::{self, Ids};
@@ -24,8 +24,8 @@ use super::literal::Literals;
 use super::output::{Gone, Output};
 use super::sql::{self, Kind};
 use super::statement::Statements;
-use super::table::Table;
-use crate::{OnDdl, StreamOptions};
+use super::table::{StreamedColumn, Table};
+use crate::{OnDdl, StreamOptions, row_bytes};
 
 /// Statements of a transaction are sent in parts of about this size.
 const PART: usize = 256 << 10;
@@ -46,6 +46,8 @@ pub struct StreamRequest {
     pub options: StreamOptions,
     /// The character sets of the reader's connection.
     pub charset: Option<Charset>,
+    /// Tables whose changes the reader takes as rows.
+    pub row_tables: Vec<RowTable>,
 }
 
 /// Streams from one mysqld and of one database.
@@ -115,8 +117,10 @@ enum Known {
     Foreign,
     Streamed {
         map: Vec<u8>,
-        table: Table,
+        table: Box<Table>,
         choice: Choice,
+        /// What its rows say of it, if its changes go as rows.
+        definition: Option<message::Table>,
     },
 }
 
@@ -137,6 +141,11 @@ struct Run<'a> {
     open: Option<Open>,
     pending: Option<Pending>,
     tables: HashMap<u64, Known>,
+    /// What the reader was told of tables whose changes go as rows. There is one number for each name: changes of a row
+    /// have to stay in order whatever ids the binlog gives to its table.
+    told: HashMap<String, message::Table>,
+    /// Numbers of tables by name.
+    numbers: HashMap<String, u32>,
     /// Columns by table name, as looked up since the last DDL.
     columns: HashMap<String, TableColumns>,
     ahead: Ahead,
@@ -171,6 +180,8 @@ impl Streamer {
             open: None,
             pending: None,
             tables: HashMap::new(),
+            told: HashMap::new(),
+            numbers: HashMap::new(),
             columns: HashMap::new(),
             ahead: Ahead::default(),
         };
@@ -284,7 +295,13 @@ impl Run<'_> {
             self.refuse_altered(&name).await?;
         }
         let choice = self.request.filter.choice(&table)?;
-        self.tables.insert(id, Known::Streamed { map: body.to_vec(), table, choice });
+        let as_rows =
+            self.request.row_tables.iter().any(|wanted| wanted.name == name && table.is_keyed_by(&wanted.key));
+        let definition = as_rows.then(|| {
+            let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+            definition(&table, *self.numbers.entry(name).or_insert(next))
+        });
+        self.tables.insert(id, Known::Streamed { map: body.to_vec(), table: Box::new(table), choice, definition });
         Ok(())
     }
 
@@ -346,7 +363,7 @@ impl Run<'_> {
             }
             return Err(self.fail(VtError::new(Code::Internal, format!("unknown table number {}", rows.table_id))));
         };
-        let Known::Streamed { table, choice, .. } = known else { return Ok(()) };
+        let Known::Streamed { table, choice, definition, .. } = known else { return Ok(()) };
         let at = |error: VtError| Ended::Failed(error.wrap(format!("stream error @ {}", self.position)));
         let table_fault = |error: mysql::binlog::JsonError| at(unsupported(format!("table {}: {error}", table.name)));
         if rows.columns != table.codecs.len() {
@@ -359,6 +376,7 @@ impl Run<'_> {
         }
         let open = self.open.get_or_insert_default();
         let filter = &self.request.filter;
+        let mut untold = definition.as_ref().filter(|definition| self.told.get(&table.name) != Some(*definition));
         let mut changes = rows.changes(&table.codecs);
         while let Some(change) = changes.next_change().map_err(|error| at(error.into()))? {
             let before = match &change.0 {
@@ -369,14 +387,28 @@ impl Run<'_> {
                 Some(row) if filter.has_row(table, choice, row).map_err(at)? => Some(row),
                 _ => None,
             };
-            let (category, sql) = match (before, after) {
+            let category = match (before, after) {
                 (None, None) => continue,
-                (None, Some(after)) => (Category::BlInsert, self.statements.insert(table, after)),
-                (Some(before), None) => (Category::BlDelete, self.statements.delete(table, before)),
-                (Some(before), Some(after)) => (Category::BlUpdate, self.statements.update(table, before, after)),
+                (None, Some(_)) => Category::BlInsert,
+                (Some(_), None) => Category::BlDelete,
+                (Some(_), Some(_)) => Category::BlUpdate,
             };
             open.set_timestamp(timestamp);
-            open.push(category, None, sql.map_err(table_fault)?);
+            if let Some(definition) = definition {
+                if let Some(untold) = untold.take() {
+                    open.statements.push(Statement { table: Some(untold.clone()), ..Statement::default() });
+                    self.told.insert(table.name.clone(), untold.clone());
+                }
+                let row = self.statements.row(table, definition.number, before, after).map_err(table_fault)?;
+                open.push_row(category, row);
+            } else {
+                let sql = match (before, after) {
+                    (None, after) => after.map_or_else(|| Ok(Vec::new()), |after| self.statements.insert(table, after)),
+                    (Some(before), None) => self.statements.delete(table, before),
+                    (Some(before), Some(after)) => self.statements.update(table, before, after),
+                };
+                open.push(category, None, sql.map_err(table_fault)?);
+            }
             if open.bytes >= PART && self.request.options.parts {
                 if let Some(pending) = self.pending.take() {
                     pending.send(&self.position, self.output, self.progress).await?;
@@ -411,6 +443,8 @@ impl Run<'_> {
                 }
                 (open.changes, open.bytes) = (0, 0);
                 open.statements.clear();
+                // What the reader was to be told of tables went as well.
+                self.told.clear();
                 return self.close(timestamp).await;
             }
             Kind::RollbackTo => {
@@ -491,9 +525,9 @@ impl Run<'_> {
                 Some(table) => filter.has_table(&table),
                 None => return refuse("and has no comment that names its table"),
             },
-            Filter::KeyRange(range, _) => match annotation::keyspace_ids(query.sql) {
+            Filter::KeyRange { wanted, .. } => match annotation::keyspace_ids(query.sql) {
                 Ids::Known(ids) => {
-                    let inside = ids.iter().filter(|id| range.contains(id)).count();
+                    let inside = ids.iter().filter(|id| wanted.contains(id)).count();
                     if inside > 0 && inside < ids.len() {
                         return refuse("for rows inside and outside of the key range");
                     }
@@ -593,7 +627,13 @@ impl Open {
     fn push(&mut self, category: Category, charset: Option<Charset>, sql: Vec<u8>) {
         self.bytes += sql.len() + STATEMENT_OVERHEAD;
         self.changes += u64::from(category != Category::BlSet);
-        self.statements.push(Statement { category: category.into(), charset, sql });
+        self.statements.push(Statement { category: category.into(), charset, sql, ..Statement::default() });
+    }
+
+    fn push_row(&mut self, category: Category, row: message::Row) {
+        self.bytes += row_bytes(&row) + STATEMENT_OVERHEAD;
+        self.changes += 1;
+        self.statements.push(Statement { category: category.into(), row: Some(row), ..Statement::default() });
     }
 
     /// SET TIMESTAMP for the statements that follow, where it is not in force already.
@@ -609,6 +649,15 @@ impl Open {
         self.parted = true;
         BinlogTransaction { statements: std::mem::take(&mut self.statements), event_token: None }
     }
+}
+
+/// What the number of a table means.
+fn definition(table: &Table, number: u32) -> message::Table {
+    let names = |wanted: fn(&StreamedColumn) -> bool| {
+        table.columns.iter().filter(|column| wanted(column)).map(|column| column.name.clone()).collect()
+    };
+    let (columns, key) = (names(|column| column.written), names(|column| column.key));
+    message::Table { number, name: table.name.clone(), columns, key }
 }
 
 /// The tables of a database that a statement changes as such.

@@ -82,6 +82,14 @@ impl Table {
         Ok(Self { name: map.table.clone(), quoted: backquoted(&map.table), codecs, columns, has_key })
     }
 
+    /// Whether these columns, in any order, are the key, and all of it can be written.
+    pub fn is_keyed_by(&self, key: &[String]) -> bool {
+        let own: Vec<&StreamedColumn> = self.columns.iter().filter(|column| column.key).collect();
+        self.has_key
+            && own.len() == key.len()
+            && own.iter().all(|column| column.written && key.iter().any(|name| name.eq_ignore_ascii_case(&column.name)))
+    }
+
     /// The place of a column.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use vterrors::{Code, MysqlError, VtError};
 use vtproto::{binlogdata::Charset, query::QueryResult};
 
-use super::row::{StreamRow, first_number};
+use super::merge::{self, Keys};
+use super::row::{StreamRow, first_number, quoted};
 
 /// How long a text that runs when the stream is stopped may still take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -74,6 +75,23 @@ impl Applier {
     /// What the session's literals are read as; the source leaves it out of statements that agree.
     pub fn charset(&self) -> Charset {
         self.charset
+    }
+
+    /// Tables whose changes may be put together.
+    pub async fn independent_tables(&mut self, db_name: &str) -> Result<Keys, ApplyError> {
+        let results = self.run(merge::select_independent_tables(db_name).as_bytes()).await?;
+        Ok(merge::independent_tables(&results))
+    }
+
+    /// The tables of a database, without views.
+    pub async fn table_names(&mut self, db_name: &str) -> Result<Vec<String>, ApplyError> {
+        let sql = format!(
+            "select table_name from information_schema.tables where table_schema = {} and table_type = 'BASE TABLE'",
+            quoted(db_name.as_bytes())
+        );
+        let results = self.run(sql.as_bytes()).await?;
+        let rows = results.iter().flat_map(|result| &result.rows);
+        Ok(rows.map(|row| String::from_utf8_lossy(&row.values).into_owned()).collect())
     }
 
     pub async fn row(&mut self, db_name: &str) -> Result<Option<StreamRow>, ApplyError> {

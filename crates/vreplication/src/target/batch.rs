@@ -5,10 +5,13 @@
 //! statement each. A transaction that is larger was sent in pieces and is forgotten; if it fails, the source has to send
 //! it again.
 
+use vterrors::Result;
 use vtproto::binlogdata::{
     BinlogTransaction, Charset,
     binlog_transaction::{Statement, statement::Category},
 };
+
+use super::merge::Merge;
 
 /// Bytes of statements that are sent to mysqld at once.
 pub(super) const TEXT: usize = 512 << 10;
@@ -28,13 +31,19 @@ pub(super) struct Reached {
 pub(super) struct Batch {
     /// Statements not sent yet, each with a semicolon behind it.
     text: Vec<u8>,
+    /// Changes of rows that come after these statements.
+    merge: Merge,
+    /// The open transaction has such changes.
+    merged: bool,
     /// What was sent of the open transaction.
     sent: Vec<Vec<u8>>,
     sent_bytes: usize,
     replayable: bool,
     /// The source transaction that was begun has not ended.
     unfinished: bool,
+    /// The time that the source set last, and the one that the text sets last.
     timestamp: Vec<u8>,
+    timestamp_set: Vec<u8>,
     charset: Charset,
     default_charset: Charset,
     pub reached: Option<Reached>,
@@ -48,11 +57,14 @@ impl Batch {
     pub fn new(default_charset: Charset) -> Self {
         Self {
             text: Vec::new(),
+            merge: Merge::default(),
+            merged: false,
             sent: Vec::new(),
             sent_bytes: 0,
             replayable: true,
             unfinished: false,
             timestamp: Vec::new(),
+            timestamp_set: Vec::new(),
             charset: default_charset,
             default_charset,
             reached: None,
@@ -64,7 +76,7 @@ impl Batch {
 
     /// Nothing that would have to be sent or committed.
     pub fn is_empty(&self) -> bool {
-        self.text.is_empty() && !self.is_open()
+        self.text.is_empty() && self.merge.is_empty() && !self.is_open()
     }
 
     /// A transaction is open at mysqld.
@@ -78,50 +90,93 @@ impl Batch {
     }
 
     pub fn is_full(&self) -> bool {
-        self.text.len() >= TEXT || self.transactions >= TRANSACTIONS
+        self.text.len() + self.merge.bytes() >= TEXT || self.transactions >= TRANSACTIONS
     }
 
     /// Adds one message of the source. The end of a source transaction has an event token; before it come as many
     /// messages as it takes.
-    pub fn add(&mut self, message: &BinlogTransaction) {
-        for statement in &message.statements {
-            self.add_statement(statement);
+    ///
+    /// # Errors
+    /// It has a row of a table that no message has told of.
+    pub fn add(&mut self, message: BinlogTransaction) -> Result<()> {
+        for mut statement in message.statements {
+            if let Some(table) = statement.table.take() {
+                if self.merge.has_other(&table) {
+                    self.write_merged();
+                }
+                self.merge.define(table);
+            } else if let Some(row) = statement.row.take() {
+                self.queries += 1;
+                (self.changes, self.merged) = (true, true);
+                self.merge.add(row)?;
+            } else {
+                self.add_statement(&statement);
+            }
         }
-        match &message.event_token {
+        match message.event_token {
             Some(token) => {
                 self.unfinished = false;
                 self.transactions += i64::from(std::mem::take(&mut self.changes));
-                self.reached = Some(Reached { position: token.position.clone(), timestamp: token.timestamp });
+                self.reached = Some(Reached { position: token.position, timestamp: token.timestamp });
             }
             None => self.unfinished = true,
         }
+        Ok(())
     }
 
-    fn add_statement(&mut self, statement: &Statement) {
+    /// Whether changes of rows in the open transaction were put together.
+    pub fn has_merged(&self) -> bool {
+        self.merged
+    }
+
+    pub fn add_statement(&mut self, statement: &Statement) {
         let sql = trimmed(&statement.sql);
         let category = statement.category();
         if sql.is_empty() || matches!(category, Category::BlBegin | Category::BlCommit) {
             return;
         }
-        let charset = statement.charset.unwrap_or(self.default_charset);
-        if charset != self.charset {
-            self.push(set_charset(charset).as_bytes());
-            self.charset = charset;
+        // Each row of a source statement comes with the time of that statement. Other variables serve the statement that
+        // follows.
+        const TIMESTAMP: &[u8] = b"SET TIMESTAMP";
+        let is_set = category == Category::BlSet;
+        if is_set && sql.get(..TIMESTAMP.len()).is_some_and(|head| head.eq_ignore_ascii_case(TIMESTAMP)) {
+            sql.clone_into(&mut self.timestamp);
+            return;
         }
-        if category == Category::BlSet {
-            // Each row of a source statement comes with the time of that statement. Other variables serve one statement.
-            const TIMESTAMP: &[u8] = b"SET TIMESTAMP";
-            if sql.get(..TIMESTAMP.len()).is_some_and(|head| head.eq_ignore_ascii_case(TIMESTAMP)) {
-                if self.timestamp == sql {
-                    return;
-                }
-                self.timestamp = sql.to_owned();
-            }
-        } else {
+        // It may be about the same rows, whatever it is.
+        self.write_merged();
+        self.set_charset(statement.charset.unwrap_or(self.default_charset));
+        self.set_timestamp();
+        if !is_set {
             self.queries += 1;
             self.changes = true;
         }
         self.push(sql);
+    }
+
+    /// Appends the changes that wait.
+    fn write_merged(&mut self) {
+        if !self.merge.is_empty() {
+            self.set_charset(self.default_charset);
+            self.set_timestamp();
+            self.merge.write(&mut self.text);
+        }
+    }
+
+    fn set_timestamp(&mut self) {
+        if self.timestamp != self.timestamp_set {
+            let timestamp = self.timestamp.clone();
+            self.push(&timestamp);
+            self.timestamp_set = timestamp;
+        }
+    }
+
+    /// From here on the text is in this character set.
+    fn set_charset(&mut self, charset: Charset) {
+        if charset != self.charset {
+            self.push(set_charset(charset).as_bytes());
+            self.charset = charset;
+        }
     }
 
     fn push(&mut self, sql: &[u8]) {
@@ -132,10 +187,8 @@ impl Batch {
 
     /// To be called before the commit: the next batch begins with the session's own character set.
     pub fn finish(&mut self) {
-        if self.charset != self.default_charset {
-            self.push(set_charset(self.default_charset).as_bytes());
-            self.charset = self.default_charset;
-        }
+        self.write_merged();
+        self.set_charset(self.default_charset);
     }
 
     /// What a replay has to begin with, wherever the attempt before it ended.
@@ -145,6 +198,7 @@ impl Batch {
 
     /// What is to be sent now, with `begin` in front of the first piece of a transaction.
     pub fn take(&mut self) -> Vec<u8> {
+        self.write_merged();
         let statements = std::mem::take(&mut self.text);
         if self.is_open() {
             return statements;
@@ -153,6 +207,12 @@ impl Batch {
         text.extend_from_slice(b"begin;");
         text.extend_from_slice(&statements);
         text
+    }
+
+    /// The same without a transaction around it.
+    pub fn take_alone(&mut self) -> Vec<u8> {
+        self.write_merged();
+        std::mem::take(&mut self.text)
     }
 
     /// Keeps what was sent, while it is not too much.
@@ -174,7 +234,9 @@ impl Batch {
     pub fn clear(&mut self) {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        *self = Self { text, ..Self::new(self.default_charset) };
+        let mut merge = std::mem::take(&mut self.merge);
+        merge.clear();
+        *self = Self { text, merge, ..Self::new(self.default_charset) };
     }
 }
 
@@ -194,19 +256,67 @@ fn trimmed(sql: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vtproto::query::EventToken;
+    use vtproto::{
+        binlogdata::binlog_transaction::{Row, Table},
+        query::EventToken,
+    };
 
     const UTF8: Charset = Charset { client: 45, conn: 45, server: 45 };
     const LATIN1: Charset = Charset { client: 8, conn: 8, server: 8 };
 
     fn statement(category: Category, sql: &str, charset: Option<Charset>) -> Statement {
-        Statement { category: category.into(), charset, sql: sql.as_bytes().to_vec() }
+        Statement { category: category.into(), charset, sql: sql.as_bytes().to_vec(), ..Statement::default() }
     }
 
     fn message(statements: Vec<Statement>, position: Option<&str>) -> BinlogTransaction {
         let event_token =
             position.map(|position| EventToken { timestamp: 7, position: position.into(), ..Default::default() });
         BinlogTransaction { statements, event_token }
+    }
+
+    fn add(batch: &mut Batch, message: BinlogTransaction) {
+        batch.add(message).expect("tables are known");
+    }
+
+    fn table() -> Statement {
+        let table = Table { number: 1, name: "t".into(), columns: vec!["id".into()], key: vec!["id".into()] };
+        Statement { table: Some(table), ..Statement::default() }
+    }
+
+    fn inserted(id: &str) -> Statement {
+        let row = Row { table: 1, before: vec![], after: id.into(), values: Some(id.into()) };
+        Statement { row: Some(row), ..Statement::default() }
+    }
+
+    #[test]
+    fn rows_and_statements_stay_in_order() {
+        let mut batch = Batch::new(UTF8);
+        let set = |sql| statement(Category::BlSet, sql, None);
+        let statements = vec![
+            set("SET TIMESTAMP=5"),
+            table(),
+            inserted("1"),
+            set("SET TIMESTAMP=6"),
+            inserted("2"),
+            set("SET INSERT_ID=9"),
+            statement(Category::BlInsert, "insert a", Some(LATIN1)),
+            inserted("3"),
+        ];
+        add(&mut batch, message(statements, Some("MariaDB/0-1-1")));
+        assert!(batch.has_merged());
+        let (latin1, utf8) = (set_charset(LATIN1), set_charset(UTF8));
+        assert_eq!(
+            text(&mut batch),
+            format!(
+                "begin;SET TIMESTAMP=6\n;insert into `t` (`id`) values (1),(2)\n;SET INSERT_ID=9\n;{latin1}\n;insert a\n;\
+                 {utf8}\n;insert into `t` (`id`) values (3)\n;"
+            )
+        );
+        batch.clear();
+        assert!(!batch.has_merged());
+        // It is known what the number means, and no more what time it is.
+        add(&mut batch, message(vec![set("SET TIMESTAMP=6"), inserted("4")], Some("MariaDB/0-1-2")));
+        assert_eq!(text(&mut batch), "begin;SET TIMESTAMP=6\n;insert into `t` (`id`) values (4)\n;");
     }
 
     fn text(batch: &mut Batch) -> String {
@@ -218,9 +328,15 @@ mod tests {
         let mut batch = Batch::new(UTF8);
         assert!(batch.is_empty() && batch.is_whole());
         let set = statement(Category::BlSet, "SET TIMESTAMP=5", None);
-        batch.add(&message(vec![set.clone(), statement(Category::BlInsert, "insert a;", None)], Some("MariaDB/0-1-1")));
-        batch.add(&message(vec![set, statement(Category::BlUpdate, "update b -- x", None)], Some("MariaDB/0-1-2")));
-        batch.add(&message(vec![], Some("MariaDB/0-1-3")));
+        add(
+            &mut batch,
+            message(vec![set.clone(), statement(Category::BlInsert, "insert a;", None)], Some("MariaDB/0-1-1")),
+        );
+        add(
+            &mut batch,
+            message(vec![set, statement(Category::BlUpdate, "update b -- x", None)], Some("MariaDB/0-1-2")),
+        );
+        add(&mut batch, message(vec![], Some("MariaDB/0-1-3")));
         assert_eq!((batch.queries, batch.transactions, batch.is_whole()), (2, 2, true));
         assert_eq!(batch.reached.as_ref().expect("a position").position, "MariaDB/0-1-3");
         assert_eq!(text(&mut batch), "begin;SET TIMESTAMP=5\n;insert a\n;update b -- x\n;");
@@ -229,13 +345,13 @@ mod tests {
     #[test]
     fn pieces_of_a_transaction_share_one_begin() {
         let mut batch = Batch::new(UTF8);
-        batch.add(&message(vec![statement(Category::BlInsert, "insert a", None)], None));
+        add(&mut batch, message(vec![statement(Category::BlInsert, "insert a", None)], None));
         assert!(!batch.is_whole() && batch.reached.is_none());
         let first = batch.take();
         assert_eq!(first, b"begin;insert a\n;");
         batch.keep(first.clone());
         assert!(batch.is_open() && !batch.is_empty());
-        batch.add(&message(vec![statement(Category::BlInsert, "insert b", None)], Some("MariaDB/0-1-1")));
+        add(&mut batch, message(vec![statement(Category::BlInsert, "insert b", None)], Some("MariaDB/0-1-1")));
         assert_eq!(text(&mut batch), "insert b\n;");
         assert_eq!((batch.transactions, batch.sent()), (1, Some(&[first][..])));
         batch.keep(vec![b' '; REPLAY]);
@@ -247,19 +363,22 @@ mod tests {
     #[test]
     fn character_sets_follow_the_statements() {
         let mut batch = Batch::new(UTF8);
-        batch.add(&message(
-            vec![
-                statement(Category::BlInsert, "insert a", Some(LATIN1)),
-                statement(Category::BlInsert, "insert b", Some(LATIN1)),
-                statement(Category::BlInsert, "insert c", None),
-            ],
-            Some("MariaDB/0-1-1"),
-        ));
+        add(
+            &mut batch,
+            message(
+                vec![
+                    statement(Category::BlInsert, "insert a", Some(LATIN1)),
+                    statement(Category::BlInsert, "insert b", Some(LATIN1)),
+                    statement(Category::BlInsert, "insert c", None),
+                ],
+                Some("MariaDB/0-1-1"),
+            ),
+        );
         let (latin1, utf8) = (set_charset(LATIN1), set_charset(UTF8));
         assert!(latin1.contains("@@session.character_set_client=8,"));
         assert_eq!(text(&mut batch), format!("begin;{latin1}\n;insert a\n;insert b\n;{utf8}\n;insert c\n;"));
         batch.clear();
-        batch.add(&message(vec![statement(Category::BlInsert, "insert d", Some(LATIN1))], Some("MariaDB/0-1-2")));
+        add(&mut batch, message(vec![statement(Category::BlInsert, "insert d", Some(LATIN1))], Some("MariaDB/0-1-2")));
         batch.finish();
         assert_eq!(text(&mut batch), format!("begin;{latin1}\n;insert d\n;{utf8}\n;"));
         assert_eq!(batch.reset(), utf8);

@@ -11,6 +11,9 @@ use vtproto::topodata::TabletType;
 pub struct EngineConfig {
     /// The tablet's own cell: where sources are looked for unless the row names others.
     pub cell: String,
+    /// The tablet's own shard, whose replicas `max_replication_lag` is about.
+    pub keyspace: String,
+    pub shard: String,
     /// The tablet's database. Rows of others are not ours.
     pub db_name: String,
     /// How to log in for applying rows (vt_filtered), without a database.

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mysql::client::Connection;
+use throttler::{Throttler, Throttlers, UNLIMITED};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
@@ -15,17 +16,21 @@ use topo::TopoServer;
 use vterrors::{Result, VtError};
 use vtproto::binlogdata::BinlogSource;
 
+use crate::resolve_names;
+
 use super::{
     EngineConfig, SourceKind,
     applier::{Applier, ApplyError},
     batch, client,
+    merge::Keys,
     picker::Picker,
-    player::{Ended, Player},
+    player::{Ended, Independent, Pace, Player, Rules},
+    replicas::Replicas,
     row::{State, StreamRow, read_position, update_state},
     source,
     stats::Stream,
 };
-use crate::throttle::Throttler;
+use crate::OnDdl;
 
 /// How long a source is looked for before the row says that there is none.
 const SEARCH: Duration = Duration::from_secs(3);
@@ -36,6 +41,7 @@ const STATE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     pub config: EngineConfig,
     pub topo: TopoServer,
+    pub throttlers: Throttlers,
 }
 
 /// A running stream. Dropping it leaves the task running until its token is cancelled.
@@ -90,6 +96,7 @@ enum Next {
 struct Wanted {
     source: BinlogSource,
     kind: SourceKind,
+    on_ddl: OnDdl,
     position: mysql::Position,
     stop_position: mysql::Position,
 }
@@ -98,7 +105,8 @@ impl Wanted {
     fn read(row: &StreamRow) -> Result<Self> {
         let source = source::read_source(&row.source)?;
         let kind = source::kind(&source)?;
-        Ok(Self { kind, source, position: read_position(&row.pos)?, stop_position: row.stop_position()? })
+        let on_ddl = source::on_ddl(&row.source, &source);
+        Ok(Self { kind, on_ddl, source, position: read_position(&row.pos)?, stop_position: row.stop_position()? })
     }
 
     /// Why the stream has nothing to do, if it has not.
@@ -195,21 +203,45 @@ impl Run {
             wanted.source.shard,
             row.pos
         );
-        let (kind, position, charset) = (wanted.kind, row.pos, applier.charset());
+        let db_name = &self.shared.config.db_name;
+        let kind = match wanted.kind {
+            SourceKind::Tables(patterns) if patterns.iter().any(|text| text.starts_with('/')) => {
+                // Sources know names alone.
+                let existing = applier.table_names(db_name).await?;
+                match resolve_names(&patterns, &existing) {
+                    Ok(names) if names.is_empty() => {
+                        let text = format!("no table of {db_name} matches {}", patterns.join(","));
+                        return Ok(Next::Never(VtError::new(vterrors::Code::FailedPrecondition, text)));
+                    }
+                    Ok(names) => SourceKind::Tables(names),
+                    Err(error) => return Ok(Next::Never(error)),
+                }
+            }
+            kind => kind,
+        };
+        let (position, charset, on_ddl) = (row.pos, applier.charset(), wanted.on_ddl);
         let (record, dial) = (tablet.tablet.clone(), self.shared.config.stream_dial.clone());
-        let opening = async move { client::stream(&record, &dial, &kind, &position, charset).await };
+        // Transactions that are tried one by one go statement by statement too.
+        let independent = match self.alone {
+            0 => Independent::new(db_name, applier.independent_tables(db_name).await?),
+            _ => Independent::new(db_name, Keys::new()),
+        };
+        let row_tables = independent.keys().clone();
+        let opening =
+            async move { client::stream(&record, &dial, &kind, &position, charset, on_ddl, row_tables).await };
         self.stream.set_streaming(true);
         self.stream.set_source_tablet(&alias);
-        if row.max_replication_lag != i64::MAX {
-            tracing::warn!(
-                stream = self.stream.id,
-                max_replication_lag = row.max_replication_lag,
-                "max_replication_lag has no effect: only max_tps slows a stream down"
-            );
+        let shared = &self.shared;
+        let mut throttler = Throttler::new(format!("BinlogPlayer/{}", self.stream.id), row.max_tps);
+        let mut replicas = None;
+        if row.max_replication_lag != UNLIMITED {
+            throttler = throttler.with_max_lag(row.max_replication_lag);
+            replicas = Some(Replicas::start(&shared.config, &shared.topo));
         }
-        let throttler = Throttler::new(format!("BinlogPlayer/{}", self.stream.id), row.max_tps);
-        let mut player =
-            Player::new(applier, &self.stream, &throttler, wanted.stop_position, self.alone, self.stop.clone());
+        let throttler = shared.throttlers.add(throttler);
+        let pace = Pace { throttler: &throttler, replicas: replicas.as_ref() };
+        let rules = Rules { stop_position: wanted.stop_position, on_ddl, alone: self.alone };
+        let mut player = Player::new(applier, &self.stream, pace, rules, independent, self.stop.clone());
         let ended = tokio::select! {
             ended = player.play(opening) => ended,
             () = tablet.closed.cancelled() => Ended::Source(VtError::new(
@@ -232,6 +264,10 @@ impl Run {
             Ended::OneByOne(error) => {
                 tracing::info!(stream = id, "transactions are applied one by one for a while: {error}");
                 self.alone = batch::TRANSACTIONS;
+                Next::AtOnce
+            }
+            Ended::Anew(why) => {
+                tracing::info!(stream = id, "the stream is opened anew: {why}");
                 Next::AtOnce
             }
             Ended::Removed => {

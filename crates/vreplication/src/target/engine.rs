@@ -15,6 +15,7 @@ use mysql::{
     client::{ClientError, Connection},
     sidecar,
 };
+use throttler::Throttlers;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout_at},
@@ -73,11 +74,16 @@ impl Engine {
     /// An engine that is closed.
     pub fn new(config: EngineConfig, topo: TopoServer) -> Arc<Self> {
         Arc::new(Self {
-            shared: Arc::new(Shared { config, topo }),
+            shared: Arc::new(Shared { config, topo, throttlers: Throttlers::default() }),
             open: tokio::sync::Mutex::new(None),
             is_open: watch::channel(false).0,
             streams: Mutex::default(),
         })
+    }
+
+    /// The throttlers of the streams, `BinlogPlayer/<id>`.
+    pub fn throttlers(&self) -> Throttlers {
+        self.shared.throttlers.clone()
     }
 
     fn streams(&self) -> MutexGuard<'_, BTreeMap<i64, Arc<Stream>>> {

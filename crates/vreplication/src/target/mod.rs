@@ -13,13 +13,16 @@ mod client;
 mod config;
 mod controller;
 mod engine;
+mod merge;
 mod picker;
 mod player;
+mod replicas;
 mod row;
 mod source;
 mod statement;
 mod stats;
 mod status;
+mod watched;
 
 pub use config::EngineConfig;
 pub use engine::Engine;

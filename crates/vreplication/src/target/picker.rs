@@ -7,40 +7,21 @@
 use std::sync::Arc;
 
 use rand::seq::IndexedRandom;
-use tabletclient::{
-    HealthCheck, HealthCheckOptions, TabletFilter, TabletHealth, TopologyWatcher, WatcherOptions,
-    health_check::HealthListener, topology_watcher::ShardFilter,
-};
-use tokio::{
-    sync::Notify,
-    time::{Duration, Instant, timeout_at},
-};
+use tabletclient::TabletHealth;
+use tokio::time::{Duration, Instant, timeout_at};
 use topo::{TopoServer, topoproto};
 use vterrors::{Code, Result, VtError};
 use vtproto::topodata::TabletType;
 
-use super::EngineConfig;
+use super::{EngineConfig, watched::WatchedShard};
 
 /// How often the list of tablets is read while no good one is in it.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Picker {
-    health: HealthCheck,
-    watchers: Vec<TopologyWatcher>,
-    changed: Arc<Changed>,
-    keyspace: String,
-    shard: String,
+    source: WatchedShard,
     cells: Vec<String>,
     types: Vec<TabletType>,
-}
-
-#[derive(Default)]
-struct Changed(Notify);
-
-impl HealthListener for Changed {
-    fn tablet_changed(&self, _: &TabletHealth) {
-        self.0.notify_one();
-    }
 }
 
 impl Picker {
@@ -62,37 +43,16 @@ impl Picker {
         if cells.is_empty() {
             cells.push(config.cell.clone());
         }
-        let options = HealthCheckOptions {
-            retry_delay: config.health_retry_delay,
-            timeout: config.health_timeout,
-            ..HealthCheckOptions::default()
-        };
-        let dial = config.health_dial.clone();
-        let health = HealthCheck::new(options, move |tablet| tabletclient::grpc::dial(tablet, &dial));
-        let changed = Arc::new(Changed::default());
-        health.add_listener(changed.clone());
-        let watcher = WatcherOptions {
-            refresh_interval: config.topology_refresh,
-            filter: TabletFilter::Shards(vec![(keyspace.to_owned(), ShardFilter::Name(shard.to_owned()))]),
-            ..WatcherOptions::default()
-        };
-        let watchers = cells
-            .iter()
-            .map(|cell| TopologyWatcher::start(topo.clone(), cell.clone(), watcher.clone(), health.clone()))
-            .collect();
-        Ok(Self { health, watchers, changed, keyspace: keyspace.to_owned(), shard: shard.to_owned(), cells, types })
+        let source = WatchedShard::start(config, topo, keyspace, shard, &cells);
+        Ok(Self { source, cells, types })
     }
 
     /// A good tablet, another one than `avoid` if there is one.
     fn choose(&self, avoid: Option<&str>) -> Option<Arc<TabletHealth>> {
         let good = |health: &Arc<TabletHealth>| {
-            health.up
-                && health.stats.health_error.is_empty()
-                && health.target.keyspace == self.keyspace
-                && health.target.shard == self.shard
-                && self.types.contains(&health.target.tablet_type())
+            health.stats.health_error.is_empty() && self.types.contains(&health.target.tablet_type())
         };
-        let mut good: Vec<_> = self.health.tablets().into_iter().filter(good).collect();
+        let mut good: Vec<_> = self.source.up().filter(good).collect();
         let preferences: [&dyn Fn(&TabletHealth) -> bool; 2] =
             [&|health| Some(health.alias().as_str()) != avoid, &|health| health.serving];
         for preferred in preferences {
@@ -113,10 +73,8 @@ impl Picker {
                 if let Some(found) = self.choose(avoid) {
                     return found;
                 }
-                if tokio::time::timeout(SEARCH_INTERVAL, self.changed.0.notified()).await.is_err() {
-                    for watcher in &self.watchers {
-                        watcher.refresh().await;
-                    }
+                if tokio::time::timeout(SEARCH_INTERVAL, self.source.changed()).await.is_err() {
+                    self.source.refresh().await;
                 }
             }
         };
@@ -126,8 +84,8 @@ impl Picker {
     fn nothing(&self) -> String {
         let types: Vec<&str> = self.types.iter().map(|tablet_type| tablet_type.as_str_name()).collect();
         let seen: Vec<String> = self
-            .health
-            .tablets()
+            .source
+            .all()
             .iter()
             .map(|health| {
                 let state = match &health.last_error {
@@ -140,11 +98,10 @@ impl Picker {
             })
             .collect();
         format!(
-            "no healthy tablet of type {} for {}/{} in cell {} to stream from; there: {}. \
+            "no healthy tablet of type {} for {} in cell {} to stream from; there: {}. \
              The types are those of the column tablet_types, or of -vreplication_tablet_type",
             types.join(" or "),
-            self.keyspace,
-            self.shard,
+            self.source.name(),
             self.cells.join(","),
             if seen.is_empty() { "no tablet at all".to_owned() } else { seen.join(", ") },
         )

@@ -8,27 +8,42 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use mysql::{Position, client::ClientError};
+use throttler::Throttler;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use vterrors::VtError;
-use vtproto::{binlogdata::BinlogTransaction, query::QueryResult};
+use vtproto::{
+    binlogdata::{
+        BinlogTransaction,
+        binlog_transaction::{Statement, statement::Category},
+    },
+    query::QueryResult,
+};
 
 use super::{
     applier::{Applier, ApplyError, is_foreign_key, is_transient},
     batch::{Batch, Reached},
     client::Transactions,
+    merge::Keys,
+    replicas::Replicas,
     row::{State, read_position, update_position},
     stats::{Stream, unix_now},
 };
-use crate::throttle::Throttler;
+use crate::{OnDdl, row_bytes};
 
 /// Bytes of messages read ahead of mysqld, one message more at most.
 const READ_AHEAD: usize = 8 << 20;
+/// What a statement takes up beside its bytes.
+const STATEMENT_OVERHEAD: usize = 32;
 /// Messages read ahead: empty ones have no bytes to speak of.
 const MESSAGES: usize = 4096;
+/// How often the tables are looked at while changes of theirs are put together, at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What looking may take of the time: one part of so many.
+const LOOKING_SHARE: u32 = 100;
 /// How long a position without rows may wait to be stored.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// Pauses between attempts after a deadlock.
@@ -48,6 +63,8 @@ pub(super) enum Ended {
     Removed,
     /// Transactions that were put together do not apply so: each has to be tried alone.
     OneByOne(VtError),
+    /// The stream has to be asked for again, in another way.
+    Anew(&'static str),
     /// The source ended the stream, or sent what cannot be used.
     Source(VtError),
     /// mysqld refuses.
@@ -70,33 +87,98 @@ struct Arrived {
     _room: OwnedSemaphorePermit,
 }
 
+/// The tables whose changes the source was asked for as rows. They have to stay independent of each other, which DDL here
+/// may change at any time.
+#[derive(Debug)]
+pub(super) struct Independent {
+    db_name: String,
+    keys: Keys,
+    /// When to look again.
+    due: Instant,
+}
+
+impl Independent {
+    pub fn new(db_name: &str, keys: Keys) -> Self {
+        Self { db_name: db_name.to_owned(), keys, due: Instant::now() + LOOK_AGAIN }
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Whether they still are. Looks not often, and less often where looking takes long.
+    async fn still_are(&mut self, applier: &mut Applier) -> Result<bool, ApplyError> {
+        let started = Instant::now();
+        if self.keys.is_empty() || started < self.due {
+            return Ok(true);
+        }
+        let now = applier.independent_tables(&self.db_name).await?;
+        self.due = Instant::now() + LOOK_AGAIN.max(started.elapsed() * LOOKING_SHARE);
+        Ok(self.keys.iter().all(|(table, key)| now.get(table) == Some(key)))
+    }
+}
+
+/// What slows a stream down.
+pub(super) struct Pace<'a> {
+    pub throttler: &'a Throttler,
+    /// Which it must not leave too far behind, if that was asked for.
+    pub replicas: Option<&'a Replicas>,
+}
+
+impl Pace<'_> {
+    fn replicas_are_behind(&self) -> bool {
+        let max_lag = self.throttler.max_lag();
+        self.replicas.zip(max_lag).is_some_and(|(replicas, max_lag)| replicas.are_behind(max_lag))
+    }
+
+    /// Takes the place of one transaction if it may go now.
+    fn try_take(&self) -> bool {
+        !self.replicas_are_behind() && self.throttler.try_take()
+    }
+
+    /// Waits until [`Self::try_take`] may succeed.
+    async fn ready(&self) {
+        match self.replicas {
+            Some(replicas) if self.replicas_are_behind() => replicas.changed().await,
+            _ => self.throttler.ready().await,
+        }
+    }
+}
+
+/// How a stream is played.
+pub(super) struct Rules {
+    /// Empty: without end.
+    pub stop_position: Position,
+    pub on_ddl: OnDdl,
+    /// So many source transactions are not put together with others.
+    pub alone: i64,
+}
+
 pub(super) struct Player<'a> {
     applier: &'a mut Applier,
     stream: &'a Stream,
-    throttler: &'a Throttler,
-    stop_position: Position,
+    pace: Pace<'a>,
+    rules: Rules,
     batch: Batch,
     /// A position without rows that is not stored yet, and until when it may stay so.
     unsaved: Option<(Reached, Instant)>,
     stop: CancellationToken,
-    /// So many source transactions are not put together with others.
-    alone: i64,
+    independent: Independent,
     /// Something was stored since the stream was opened.
     pub moved: bool,
 }
 
 impl<'a> Player<'a> {
-    /// `stop_position` empty plays without end.
     pub fn new(
         applier: &'a mut Applier,
         stream: &'a Stream,
-        throttler: &'a Throttler,
-        stop_position: Position,
-        alone: i64,
+        pace: Pace<'a>,
+        rules: Rules,
+        independent: Independent,
         stop: CancellationToken,
     ) -> Self {
         let batch = Batch::new(applier.charset());
-        Self { applier, stream, throttler, stop_position, batch, unsaved: None, stop, alone, moved: false }
+        Self { applier, stream, pace, rules, batch, unsaved: None, stop, independent, moved: false }
     }
 
     /// Plays until something ends it. Everything that was begun and not committed is rolled back then.
@@ -110,7 +192,9 @@ impl<'a> Player<'a> {
             Ok(never) => match never {},
             Err(ended) => ended,
         };
-        if matches!(ended, Ended::Cancelled | Ended::Source(_) | Ended::OneByOne(_)) && !self.applier.is_lost() {
+        if matches!(ended, Ended::Cancelled | Ended::Source(_) | Ended::OneByOne(_) | Ended::Anew(_))
+            && !self.applier.is_lost()
+        {
             // What was begun goes; what was reached without rows may as well be kept.
             if self.batch.is_open()
                 && let Err(error) = self.applier.run(b"rollback").await
@@ -140,7 +224,7 @@ impl<'a> Player<'a> {
                 }
             };
             match next {
-                Some(Ok(arrived)) => self.take(&arrived.message).await?,
+                Some(Ok(arrived)) => self.take(arrived.message).await?,
                 Some(Err(error)) => {
                     self.commit_whole().await?;
                     return Err(Ended::Source(error));
@@ -176,20 +260,25 @@ impl<'a> Player<'a> {
         }
     }
 
-    async fn take(&mut self, message: &BinlogTransaction) -> Result<(), Ended> {
+    async fn take(&mut self, message: BinlogTransaction) -> Result<(), Ended> {
         if self.stop.is_cancelled() {
             return Err(Ended::Cancelled);
         }
         if self.batch.is_whole() && !message.statements.is_empty() {
             self.throttle().await?;
         }
-        self.batch.add(message);
-        let Some(token) = &message.event_token else {
+        if message.statements.iter().any(|statement| statement.category() == Category::BlDdl) {
+            return self.take_ddl(&message).await;
+        }
+        let token = message.event_token.clone();
+        self.batch.add(message).map_err(Ended::Source)?;
+        let Some(token) = token else {
             return if self.batch.is_full() { self.send().await } else { Ok(()) };
         };
         self.stream.heard(token.timestamp);
         let position = read_position(&token.position).map_err(Ended::Source)?;
-        if !self.stop_position.is_empty() && position.at_least(&self.stop_position) {
+        let stop_position = &self.rules.stop_position;
+        if !stop_position.is_empty() && position.at_least(stop_position) {
             self.commit_at(Some(REACHED)).await?;
             return Err(Ended::Stopped);
         }
@@ -201,20 +290,65 @@ impl<'a> Player<'a> {
             if due <= Instant::now() || self.stream.is_awaited(&position) {
                 self.save().await?;
             }
-        } else if self.batch.is_full() || self.alone > 0 {
+        } else if self.batch.is_full() || self.rules.alone > 0 {
             self.commit().await?;
         }
         Ok(())
     }
 
+    /// A source transaction with DDL, which commits what it finds open: it is run by itself, and its position is stored
+    /// behind it. After a crash between the two it is run again.
+    async fn take_ddl(&mut self, message: &BinlogTransaction) -> Result<(), Ended> {
+        if !self.batch.is_whole() {
+            let text = "a transaction of the source has DDL behind other parts, which cannot be applied in parts";
+            return Err(Ended::Target(VtError::new(vterrors::Code::Unimplemented, text)));
+        }
+        self.commit_whole().await?;
+        for statement in &message.statements {
+            let mut alone = Batch::new(self.applier.charset());
+            alone.add_statement(statement);
+            alone.finish();
+            let text = alone.take_alone();
+            if text.is_empty() {
+                continue;
+            }
+            match self.applier.run(&text).await {
+                Ok(_) => {}
+                Err(ApplyError::Mysql(ClientError::Server(error)))
+                    if statement.category() == Category::BlDdl && self.rules.on_ddl == OnDdl::ExecIgnore =>
+                {
+                    tracing::warn!(
+                        stream = self.stream.id,
+                        "DDL fails here and is passed over (on_ddl: EXEC_IGNORE): {error}"
+                    );
+                    self.applier.run(self.batch.reset().as_bytes()).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(token) = &message.event_token else { return Ok(()) };
+        self.stream.heard(token.timestamp);
+        self.stream.applied(1, 1);
+        self.unsaved = Some((Reached { position: token.position.clone(), timestamp: token.timestamp }, Instant::now()));
+        let position = read_position(&token.position).map_err(Ended::Source)?;
+        let stop_position = &self.rules.stop_position;
+        if !stop_position.is_empty() && position.at_least(stop_position) {
+            self.save_at(Some(REACHED)).await?;
+            return Err(Ended::Stopped);
+        }
+        self.save().await?;
+        // Its tables may be other ones now, among them some that a pattern of the stream names.
+        Err(Ended::Anew("tables were altered at the source"))
+    }
+
     /// Waits for the turn of a source transaction. Meanwhile what came before it is not held back.
     async fn throttle(&mut self) -> Result<(), Ended> {
-        while !self.throttler.try_take() {
+        while !self.pace.try_take() {
             self.commit_whole().await?;
             let due = self.unsaved.as_ref().map(|(_, due)| *due);
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Ended::Cancelled),
-                () = self.throttler.ready() => {}
+                () = self.pace.ready() => {}
                 () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.save().await?,
                 () = self.stream.asked.notified() => self.save_if_awaited().await?,
             }
@@ -228,19 +362,34 @@ impl<'a> Player<'a> {
 
     /// Sends a piece of a transaction that is not complete.
     async fn send(&mut self) -> Result<(), Ended> {
+        self.look_again().await?;
         let text = self.batch.take();
         self.execute(&text).await?;
         self.batch.keep(text);
         Ok(())
     }
 
+    /// Makes sure, before a transaction begins, that its changes may be put together.
+    async fn look_again(&mut self) -> Result<(), Ended> {
+        if self.batch.has_merged() && !self.batch.is_open() && !self.independent.still_are(self.applier).await? {
+            return Err(Ended::Anew("tables were altered here"));
+        }
+        Ok(())
+    }
+
     async fn commit(&mut self) -> Result<(), Ended> {
-        self.commit_at(None).await
+        let was_alone = self.rules.alone > 0;
+        self.commit_at(None).await?;
+        if was_alone && self.rules.alone == 0 {
+            return Err(Ended::Anew("transactions may be put together again"));
+        }
+        Ok(())
     }
 
     /// Commits the batch together with the position it reaches. `stop`: the stream ends with it.
     async fn commit_at(&mut self, stop: Option<&str>) -> Result<(), Ended> {
         let Some(reached) = self.batch.reached.clone() else { return Ok(()) };
+        self.look_again().await?;
         self.batch.finish();
         let mut text = self.batch.take();
         let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, stop);
@@ -251,18 +400,23 @@ impl<'a> Player<'a> {
         let found = results.iter().rev().nth(1).is_some_and(|result| result.rows_affected == 1);
         self.unsaved = None;
         self.stream.applied(self.batch.queries, self.batch.transactions);
-        self.alone -= self.batch.transactions.min(self.alone);
+        self.rules.alone -= self.batch.transactions.min(self.rules.alone);
         self.batch.clear();
         self.stored(&reached, stop, found)
     }
 
     /// Stores a position that came without rows.
     async fn save(&mut self) -> Result<(), Ended> {
+        self.save_at(None).await
+    }
+
+    /// The same; `stop`: the stream ends with it.
+    async fn save_at(&mut self, stop: Option<&str>) -> Result<(), Ended> {
         let Some((reached, _)) = self.unsaved.take() else { return Ok(()) };
-        let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, None);
+        let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, stop);
         let results = self.applier.run(update.as_bytes()).await?;
         let found = results.first().is_some_and(|result| result.rows_affected == 1);
-        self.stored(&reached, None, found)
+        self.stored(&reached, stop, found)
     }
 
     async fn save_if_awaited(&mut self) -> Result<(), Ended> {
@@ -296,6 +450,11 @@ impl<'a> Player<'a> {
         loop {
             let unchecked = match &error {
                 ClientError::Server(error) if is_transient(error) => false,
+                // What was put together may be wrong where the changes one by one are not.
+                ClientError::Server(_) if self.batch.has_merged() => {
+                    self.applier.run(b"rollback").await?;
+                    return Err(Ended::OneByOne(error.into()));
+                }
                 ClientError::Server(fault) if is_foreign_key(fault) => {
                     if self.batch.transactions > 1 {
                         // Without checks nothing cascades, which the others may need.
@@ -372,7 +531,10 @@ async fn read_ahead(
     while let Some(next) = transactions.next().await {
         let next = match next {
             Ok(message) => {
-                let bytes: usize = message.statements.iter().map(|statement| statement.sql.len() + 32).sum();
+                let room_of = |statement: &Statement| {
+                    statement.sql.len() + statement.row.as_ref().map_or(0, row_bytes) + STATEMENT_OVERHEAD
+                };
+                let bytes: usize = message.statements.iter().map(room_of).sum();
                 let bytes = u32::try_from(bytes.min(READ_AHEAD)).unwrap_or(u32::MAX);
                 // The semaphore is never closed.
                 let Ok(room) = room.clone().acquire_many_owned(bytes).await else { return };

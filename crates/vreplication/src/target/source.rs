@@ -1,7 +1,13 @@
 //! Where a stream reads from: the text in the column `source` of `_vt.vreplication`.
 
 use vterrors::{Code, Result, VtError};
-use vtproto::{binlogdata::BinlogSource, topodata::KeyRange};
+use vtproto::{
+    binlogdata::{BinlogSource, OnDdlAction},
+    topodata::KeyRange,
+};
+use vtsql::lexer::Lexer;
+
+use crate::OnDdl;
 
 /// Which rows of the source a stream takes.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +30,21 @@ pub fn read_source(text: &str) -> Result<BinlogSource> {
 /// The text form as it stands in `_vt.vreplication`: one line, every entry with a blank behind it.
 pub fn print_source(source: &BinlogSource) -> String {
     vtjson::text_compact(source)
+}
+
+/// What the stream does about DDL: what the text says, or stops. A message cannot tell IGNORE, which is its first value,
+/// from nothing; a text can, for it says IGNORE only where somebody wrote it.
+pub(super) fn on_ddl(text: &str, source: &BinlogSource) -> OnDdl {
+    match source.on_ddl() {
+        OnDdlAction::Stop => OnDdl::Stop,
+        OnDdlAction::Exec => OnDdl::Exec,
+        OnDdlAction::ExecIgnore => OnDdl::ExecIgnore,
+        OnDdlAction::Ignore => {
+            let bytes = text.as_bytes();
+            let written = Lexer::new(bytes).any(|token| token.is_word(bytes, "on_ddl"));
+            if written { OnDdl::Ignore } else { OnDdl::Stop }
+        }
+    }
 }
 
 /// What kind of stream a source asks for.
@@ -70,6 +91,20 @@ mod tests {
         let braces =
             read_source("keyspace: \"customer\" shard: \"0\" key_range: { end: \"\\x80\" }").expect("a source");
         assert_eq!(braces, source);
+    }
+
+    #[test]
+    fn ddl_stops_a_stream_that_does_not_say_otherwise() {
+        for (more, expected) in [
+            ("", OnDdl::Stop),
+            ("on_ddl:IGNORE ", OnDdl::Ignore),
+            ("on_ddl: STOP", OnDdl::Stop),
+            ("on_ddl:EXEC ", OnDdl::Exec),
+            ("on_ddl:EXEC_IGNORE", OnDdl::ExecIgnore),
+        ] {
+            let text = format!("keyspace:\"ks\" shard:\"0\" tables:\"on_ddl\" {more}");
+            assert_eq!(on_ddl(&text, &read_source(&text).expect("a source")), expected, "{more}");
+        }
     }
 
     #[test]

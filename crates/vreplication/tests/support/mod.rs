@@ -133,7 +133,7 @@ impl Server {
     pub fn stream(&self, database: &str, start: &Position, filter: Filter, options: StreamOptions) -> Stream {
         let streamer = self.streamer(database);
         let charset = Some(Charset { client: 45, conn: 45, server: 45 });
-        let request = StreamRequest { start: start.clone(), filter, options, charset };
+        let request = StreamRequest { start: start.clone(), filter, options, charset, row_tables: Vec::new() };
         Stream::start(streamer, request)
     }
 }

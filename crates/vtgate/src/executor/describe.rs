@@ -3,6 +3,7 @@
 //! Owns: the text that has the same columns and no rows. Clients of the C API must know the number of
 //! columns when a statement is prepared, and only mysqld knows them.
 
+use planner::Primitive;
 use vterrors::{Code, Result};
 use vtproto::query::{BindVariable, Field, Type};
 use vtsql::{
@@ -10,7 +11,7 @@ use vtsql::{
     lexer::{Lexer, Token, TokenKind},
 };
 
-use super::{Executor, Output, Work};
+use super::{Executor, Output, Work, no_variables};
 use crate::{caller::Caller, session::Session};
 
 impl Executor {
@@ -39,6 +40,10 @@ impl Executor {
         let mut probe = Session::from_message(Some(session.pb.clone()));
         probe.reset_transaction();
         probe.pb.autocommit = true;
+        // Asked outside of the transaction that it needs, it would only be refused.
+        if self.needs_connection(&mut probe, &text) {
+            return Ok(Vec::new());
+        }
         let null = BindVariable { r#type: Type::NullType.into(), ..BindVariable::default() };
         let zero = BindVariable { r#type: Type::Int64.into(), value: "0".into(), values: Vec::new() };
         let mut outcome = Ok(Vec::new());
@@ -47,7 +52,7 @@ impl Executor {
             let vars: BindVars = (1..=placeholders).map(|n| (format!("v{n}"), value.clone())).collect();
             let mut work = Work::new(caller, "Prepare", &vars);
             let result = self.run(&mut work, &mut probe, &text, false).await;
-            outcome = match result {
+            outcome = match self.transactions.settle(caller, &mut probe, result).await {
                 Ok(Output::Whole(result)) => return Ok(result.fields),
                 Ok(Output::Rows(_)) => return Ok(Vec::new()),
                 Err(error) => Err(error),
@@ -61,6 +66,12 @@ impl Executor {
             Err(error) if error.code() == Code::Unavailable => Ok(Vec::new()),
             outcome => outcome.map_err(|error| self.prefixed(error)),
         }
+    }
+
+    /// Whether a statement runs on the connection of a transaction only (`select get_lock(…)`).
+    fn needs_connection(&self, session: &mut Session, sql: &[u8]) -> bool {
+        let plan = self.normalized(sql, &no_variables()).and_then(|normalized| self.plan(session, &normalized));
+        plan.is_ok_and(|plan| matches!(&plan.value.plan.primitive, Primitive::Route(route) if route.needs_connection))
     }
 }
 

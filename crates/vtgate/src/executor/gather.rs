@@ -5,9 +5,9 @@
 //! statement's text is the same every time. Invariants: nothing is stored on the way; a column whose type would
 //! not arrive as it was is refused; rows and bytes are bounded.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use planner::{Destination, Fetch, Gather, Opcode, PlanValue, Target, bind_variable};
+use planner::{Destination, Fetch, Gather, Opcode, Target, VindexRows, bind_variable};
 use vterrors::{Code, Result, VtError};
 use vtproto::{
     query::{BindVariable, Field, QueryResult, Row, Type},
@@ -16,7 +16,7 @@ use vtproto::{
 };
 use vtsql::{BindVars, quote_identifier};
 
-use super::{Executor, Prepared, Work};
+use super::{Executor, Prepared, Work, merge::Window};
 use crate::{
     scatter::{Effect, ShardQuery},
     session::Session,
@@ -24,8 +24,6 @@ use crate::{
 
 /// Most bytes that a table of literals may have.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Rows of a shard beyond which its limit does not help.
-const UPPER: &str = "__upper";
 
 /// How a column of a table of literals is written.
 #[derive(Debug, Clone)]
@@ -48,7 +46,8 @@ enum Form {
 }
 
 impl Executor {
-    /// Runs a gathering SELECT.
+    /// Runs a gathering SELECT. `select_limit` is what the session's `sql_select_limit` leaves of its rows.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
     pub(super) async fn gather(
         &self,
         work: &mut Work<'_>,
@@ -57,6 +56,7 @@ impl Executor {
         prepared: &Prepared,
         gather: &Gather,
         vars: Arc<BindVars>,
+        select_limit: i64,
     ) -> Result<QueryResult> {
         if !session.pb.autocommit && !session.in_transaction() && target.tablet_type == TabletType::Master {
             self.transactions.begin(work.caller, session).await?;
@@ -72,15 +72,33 @@ impl Executor {
             let value = BindVariable { r#type: Type::Varchar.into(), value: rows.into(), values: Vec::new() };
             own.insert(name, value);
         }
+        for (number, rows) in gather.vindexes.iter().enumerate() {
+            let name = format!("__vindex{number}");
+            sql = replace_mark(&sql, &rows.mark, &table_of(&vindex_columns(), &name));
+            let mapped = self.vindex_rows(work, session, rows, &vars).await?;
+            own.insert(name, BindVariable { r#type: Type::Varchar.into(), value: mapped.into(), values: Vec::new() });
+        }
         // What is selected from is all in the statement: any shard will do, outside of the transaction.
         let any = &Destination::AnyShard;
         let mut targets = self.parts.resolver.resolve(&gather.keyspace, target.tablet_type, any).await?;
         let place = targets.pop().ok_or_else(|| VtError::new(Code::Internal, "any shard is no shard"))?;
-        let query = ShardQuery { target: place, sql: sql.into(), bind_variables: Arc::new(own) };
+        let query = ShardQuery { target: place, sql: sql.into(), bind_variables: Arc::new(own), raw: false };
         work.shard_queries += 1;
         prepared.count(usize::try_from(work.shard_queries - before).unwrap_or(1));
         let mut beside = session.beside();
-        self.parts.scatter.execute_one(work.caller, &mut beside, &query, Effect::Read, CommitOrder::Normal).await
+        beside.set_select_limit(select_limit);
+        let order = CommitOrder::Normal;
+        let mut result = self.parts.scatter.execute_one(work.caller, &mut beside, &query, Effect::Read, order).await?;
+        for name in &gather.names {
+            let count = result.fields.len();
+            let at = if name.from_start { Some(name.position) } else { count.checked_sub(name.position + 1) };
+            if let Some(field) = at.and_then(|at| result.fields.get_mut(at))
+                && let Ok(text) = name.text.render(&vars)
+            {
+                field.name = String::from_utf8_lossy(&text).into_owned();
+            }
+        }
+        Ok(result)
     }
 
     /// The columns that are fetched of a table, in its order, with their types.
@@ -91,18 +109,7 @@ impl Executor {
         target: &Target,
         fetch: &Fetch,
     ) -> Result<Vec<Column>> {
-        let sql = "select column_name, data_type, column_type, character_set_name, collation_name \
-                   from information_schema.columns where table_schema = database() and table_name = :name \
-                   order by ordinal_position";
-        let any = &Destination::AnyShard;
-        let mut targets = self.parts.resolver.resolve(&fetch.table.keyspace, target.tablet_type, any).await?;
-        let place = targets.pop().ok_or_else(|| VtError::new(Code::Internal, "any shard is no shard"))?;
-        let name = vindex::Value::new(Type::Varchar, fetch.table.name.as_bytes());
-        let vars = BindVars::from([("name".to_owned(), bind_variable(&name))]);
-        let query = ShardQuery { target: place, sql: sql.into(), bind_variables: Arc::new(vars) };
-        let mut beside = session.beside();
-        let order = CommitOrder::Normal;
-        let found = self.parts.scatter.execute_one(work.caller, &mut beside, &query, Effect::Read, order).await?;
+        let found = self.described(work, session, target.tablet_type, &fetch.table).await?;
         let mut columns = Vec::new();
         for row in super::lookup::values(&found) {
             let text =
@@ -125,6 +132,62 @@ impl Executor {
             return Err(VtError::new(Code::Unimplemented, text));
         }
         Ok(columns)
+    }
+
+    /// Where a vindex maps a value to, as a JSON array.
+    async fn vindex_rows(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        rows: &VindexRows,
+        vars: &BindVars,
+    ) -> Result<Vec<u8>> {
+        let value = rows.value.resolve(vars)?;
+        let mapped = self.map(work, session, &rows.keyspace, &rows.vindex, &[vec![value.clone()]]).await?;
+        let null = None::<&[u8]>;
+        let mut found: Vec<[Option<&[u8]>; 4]> = Vec::new();
+        for place in &mapped {
+            let id = Some(&value.bytes[..]);
+            match place {
+                vindex::Destination::KeyspaceId(at) => found.push([id, Some(at.as_bytes()), null, null]),
+                vindex::Destination::KeyspaceIds(all) => {
+                    found.extend(all.iter().map(|at| [id, Some(at.as_bytes()), null, null]));
+                }
+                vindex::Destination::AllShards => found.push([id, null, Some(b""), Some(b"")]),
+                vindex::Destination::None => {}
+            }
+        }
+        let rows: Vec<Row> = found
+            .iter()
+            .map(|row| Row {
+                lengths: row.iter().map(|v| v.map_or(-1, |v| i64::try_from(v.len()).unwrap_or(0))).collect(),
+                values: row.iter().flatten().flat_map(|v| v.iter().copied()).collect::<Vec<u8>>().into(),
+            })
+            .collect();
+        json_rows(&vindex_columns(), &rows, "a vindex")
+    }
+
+    /// What information_schema says of a table's columns, in their order.
+    pub(super) async fn described(
+        &self,
+        work: &mut Work<'_>,
+        session: &Session,
+        tablet_type: TabletType,
+        table: &vschema::Table,
+    ) -> Result<QueryResult> {
+        let sql = "select column_name, data_type, column_type, character_set_name, collation_name, extra \
+                   from information_schema.columns where table_schema = database() and table_name = :name \
+                   order by ordinal_position";
+        let any = &Destination::AnyShard;
+        let mut targets = self.parts.resolver.resolve(&table.keyspace, tablet_type, any).await?;
+        let place = targets.pop().ok_or_else(|| VtError::new(Code::Internal, "any shard is no shard"))?;
+        let name = vindex::Value::new(Type::Varchar, table.name.as_bytes());
+        let vars = BindVars::from([("name".to_owned(), bind_variable(&name))]);
+        let query = ShardQuery { target: place, sql: sql.into(), bind_variables: Arc::new(vars), raw: false };
+        let mut beside = session.beside();
+        beside.set_select_limit(0);
+        let order = CommitOrder::Normal;
+        self.parts.scatter.execute_one(work.caller, &mut beside, &query, Effect::Read, order).await
     }
 
     /// The rows as a JSON array, with their columns.
@@ -151,11 +214,8 @@ impl Executor {
         let table = quote_identifier(&fetch.table.name);
         let mut sql = format!("select {} from {table}{}{}", items.join(", "), fetch.condition, fetch.order);
         let mut own = vars.clone();
-        if let Some(upper) = upper_limit(fetch, vars)? {
-            sql.push_str(&format!(" limit :{UPPER}"));
-            let mut with: BTreeMap<String, BindVariable> = (**vars).clone();
-            with.insert(UPPER.to_owned(), bind_variable(&vindex::Value::new(Type::Uint64, upper.to_string())));
-            own = Arc::new(with);
+        if let Some(window) = Window::of(fetch.limit.as_ref(), vars)? {
+            own = Arc::new(window.bound(&mut sql, vars));
         }
         sql.push_str(fetch.lock);
         let places = match self.places(work, session, target.tablet_type, &fetch.route, &own).await? {
@@ -175,7 +235,7 @@ impl Executor {
         let sql: Arc<str> = sql.into();
         let queries: Vec<ShardQuery> = places
             .into_iter()
-            .map(|(target, bind_variables)| ShardQuery { target, sql: sql.clone(), bind_variables })
+            .map(|(target, bind_variables)| ShardQuery { target, sql: sql.clone(), bind_variables, raw: false })
             .collect();
         work.shard_queries += queries.len() as u64;
         let result = self.parts.scatter.execute_many(work.caller, session, &queries, Effect::Read, work.order).await?;
@@ -193,12 +253,11 @@ impl Executor {
     }
 }
 
-/// Limit and offset of a fetch together.
-fn upper_limit(fetch: &Fetch, vars: &BindVars) -> Result<Option<u64>> {
-    let Some((limit, offset)) = &fetch.limit else { return Ok(None) };
-    let number = |value: &PlanValue| vindex::to_u64(&value.resolve(vars)?);
-    let offset = offset.as_ref().map(number).transpose()?.unwrap_or(0);
-    Ok(Some(number(limit)?.saturating_add(offset)))
+/// The columns of a vindex as a table.
+fn vindex_columns() -> Vec<Column> {
+    let declared = "varchar(2000) character set ascii collate ascii_bin";
+    let column = |name: &str| Column { name: name.to_owned(), declared: declared.to_owned(), form: Form::Bytes };
+    VindexRows::COLUMNS.into_iter().map(column).collect()
 }
 
 /// A column of a table, by what information_schema says of it.

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use keyrange::KeyspaceId;
-use planner::{Insert, InsertRows, InsertShape, InsertedRows, Target, bind_variable};
+use planner::{Insert, InsertRows, InsertShape, InsertedRows, Target, UnlistedInsert, bind_variable};
 use vindex::Value;
 use vschema::{AutoIncrement, ColumnVindex};
 use vterrors::{Code, Result, VtError};
@@ -19,6 +19,7 @@ use vtsql::{BindVars, Item, ItemKind, Normalized};
 
 use super::{
     Executor, Output, Prepared, Work,
+    bulk::{Bulk, Rows},
     lookup::values,
     places::{only_id, shown},
 };
@@ -44,49 +45,88 @@ impl Executor {
         vars: Arc<BindVars>,
     ) -> Result<QueryResult> {
         let keeps_lookups = insert.shape.table.column_vindexes.iter().any(|cv| cv.vindex.needs_lookup());
-        let several = match &insert.rows {
-            InsertedRows::Query(_) => true,
-            InsertedRows::Written(rows) => rows.len() > 1 && insert.shape.table.sharded,
+        let bulk = work.bulk.take();
+        let written = match (&bulk, &insert.rows) {
+            (Some(Bulk { rows: Rows::Each(rows), .. }), _) | (_, InsertedRows::Written(rows)) => Some(rows),
+            (_, InsertedRows::Query(_)) => None,
         };
+        let several = written.is_none_or(|rows| rows.len() > 1 && insert.shape.table.sharded);
         self.before_write(work.caller, session, target.tablet_type).await?;
         let own = (several || keeps_lookups) && !session.in_transaction();
         if own
             && !keeps_lookups
-            && let InsertedRows::Written(rows) = &insert.rows
+            && let Some(rows) = written
         {
             // Rows that all go to one shard need no transaction around them.
-            let (queries, first) =
-                self.insert_queries(work, session, target, &insert.shape, rows, normalized, vars).await?;
-            return self.insert_now(work, session, prepared, queries, first, true).await;
+            let running = async {
+                let (queries, first) =
+                    self.insert_queries(work, session, target, &insert.shape, rows, normalized, vars).await?;
+                self.insert_now(work, session, prepared, &insert.shape, queries, first, true).await
+            };
+            return running.await.map_err(|error| error.wrap(context(&insert.shape)));
         }
         if own {
-            self.transactions.begin(work.caller, session).await?;
+            self.transactions.begin_own(work.caller, session).await?;
         }
         let running = async {
-            match &insert.rows {
-                InsertedRows::Written(rows) => {
+            match (written, &insert.rows) {
+                (Some(rows), _) | (None, InsertedRows::Written(rows)) => {
                     let (queries, first) =
                         self.insert_queries(work, session, target, &insert.shape, rows, normalized, vars).await?;
-                    self.insert_now(work, session, prepared, queries, first, false).await
+                    self.insert_now(work, session, prepared, &insert.shape, queries, first, false).await
                 }
-                InsertedRows::Query(plan) => {
+                (None, InsertedRows::Query(plan)) => {
                     self.insert_from(work, session, target, prepared, &insert.shape, plan, normalized, vars).await
                 }
             }
         };
-        let outcome = running.await;
+        let outcome = running.await.map_err(|error: VtError| error.wrap(context(&insert.shape)));
         if !own {
             return outcome;
         }
         self.transactions.end(work.caller, session, outcome).await
     }
 
+    /// Runs an INSERT without a column list: the tablets know the columns.
+    pub(super) async fn insert_unlisted(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        target: &Target,
+        insert: &UnlistedInsert,
+        normalized: &Normalized,
+        vars: Arc<BindVars>,
+    ) -> Result<QueryResult> {
+        let table = &insert.table;
+        let described = self.described(work, session, target.tablet_type, table).await?;
+        let mut columns = Vec::new();
+        for row in values(&described) {
+            let text = |at: usize| row.get(at).map(|value| String::from_utf8_lossy(&value.bytes).into_owned());
+            if !text(5).unwrap_or_default().to_ascii_lowercase().contains("invisible") {
+                columns.extend(text(0));
+            }
+        }
+        if columns.is_empty() {
+            return Err(VtError::new(Code::NotFound, "no column list").wrap(format_args!("table {}", table.name)));
+        }
+        let sql = insert.with_columns(&columns);
+        let listed = Normalized { fingerprint: vtsql::fingerprint(&sql), sql, ..normalized.clone() };
+        let entry = self.plan_for(session, target, &listed)?;
+        let running = self.shard_plan(work, session, target, &entry.value, &listed, vars, false);
+        match Box::pin(running).await? {
+            Output::Whole(result) => Ok(result),
+            Output::Rows(_) => Err(VtError::new(Code::Internal, "a stream where none was asked for")),
+        }
+    }
+
     /// Runs the statements of an INSERT. `autocommit`: outside of a transaction where one shard has all rows.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
     async fn insert_now(
         &self,
         work: &mut Work<'_>,
         session: &mut Session,
         prepared: &Prepared,
+        shape: &InsertShape,
         queries: Vec<ShardQuery>,
         first_generated: Option<i64>,
         autocommit: bool,
@@ -95,8 +135,12 @@ impl Executor {
         prepared.count(queries.len());
         let mut result = if queries.is_empty() {
             QueryResult::default()
+        } else if autocommit && queries.len() > 1 && shape.multi_shard_autocommit {
+            self.parts.scatter.execute_each(work.caller, session, &queries).await?
         } else if autocommit && queries.len() > 1 {
-            self.in_own_transaction(work.caller, session, &queries).await?
+            self.in_own_transaction(work.caller, session, &queries, shape.only_adds).await?
+        } else if shape.only_adds {
+            self.parts.scatter.execute_at_once(work.caller, session, &queries, Effect::Write, work.order).await?
         } else {
             self.parts.scatter.execute_many(work.caller, session, &queries, Effect::Write, work.order).await?
         };
@@ -146,7 +190,7 @@ impl Executor {
             let rows = shape.rows(&items)?;
             let (queries, first) =
                 self.insert_queries(work, session, target, shape, &rows, normalized, Arc::new(own)).await?;
-            let result = self.insert_now(work, session, prepared, queries, first, false).await?;
+            let result = self.insert_now(work, session, prepared, shape, queries, first, false).await?;
             total.rows_affected += result.rows_affected;
             if total.insert_id == 0 {
                 total.insert_id = result.insert_id;
@@ -175,7 +219,8 @@ impl Executor {
         // Rows by shard, in the order of the statement.
         let mut shards: Vec<(query::Target, Vec<usize>, Vec<KeyspaceId>)> = Vec::new();
         if shape.table.sharded {
-            let ids = self.keyspace_ids(work, session, shape, rows, &mut vars).await?;
+            let ids = self.keyspace_ids(work, session, shape, rows, &mut vars).await;
+            let ids = ids.map_err(|error| error.wrap("getInsertShardedRoute"))?;
             let map = self.parts.resolver.shard_map(&shape.table.keyspace, target.tablet_type).await?;
             for (row, id) in ids.into_iter().enumerate() {
                 let Some(id) = id else { continue };
@@ -198,6 +243,7 @@ impl Executor {
             })?;
             shards.push((only, (0..rows.len()).collect(), Vec::new()));
         }
+        shards.sort_by(|(a, ..), (b, ..)| a.shard.cmp(&b.shard));
         let tail = shape.tail_names();
         let queries = shards.into_iter().map(|(target, chosen, ids)| {
             let names = chosen.iter().flat_map(|row| rows.names(*row)).chain(&tail);
@@ -208,7 +254,7 @@ impl Executor {
                 let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
                 sql.push_str(&format!(" /* vtgate:: keyspace_id:{} */", ids.join(",")));
             }
-            ShardQuery { target, sql: with_margins(&sql, normalized).into(), bind_variables: Arc::new(own) }
+            ShardQuery { target, sql: with_margins(&sql, normalized).into(), bind_variables: Arc::new(own), raw: false }
         });
         Ok((queries.collect(), first))
     }
@@ -344,8 +390,8 @@ impl Executor {
         let chosen: Vec<Vec<Value>> = present.iter().map(|row| keys[*row].clone()).collect();
         let at: Vec<KeyspaceId> = present.iter().filter_map(|row| ids[*row].clone()).collect();
         let verified = self.lookup_verify(work, session, &table.keyspace, lookup, &chosen, &at).await?;
-        for (row, verified) in present.into_iter().zip(verified) {
-            if !verified {
+        for ((row, verified), id) in present.into_iter().zip(verified).zip(at) {
+            if !verified && !self.lookup_claim(work, session, table, cv, lookup, &keys[row], &id).await? {
                 ids[row] = None;
             }
         }
@@ -374,6 +420,8 @@ impl Executor {
                 let filled = InsertRows::filled(index, 0, row);
                 let from_place = cv.vindex.reverse_map(at).filter(|_| cv.columns.len() == 1);
                 match (from_place, vars.get_mut(&filled)) {
+                    // Nothing is looked up by NULL.
+                    _ if cv.vindex.needs_lookup() => {}
                     (Some(value), Some(variable)) => {
                         if let Some(value) = value?.first() {
                             *variable = bind_variable(value);
@@ -420,6 +468,11 @@ impl Executor {
         }
         Ok(())
     }
+}
+
+/// What stands in front of errors, as in Vitess.
+fn context(shape: &InsertShape) -> &'static str {
+    if shape.table.sharded { "execInsertSharded" } else { "execInsertUnsharded" }
 }
 
 /// A statement with the client's comments around it.

@@ -12,6 +12,21 @@ use super::{Executor, Work, set};
 use crate::session::{Session, TransactionSettings};
 
 impl Executor {
+    /// COM_INIT_DB: names the session's target. Whether there is such a keyspace shows at the next statement, for
+    /// clients name databases before they exist.
+    ///
+    /// # Errors
+    /// As those of USE inside a transaction.
+    pub fn init_db(&self, session: &mut Session, name: &str) -> Result<()> {
+        if session.in_transaction() {
+            let new = Target::parse_with_default(name, self.parts.config.default_tablet_type);
+            let checked = new.and_then(|new| check_target(session, &new));
+            checked.map_err(|error| self.prefixed(error))?;
+        }
+        session.pb.target_string = name.to_string();
+        Ok(())
+    }
+
     /// Runs what needs no shard, or finds its shards itself.
     pub(super) async fn local(
         &self,
@@ -24,9 +39,11 @@ impl Executor {
         let caller = work.caller;
         let nothing = QueryResult::default();
         match primitive {
-            Primitive::Route(_) | Primitive::Insert(_) | Primitive::Write(_) | Primitive::Gather(_) => {
-                Err(VtError::new(Code::Internal, "a plan for shards where none belongs"))
-            }
+            Primitive::Route(_)
+            | Primitive::Insert(_)
+            | Primitive::UnlistedInsert(_)
+            | Primitive::Write(_)
+            | Primitive::Gather(_) => Err(VtError::new(Code::Internal, "a plan for shards where none belongs")),
             Primitive::Rows(rows) => {
                 session.pb.found_rows = rows.rows.len() as u64;
                 session.pb.row_count = -1;
@@ -44,14 +61,7 @@ impl Executor {
                 Ok(nothing)
             }
             Primitive::Use(new) => {
-                let refused = |code: Code, text: String| Err(VtError::new(code, text));
-                if session.in_transaction() && new.tablet_type != TabletType::Master {
-                    let of = new.tablet_type.as_str_name();
-                    return refused(
-                        Code::InvalidArgument,
-                        format!("cannot change to a non-master type in the middle of a transaction: {of}"),
-                    );
-                }
+                check_target(session, new)?;
                 session.pb.target_string = new.to_string();
                 Ok(nothing)
             }
@@ -108,6 +118,16 @@ impl Executor {
             Primitive::Nothing => Ok(nothing),
         }
     }
+}
+
+/// Whether the session may go on at another target: a transaction stays with masters.
+fn check_target(session: &Session, new: &Target) -> Result<()> {
+    if session.in_transaction() && new.tablet_type != TabletType::Master {
+        let of = new.tablet_type.as_str_name();
+        let text = format!("cannot change to a non-master type in the middle of a transaction: {of}");
+        return Err(VtError::new(Code::InvalidArgument, text));
+    }
+    Ok(())
 }
 
 /// BEGIN, COMMIT and ROLLBACK with nothing else.

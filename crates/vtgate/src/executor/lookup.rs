@@ -10,7 +10,7 @@ use keyrange::KeyspaceId;
 use planner::{Target, bind_variable};
 use vindex::{Destination, Lookup, Value};
 use vschema::{ColumnVindex, Table};
-use vterrors::{Code, Result, VtError};
+use vterrors::{Code, MysqlError, Result, VtError};
 use vtproto::{
     query::{QueryResult, Type},
     topodata::TabletType,
@@ -167,13 +167,65 @@ impl Executor {
         let existing = lookup.keyspace_id(&there[0])?;
         let from: Vec<Value> = values[..values.len() - 1].to_vec();
         if self.owner_row_exists(work, session, owner, vindex, lookup, &from, &existing).await? {
-            return Err(VtError::new(Code::AlreadyExists, format!("duplicate entry {}", shown(&from))));
+            let text = format!("duplicate entry {}", shown(&from));
+            return Err(MysqlError::new(1062, "23000", text).into());
         }
         if existing == *id {
             return Ok(());
         }
         self.internal(work, session, keyspace, lookup, &lookup.update_sql(), vars, pre).await?;
         Ok(())
+    }
+
+    /// Whether a lenient INSERT may have a value that the lookup table knows with another place: `true` when it was
+    /// left over and is taken over.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and the row")]
+    pub(super) async fn lookup_claim(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        owner: &Table,
+        vindex: &ColumnVindex,
+        lookup: &Lookup,
+        row: &[Value],
+        id: &KeyspaceId,
+    ) -> Result<bool> {
+        if !lookup.consistent {
+            return Ok(false);
+        }
+        let mut values: Vec<Value> = row.iter().map(|value| lookup.from_value(value)).collect::<Result<_>>()?;
+        values.push(lookup.to_value(id)?);
+        match self.lookup_take_over(work, session, owner, vindex, lookup, &values, id).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == Code::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether two values are one to the lookup table, whose collation may not tell `a` from `A`. Only consistent
+    /// lookups are asked: they add in another transaction than they remove in, which would wait for each other.
+    pub(super) async fn lookup_holds_equal(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        keyspace: &str,
+        lookup: &Lookup,
+        old: &[Value],
+        new: &[Value],
+    ) -> Result<bool> {
+        let may_be_equal =
+            |(old, new): (&Value, &Value)| old.bytes == new.bytes || !(old.is_integral() && new.is_integral());
+        let has_null = old.iter().chain(new).any(|value| value.kind == Type::NullType);
+        if !lookup.consistent || has_null || !old.iter().zip(new).all(may_be_equal) {
+            return Ok(false);
+        }
+        let mut vars = BindVars::new();
+        for (column, (old, new)) in lookup.from.iter().zip(old.iter().zip(new)) {
+            vars.insert(column.clone(), bind_variable(&lookup.from_value(old)?));
+            vars.insert(format!("{column}_new"), bind_variable(&lookup.from_value(new)?));
+        }
+        let found = self.internal(work, session, keyspace, lookup, &lookup.equal_sql(), vars, CommitOrder::Pre).await?;
+        Ok(!found.rows.is_empty())
     }
 
     /// Whether the owner has the row that a lookup row points to; it is locked for as long as the transaction
@@ -200,7 +252,8 @@ impl Executor {
         );
         let vars: BindVars = lookup.from.iter().cloned().zip(from.iter().map(bind_variable)).collect();
         let shards = self.parts.resolver.shard_map(&owner.keyspace, TabletType::Master).await?;
-        let query = ShardQuery { target: shards.holder(id)?, sql: sql.into(), bind_variables: Arc::new(vars) };
+        let query =
+            ShardQuery { target: shards.holder(id)?, sql: sql.into(), bind_variables: Arc::new(vars), raw: false };
         work.shard_queries += 1;
         let result =
             self.parts.scatter.execute_one(work.caller, session, &query, Effect::Read, CommitOrder::Normal).await?;
@@ -277,9 +330,11 @@ impl Executor {
         let entry = self.plan_for(session, target, &normalized)?;
         let prepared = &entry.value;
         let before = std::mem::replace(&mut work.order, order);
+        let limit = session.take_select_limit();
         let vars = Arc::new(vars);
         let running = self.shard_plan(work, session, target, prepared, &normalized, vars, false);
         let outcome = Box::pin(running).await;
+        session.set_select_limit(limit);
         work.order = before;
         match outcome? {
             Output::Whole(result) => Ok(result),

@@ -1,11 +1,13 @@
 //! Runs a client's statement: plan, primitives, session.
 //!
 //! Owns: the way from a text to a plan, and metrics and log of each statement. A plan goes to shards
-//! (`route.rs`, `insert.rs`, `write.rs`) or is carried out here (`local.rs`). Does not own: calls to tablets (`scatter.rs`),
+//! (`route.rs`, `merge`, `insert.rs`, `write.rs`) or is carried out here (`local.rs`). Does not own: calls to tablets (`scatter.rs`),
 //! ending transactions (`transaction.rs`), the protocols.
 //! Invariants: a statement seen before is neither parsed nor planned; nothing on the way waits for
-//! the topology; an error leaves the session as MySQL would leave it.
+//! the topology; a statement that fails or is cut short leaves the transaction as it was before it, or, where a shard
+//! has lost its part, no transaction at all.
 
+mod bulk;
 mod cutover;
 mod describe;
 mod direct;
@@ -13,6 +15,7 @@ mod gather;
 mod insert;
 mod local;
 mod lookup;
+mod merge;
 mod places;
 mod prepared;
 mod route;
@@ -21,11 +24,12 @@ mod show;
 mod vschema_ddl;
 mod write;
 
-pub use direct::Direct;
+pub use direct::{Direct, Named};
 pub use show::like;
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
@@ -33,7 +37,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwapOption;
 use futures::{StreamExt, TryStreamExt};
+use mysql::raw_rows;
 use planner::{Opcode, Plan, Primitive, Target};
 use tabletclient::{ResultStream, health_check::type_text};
 use tokio::time::Instant;
@@ -93,6 +99,8 @@ pub struct Prepared {
     pub name: String,
     calc_found_rows: bool,
     counters: Option<Counters>,
+    /// How the values that answers are merged by compared when they were last seen.
+    forms: ArcSwapOption<Vec<merge::Form>>,
 }
 
 impl Prepared {
@@ -165,6 +173,9 @@ struct Work<'a> {
     shard_queries: u64,
     /// Which of the session's transactions statements run in.
     order: CommitOrder,
+    /// The caller takes rows as `QueryResult.raw_rows`. Asked for once, by the statement's own route.
+    raw: bool,
+    bulk: Option<bulk::Bulk>,
     entry: Option<Arc<Cached<Prepared>>>,
     vars: Option<Arc<BindVars>>,
 }
@@ -208,12 +219,32 @@ impl Executor {
         sql: &[u8],
         bind_variables: &BindVars,
     ) -> Result<QueryResult> {
-        let mut work = Work::new(caller, method, bind_variables);
-        let outcome = tokio::select! {
-            biased;
-            outcome = self.run_across_cutovers(&mut work, session, sql, false) => outcome,
-            () = caller.cancelled.cancelled() => Err(interrupted()),
+        self.execute_work(Work::new(caller, method, bind_variables), session, sql).await
+    }
+
+    /// As [`Executor::execute`], for a caller that passes rows on as packets: they may be in `raw_rows` of the result.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`].
+    pub async fn execute_raw(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        method: &'static str,
+        sql: &[u8],
+        bind_variables: &BindVars,
+    ) -> Result<QueryResult> {
+        let work = Work { raw: true, ..Work::new(caller, method, bind_variables) };
+        self.execute_work(work, session, sql).await
+    }
+
+    async fn execute_work(&self, mut work: Work<'_>, session: &mut Session, sql: &[u8]) -> Result<QueryResult> {
+        let caller = work.caller;
+        let outcome = {
+            let running = pin!(self.run_across_cutovers(&mut work, session, sql, false));
+            caller.run_until(caller.cancelled.cancelled(), running).await
         };
+        let outcome = outcome.unwrap_or_else(|| Err(interrupted()));
         let outcome = match outcome {
             Ok(Output::Whole(result)) => Ok(result),
             Ok(Output::Rows(_)) => Err(VtError::new(Code::Internal, "a stream where none was asked for")),
@@ -235,12 +266,11 @@ impl Executor {
         bind_variables: &BindVars,
     ) -> Result<Output> {
         let mut work = Work::new(caller, method, bind_variables);
-        let outcome = tokio::select! {
-            biased;
-            outcome = self.run_across_cutovers(&mut work, session, sql, true) => outcome,
-            () = caller.cancelled.cancelled() => Err(interrupted()),
+        let outcome = {
+            let running = pin!(self.run_across_cutovers(&mut work, session, sql, true));
+            caller.run_until(caller.cancelled.cancelled(), running).await
         };
-        match outcome {
+        match outcome.unwrap_or_else(|| Err(interrupted())) {
             Ok(Output::Rows(stream)) => {
                 self.ended(work, session, sql, Ok(QueryResult::default())).await?;
                 let (executor, cancelled) = (self.clone(), caller.cancelled.clone());
@@ -263,15 +293,13 @@ impl Executor {
         sql: &[u8],
         outcome: Result<QueryResult>,
     ) -> Result<QueryResult> {
-        if session.must_rollback {
-            self.transactions.rollback(work.caller, session).await;
-        }
+        let outcome = self.transactions.settle(work.caller, session, outcome).await;
         let outcome = outcome.map_err(|error| self.prefixed(error));
         let elapsed = work.started.elapsed();
         let parts = &self.parts;
         let labels = [work.method, work.keyspace.as_str(), type_text(work.tablet_type)];
         parts.stats.api.record(&labels, elapsed);
-        let rows = outcome.as_ref().map_or(0, |result| result.rows.len());
+        let rows = outcome.as_ref().map_or(0, raw_rows::count);
         if let Err(error) = &outcome {
             let code = error.code().as_str_name();
             parts.stats.api_errors.inc(&[labels[0], labels[1], labels[2], code]);
@@ -332,7 +360,11 @@ impl Executor {
     }
 
     async fn run(&self, work: &mut Work<'_>, session: &mut Session, sql: &[u8], stream: bool) -> Result<Output> {
-        let normalized = self.normalized(sql, work.client_vars)?;
+        work.bulk = self.bulk(session, sql, work.client_vars);
+        let normalized = match &work.bulk {
+            Some(bulk) => bulk.normalized.clone(),
+            None => self.normalized(sql, work.client_vars)?,
+        };
         work.statement = normalized.kind.name();
         let target = self.target(session)?;
         work.keyspace.clone_from(&target.keyspace);
@@ -350,19 +382,22 @@ impl Executor {
         }
         // Every transaction has them, and there is nothing to plan.
         if let Some(primitive) = local::plain_transaction(&normalized) {
-            return self.local(work, session, &target, &primitive, &normalized).await.map(Output::Whole);
+            return Box::pin(self.local(work, session, &target, &primitive, &normalized)).await.map(Output::Whole);
         }
-        let entry = self.plan(session, &normalized)?;
+        let entry = match &work.bulk {
+            Some(bulk) => bulk.entry.clone(),
+            None => self.plan(session, &normalized)?,
+        };
         work.entry = Some(entry.clone());
         work.plan_time = work.started.elapsed();
         let prepared = &entry.value;
         let timeout = match &prepared.plan.primitive {
             Primitive::Route(route) => route.timeout_ms,
             Primitive::Write(write) => write.route.timeout_ms,
-            Primitive::Insert(_) | Primitive::Gather(_) => 0,
+            Primitive::Insert(_) | Primitive::UnlistedInsert(_) | Primitive::Gather(_) => 0,
             other => {
                 prepared.count(0);
-                let result = self.local(work, session, &target, other, &normalized).await;
+                let result = Box::pin(self.local(work, session, &target, other, &normalized)).await;
                 return result.map(Output::Whole);
             }
         };
@@ -371,13 +406,24 @@ impl Executor {
             0 => self.parts.config.query_timeout,
             milliseconds => Some(Duration::from_millis(milliseconds)),
         };
-        let running = self.shard_plan(work, session, &target, prepared, &normalized, vars, stream);
-        let output = match limit {
-            None => running.await,
-            Some(limit) => tokio::time::timeout(limit, running)
-                .await
-                .map_err(|_| VtError::new(Code::DeadlineExceeded, "context deadline exceeded"))?,
-        }?;
+        let caller = work.caller;
+        let outcome = {
+            let running = pin!(self.shard_plan(work, session, &target, prepared, &normalized, vars, stream));
+            match limit {
+                None => running.await,
+                Some(limit) => {
+                    let outcome = caller.run_until(tokio::time::sleep(limit), running).await;
+                    outcome.unwrap_or_else(|| Err(VtError::new(Code::DeadlineExceeded, "context deadline exceeded")))
+                }
+            }
+        };
+        let output = match outcome {
+            Err(error) if timeout > 0 && session.unanswered.is_none() && route::tolerates(&prepared.plan.primitive) => {
+                session.warn(u32::from(MysqlError::from(&error).errno), error.to_string());
+                Output::Whole(QueryResult::default())
+            }
+            outcome => outcome?,
+        };
         if let Output::Whole(result) = &output {
             note(session, prepared, result);
         }
@@ -396,21 +442,31 @@ impl Executor {
         vars: Arc<BindVars>,
         stream: bool,
     ) -> Result<Output> {
-        match &prepared.plan.primitive {
-            Primitive::Route(route) => {
-                self.route(work, session, target, prepared, route, normalized, vars, stream).await
-            }
+        if let Primitive::Route(route) = &prepared.plan.primitive {
+            return self.route(work, session, target, prepared, route, normalized, vars, stream).await;
+        }
+        // What such a plan reads it looks at.
+        work.raw = false;
+        // It bounds what the client is given, not what a statement works with.
+        let limit = session.take_select_limit();
+        let outcome = match &prepared.plan.primitive {
+            // On the heap, so that the futures of other statements are no larger for them.
             Primitive::Insert(insert) => {
-                self.insert(work, session, target, prepared, insert, normalized, vars).await.map(Output::Whole)
+                Box::pin(self.insert(work, session, target, prepared, insert, normalized, vars)).await
+            }
+            Primitive::UnlistedInsert(insert) => {
+                Box::pin(self.insert_unlisted(work, session, target, insert, normalized, vars)).await
             }
             Primitive::Gather(gather) => {
-                self.gather(work, session, target, prepared, gather, vars).await.map(Output::Whole)
+                Box::pin(self.gather(work, session, target, prepared, gather, vars, limit)).await
             }
             Primitive::Write(write) => {
-                self.write(work, session, target, prepared, write, normalized, vars).await.map(Output::Whole)
+                Box::pin(self.write(work, session, target, prepared, write, normalized, vars)).await
             }
             _ => Err(VtError::new(Code::Internal, "a plan without shards where one belongs")),
-        }
+        };
+        session.set_select_limit(limit);
+        outcome.map(Output::Whole)
     }
 
     /// The statement without literals, or as it is when that is not wanted.
@@ -428,7 +484,7 @@ impl Executor {
         let (_, middle, _) = vtsql::split_margin_comments(sql);
         let text = String::from_utf8(middle.to_vec())
             .map_err(|_| VtError::new(Code::InvalidArgument, "the statement is not valid UTF-8"))?;
-        let fingerprint = fingerprint(&text);
+        let fingerprint = vtsql::fingerprint(&text);
         Ok(Normalized { sql: text, bind_vars: Vec::new(), fingerprint, ..normalized })
     }
 
@@ -438,7 +494,7 @@ impl Executor {
             kind: vtsql::preview(sql),
             sql: sql.to_owned(),
             bind_vars: Vec::new(),
-            fingerprint: fingerprint(sql),
+            fingerprint: vtsql::fingerprint(sql),
             leading: String::new(),
             trailing: String::new(),
             session_dependent: false,
@@ -512,6 +568,11 @@ impl Executor {
                 let name = if table.sharded { "InsertSharded" } else { "InsertUnsharded" };
                 (Arc::from(""), name.to_owned(), counters(name, &table.keyspace, Some(&table.name)))
             }
+            Primitive::UnlistedInsert(insert) => {
+                let table = &insert.table;
+                let name = if table.sharded { "InsertSharded" } else { "InsertUnsharded" };
+                (Arc::from(""), name.to_owned(), None)
+            }
             Primitive::Gather(gather) => {
                 let table = gather.fetches.first().map(|fetch| fetch.table.name.as_str());
                 let name = "SelectGather";
@@ -519,7 +580,7 @@ impl Executor {
             }
             _ => (Arc::from(""), plan.kind.name().to_string(), None),
         };
-        Prepared { plan, text, name, calc_found_rows, counters }
+        Prepared { plan, text, name, calc_found_rows, counters, forms: ArcSwapOption::empty() }
     }
 
     /// All values that a statement's text refers to.
@@ -589,6 +650,8 @@ impl<'a> Work<'a> {
             tablet_type: TabletType::Master,
             shard_queries: 0,
             order: CommitOrder::Normal,
+            raw: false,
+            bulk: None,
             entry: None,
             vars: None,
         }
@@ -609,13 +672,8 @@ fn note(session: &mut Session, prepared: &Prepared, result: &QueryResult) {
     if !read {
         session.pb.found_rows = 0;
     } else if !prepared.calc_found_rows {
-        session.pb.found_rows = result.rows.len() as u64;
+        session.pb.found_rows = raw_rows::count(result) as u64;
     }
-}
-
-fn fingerprint(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The plan's name as metrics of Vitess spell it.

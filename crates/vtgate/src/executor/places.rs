@@ -45,7 +45,7 @@ impl Executor {
         };
         let mapped = self.map(work, session, &destination.keyspace, &destination.vindex, &rows).await?;
         let shards = self.parts.resolver.shard_map(&route.keyspace, tablet_type).await?;
-        // In the order of their first row; the rows that each shard may hold.
+        // The rows that each shard may hold.
         let mut found: Vec<(Target, Vec<usize>)> = Vec::new();
         let mut everywhere = false;
         for (number, (row, place)) in rows.iter().zip(&mapped).enumerate() {
@@ -68,6 +68,8 @@ impl Executor {
         if found.is_empty() {
             return Ok(None);
         }
+        // Everybody locks rows in the same order.
+        found.sort_by(|(a, _), (b, _)| a.shard.cmp(&b.shard));
         let told = |rows_here: &Vec<usize>| match &destination.split {
             None => vars.clone(),
             Some(name) => {

@@ -15,10 +15,15 @@ use vtproto::{
 };
 use vtsql::{BindVars, Normalized, StatementKind};
 
-use super::{Executor, Output, Prepared, Work, insert::with_margins, places::Place};
+use super::{
+    Executor, Output, Prepared, Work,
+    bulk::{Bulk, Rows},
+    insert::with_margins,
+    places::Place,
+};
 use crate::{
     caller::Caller,
-    scatter::{Effect, ShardQuery},
+    scatter::{Effect, ShardQuery, put_together},
     session::Session,
 };
 
@@ -36,6 +41,8 @@ impl Executor {
         vars: Arc<BindVars>,
         stream: bool,
     ) -> Result<Output> {
+        // Not for what is read to find the shards.
+        let raw = std::mem::take(&mut work.raw);
         let caller = work.caller;
         let tablet_type = target.tablet_type;
         if route.needs_connection && !session.in_transaction() {
@@ -60,13 +67,6 @@ impl Executor {
             None => Vec::new(),
         };
         check_shards(route, &normalized.sql, &places)?;
-        let text = self.text(prepared, route, normalized);
-        let queries: Vec<ShardQuery> = places
-            .into_iter()
-            .map(|(target, bind_variables)| ShardQuery { target, sql: text.clone(), bind_variables })
-            .collect();
-        work.shard_queries += queries.len() as u64;
-        prepared.count(queries.len());
         if route.is_ddl && session.in_transaction() {
             // As in MySQL: it ends the transaction.
             self.transactions.commit(caller, session).await?;
@@ -77,6 +77,28 @@ impl Executor {
         {
             self.transactions.begin(caller, session).await?;
         }
+        if let Some(merge) = &route.merge
+            && places.len() > 1
+        {
+            let merging = self.merge(work, session, target, prepared, route, merge, normalized, vars, places, stream);
+            return Box::pin(merging).await;
+        }
+        let text = self.text(work, prepared, route, normalized);
+        let select_limit = match normalized.kind {
+            StatementKind::Select if places.len() > 1 => {
+                usize::try_from(session.options().sql_select_limit).unwrap_or(0)
+            }
+            _ => 0,
+        };
+        // Nobody between the tablet and the client looks at the rows.
+        let raw = raw && effect == Effect::Read && !prepared.calc_found_rows && select_limit == 0;
+        let queries: Vec<ShardQuery> = places
+            .into_iter()
+            .map(|(target, bind_variables)| ShardQuery { target, sql: text.clone(), bind_variables, raw })
+            .collect();
+        let shards = queries.len() as u64;
+        work.shard_queries += shards;
+        prepared.count(queries.len());
         // Outside of a transaction each statement is one of its own.
         if effect == Effect::Write && session.is_read_only() {
             let text = "Cannot execute statement in a READ ONLY transaction.";
@@ -86,7 +108,12 @@ impl Executor {
             Some(context) => error.wrap(context),
             None => error,
         };
-        if stream && effect == Effect::Read && !prepared.calc_found_rows {
+        if stream
+            && effect == Effect::Read
+            && !prepared.calc_found_rows
+            && select_limit == 0
+            && !route.scatter_errors_as_warnings
+        {
             let rows = self.parts.scatter.stream_many(caller, session, &queries).await.map_err(wrap)?;
             let context = route.error_context;
             let rows = rows.map_err(move |error| match context {
@@ -97,34 +124,65 @@ impl Executor {
         }
         let found_rows = prepared.calc_found_rows.then(|| queries.first().cloned()).flatten();
         let outcome = match found_rows {
-            Some(query) => self.with_found_rows(caller, session, query).await,
-            None if effect == Effect::Write && queries.len() > 1 && !session.in_transaction() => {
-                self.in_own_transaction(caller, session, &queries).await
+            Some(query) => Box::pin(self.with_found_rows(caller, session, query)).await,
+            None if effect == Effect::Read && route.scatter_errors_as_warnings => {
+                put_together(self.tolerant(caller, session, &queries).await?)
             }
-            None => self.parts.scatter.execute_many(caller, session, &queries, effect, work.order).await.map(
-                |mut result| {
-                    // The same rows were written on each shard.
-                    if route.opcode == Opcode::Reference && effect == Effect::Write && !queries.is_empty() {
-                        result.rows_affected /= queries.len() as u64;
-                    }
-                    result
-                },
-            ),
+            None if effect == Effect::Write && queries.len() > 1 && !session.in_transaction() => {
+                let sorted = sorted_by_shard(queries);
+                if route.multi_shard_autocommit {
+                    self.parts.scatter.execute_each(caller, session, &sorted).await
+                } else {
+                    self.in_own_transaction(caller, session, &sorted, false).await
+                }
+            }
+            None => self.parts.scatter.execute_many(caller, session, &queries, effect, work.order).await,
         };
-        outcome.map_err(wrap).map(Output::Whole)
+        let mut result = outcome.map_err(wrap)?;
+        // The same rows were written on each shard.
+        if route.opcode == Opcode::Reference && effect == Effect::Write && shards > 0 {
+            result.rows_affected /= shards;
+        }
+        if select_limit > 0 {
+            result.rows.truncate(select_limit);
+        }
+        Ok(Output::Whole(result))
+    }
+
+    /// A read whose failures on shards are warnings.
+    pub(super) async fn tolerant(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        queries: &[ShardQuery],
+    ) -> Result<Vec<QueryResult>> {
+        let (results, failures) = self.parts.scatter.execute_tolerant(caller, session, queries).await?;
+        if !failures.is_empty() {
+            self.parts.stats.partial_scatter.inc();
+        }
+        for error in failures {
+            session.warn(u32::from(MysqlError::from(&error).errno), error.to_string());
+        }
+        Ok(results)
     }
 
     /// A write to several shards in autocommit mode: all of it or nothing, as far as the
-    /// transaction mode promises.
+    /// transaction mode promises. `at_once`: it waits for no rows of others.
     pub(super) async fn in_own_transaction(
         &self,
         caller: &Caller,
         session: &mut Session,
         queries: &[ShardQuery],
+        at_once: bool,
     ) -> Result<QueryResult> {
-        self.transactions.begin(caller, session).await?;
-        let outcome =
-            self.parts.scatter.execute_many(caller, session, queries, Effect::Write, CommitOrder::Normal).await;
+        self.transactions.begin_own(caller, session).await?;
+        let scatter = &self.parts.scatter;
+        let order = CommitOrder::Normal;
+        let outcome = if at_once {
+            scatter.execute_at_once(caller, session, queries, Effect::Write, order).await
+        } else {
+            scatter.execute_many(caller, session, queries, Effect::Write, order).await
+        };
         self.transactions.end(caller, session, outcome).await
     }
 
@@ -132,7 +190,7 @@ impl Executor {
     async fn with_found_rows(&self, caller: &Caller, session: &mut Session, query: ShardQuery) -> Result<QueryResult> {
         let own = !session.in_transaction() && query.target.tablet_type() == TabletType::Master;
         if own {
-            self.transactions.begin(caller, session).await?;
+            self.transactions.begin_own(caller, session).await?;
         }
         let scatter = &self.parts.scatter;
         let outcome = async {
@@ -152,11 +210,21 @@ impl Executor {
     }
 
     /// The text for tablets, with the comments that the client put around it.
-    fn text(&self, prepared: &Prepared, route: &Route, normalized: &Normalized) -> Arc<str> {
+    pub(super) fn text(
+        &self,
+        work: &Work<'_>,
+        prepared: &Prepared,
+        route: &Route,
+        normalized: &Normalized,
+    ) -> Arc<str> {
+        let text = match &work.bulk {
+            Some(Bulk { rows: Rows::Text(text), .. }) => text,
+            _ => &prepared.text,
+        };
         if normalized.leading.is_empty() && normalized.trailing.is_empty() && !route.unfriendly {
-            return prepared.text.clone();
+            return text.clone();
         }
-        let mut text = prepared.text.to_string();
+        let mut text = text.to_string();
         if route.unfriendly {
             self.parts.stats.unfriendly.inc();
             text.push_str(" /* vtgate:: filtered_replication_unfriendly */");
@@ -178,9 +246,20 @@ impl Executor {
         let targets = self.parts.resolver.resolve(keyspace, tablet_type, &Destination::AnyShard).await?;
         let [target] = <[query::Target; 1]>::try_from(targets)
             .map_err(|_| VtError::new(Code::Internal, "any shard is not one shard"))?;
-        let query = ShardQuery { target, sql: sql.into(), bind_variables: Arc::new(vars) };
+        let query = ShardQuery { target, sql: sql.into(), bind_variables: Arc::new(vars), raw: false };
         self.parts.scatter.execute_one(caller, session, &query, Effect::Read, CommitOrder::Normal).await
     }
+}
+
+/// Everybody locks rows in the same order.
+fn sorted_by_shard(mut queries: Vec<ShardQuery>) -> Vec<ShardQuery> {
+    queries.sort_by(|a, b| a.target.shard.cmp(&b.target.shard));
+    queries
+}
+
+/// Whether failures of a statement are to be warnings.
+pub(super) fn tolerates(primitive: &planner::Primitive) -> bool {
+    matches!(primitive, planner::Primitive::Route(route) if route.scatter_errors_as_warnings && !route.is_write)
 }
 
 /// What a route's statement does.
@@ -188,14 +267,14 @@ pub(super) fn effect(kind: StatementKind, route: &Route) -> Effect {
     match kind {
         _ if route.is_write => Effect::Write,
         _ if route.is_ddl => Effect::Other,
-        StatementKind::Select if route.opcode == Opcode::NextSequence => Effect::Other,
+        StatementKind::Select if route.opcode == Opcode::NextSequence => Effect::Reserve,
         StatementKind::Select | StatementKind::Show | StatementKind::Explain | StatementKind::Describe => Effect::Read,
         _ => Effect::Other,
     }
 }
 
 /// Refuses more shards than the statement can have.
-fn check_shards(route: &Route, sql: &str, targets: &[Place]) -> Result<()> {
+pub(super) fn check_shards(route: &Route, sql: &str, targets: &[Place]) -> Result<()> {
     if targets.len() == 1 {
         return Ok(());
     }

@@ -6,16 +6,17 @@
 use std::sync::Arc;
 
 use keyrange::KeyspaceId;
-use planner::{OwnedVindexes, Route, Target, Write};
+use planner::{OwnedVindexes, Target, Write};
 use vindex::Value;
 use vterrors::{Code, Result, VtError};
 use vtproto::{query::QueryResult, vtgate::CommitOrder};
 use vtsql::{BindVars, Normalized};
 
 use super::{
-    Executor, Output, Prepared, Work,
+    Executor, Prepared, Work,
     lookup::values,
-    places::{only_id, shown},
+    places::{Place, only_id, shown},
+    route::check_shards,
 };
 use crate::{
     scatter::{Effect, ShardQuery},
@@ -38,17 +39,25 @@ impl Executor {
         self.before_write(work.caller, session, target.tablet_type).await?;
         let own = !session.in_transaction();
         if own {
-            self.transactions.begin(work.caller, session).await?;
+            self.transactions.begin_own(work.caller, session).await?;
         }
         let running = async {
+            let route = &write.route;
+            // Once: the lookup tables that tell the places may be changed on the way.
+            let places = self.places(work, session, target.tablet_type, route, &vars).await?.unwrap_or_default();
+            check_shards(route, &normalized.sql, &places)?;
             if let Some(owned) = &write.owned {
-                self.keep_in_step(work, session, target, &write.route, owned, &vars).await?;
+                self.keep_in_step(work, session, owned, &places, &vars).await?;
             }
-            let route = self.route(work, session, target, prepared, &write.route, normalized, vars, false);
-            match Box::pin(route).await? {
-                Output::Whole(result) => Ok(result),
-                Output::Rows(_) => Err(VtError::new(Code::Internal, "a stream where none was asked for")),
-            }
+            let queries = to_places(&places, &self.text(work, prepared, route, normalized));
+            work.shard_queries += queries.len() as u64;
+            prepared.count(queries.len());
+            let effect = Effect::Write;
+            let outcome = self.parts.scatter.execute_many(work.caller, session, &queries, effect, work.order).await;
+            outcome.map_err(|error| match route.error_context {
+                Some(context) => error.wrap(context),
+                None => error,
+            })
         };
         let outcome = running.await;
         if !own {
@@ -62,17 +71,11 @@ impl Executor {
         &self,
         work: &mut Work<'_>,
         session: &mut Session,
-        target: &Target,
-        route: &Route,
         owned: &OwnedVindexes,
+        places: &[Place],
         vars: &Arc<BindVars>,
     ) -> Result<()> {
-        let Some(places) = self.places(work, session, target.tablet_type, route, vars).await? else { return Ok(()) };
-        let sql: Arc<str> = owned.select.sql().into();
-        let queries: Vec<ShardQuery> = places
-            .into_iter()
-            .map(|(target, bind_variables)| ShardQuery { target, sql: sql.clone(), bind_variables })
-            .collect();
+        let queries = to_places(places, &owned.select.sql().into());
         work.shard_queries += queries.len() as u64;
         let order = CommitOrder::Normal;
         let found = self.parts.scatter.execute_many(work.caller, session, &queries, Effect::Read, order).await?;
@@ -113,12 +116,12 @@ impl Executor {
                         *value = given.resolve(vars)?;
                     }
                 }
-                // Equal values stay as they are; others may still be equal to mysqld, which does no harm.
                 let same = new.iter().zip(&values).all(|(new, old)| {
                     new.bytes == old.bytes
                         && (new.kind == vtproto::query::Type::NullType) == (old.kind == vtproto::query::Type::NullType)
                 });
-                if !same {
+                let keyspace = &table.keyspace;
+                if !same && !self.lookup_holds_equal(work, session, keyspace, lookup, &values, &new).await? {
                     gone.push((values, id.clone()));
                     come.push((new, id));
                 }
@@ -128,4 +131,14 @@ impl Executor {
         }
         Ok(())
     }
+}
+
+fn to_places(places: &[Place], sql: &Arc<str>) -> Vec<ShardQuery> {
+    let of = |(target, vars): &Place| ShardQuery {
+        target: target.clone(),
+        sql: sql.clone(),
+        bind_variables: vars.clone(),
+        raw: false,
+    };
+    places.iter().map(of).collect()
 }

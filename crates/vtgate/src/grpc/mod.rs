@@ -60,12 +60,78 @@ impl VitessService {
             }
             (None, _) => VtGateCallerId { username: UNSECURE.into(), groups: Vec::new() },
         };
-        let cancelled = CancellationToken::new();
+        let left = request.extensions().get::<Left>();
+        let cancelled = left.map_or_else(CancellationToken::new, |left| left.0.child_token());
         let remote = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
-        let caller = Caller { effective, immediate: Some(immediate), remote, cancelled: cancelled.clone() };
+        let cancel = cancelled.clone();
+        let caller = Caller { effective, immediate: Some(immediate), remote, cancelled: cancel, ..Caller::default() };
         (caller, cancelled.drop_guard())
     }
+
+    /// Runs a call in a task of its own, to its end. When the client leaves, its statements are cancelled as those of a
+    /// MySQL client are, and what they have begun is rolled back.
+    async fn to_its_end<R, T, F>(
+        &self,
+        mut request: Request<R>,
+        call: impl FnOnce(Self, Request<R>) -> F,
+    ) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Status>> + Send + 'static,
+    {
+        let left = CancellationToken::new();
+        request.extensions_mut().insert(Left(left.clone()));
+        let _guard = left.drop_guard();
+        let ended = tokio::spawn(call(self.clone(), request)).await;
+        ended.unwrap_or_else(|panic| Err(Status::internal(panic.to_string())))
+    }
+
+    async fn run_execute(
+        &self,
+        mut request: Request<vtgate::ExecuteRequest>,
+    ) -> Result<Response<vtgate::ExecuteResponse>, Status> {
+        let effective = request.get_mut().caller_id.take();
+        let (caller, _guard) = self.caller(&request, effective);
+        let request = request.into_inner();
+        let mut session = Session::from_message(request.session.clone());
+        legacy_target(&mut session, &request.keyspace_shard, request.tablet_type(), false);
+        default_options(&mut session, request.options);
+        let query = request.query.unwrap_or_default();
+        let outcome =
+            self.executor.execute(&caller, &mut session, "Execute", query.sql.as_bytes(), &query.bind_variables).await;
+        let (error, result) = split(outcome);
+        Ok(Response::new(vtgate::ExecuteResponse { error, session: Some(session.pb), result }))
+    }
+
+    async fn run_execute_batch(
+        &self,
+        mut request: Request<vtgate::ExecuteBatchRequest>,
+    ) -> Result<Response<vtgate::ExecuteBatchResponse>, Status> {
+        let effective = request.get_mut().caller_id.take();
+        let (caller, _guard) = self.caller(&request, effective);
+        let request = request.into_inner();
+        let mut session = Session::from_message(request.session.clone());
+        legacy_target(&mut session, &request.keyspace_shard, request.tablet_type(), true);
+        default_options(&mut session, request.options.clone());
+        let mut results = Vec::with_capacity(request.queries.len());
+        for query in &request.queries {
+            let outcome = self
+                .executor
+                .execute(&caller, &mut session, "ExecuteBatch", query.sql.as_bytes(), &query.bind_variables)
+                .await;
+            let (error, result) = split(outcome);
+            results.push(ResultWithError { error, result });
+            if caller.cancelled.is_cancelled() {
+                break;
+            }
+        }
+        Ok(Response::new(vtgate::ExecuteBatchResponse { error: None, session: Some(session.pb), results }))
+    }
 }
+
+/// In the extensions of a request: resolves when its client has left.
+#[derive(Clone)]
+struct Left(CancellationToken);
 
 /// The old ways to name a target, where the session names none. `always` as for the calls that take
 /// an unset type as `@unknown`.
@@ -187,41 +253,16 @@ impl vitess_server::Vitess for VitessService {
 
     async fn execute(
         &self,
-        mut request: Request<vtgate::ExecuteRequest>,
+        request: Request<vtgate::ExecuteRequest>,
     ) -> Result<Response<vtgate::ExecuteResponse>, Status> {
-        let effective = request.get_mut().caller_id.take();
-        let (caller, _guard) = self.caller(&request, effective);
-        let request = request.into_inner();
-        let mut session = Session::from_message(request.session.clone());
-        legacy_target(&mut session, &request.keyspace_shard, request.tablet_type(), false);
-        default_options(&mut session, request.options);
-        let query = request.query.unwrap_or_default();
-        let outcome =
-            self.executor.execute(&caller, &mut session, "Execute", query.sql.as_bytes(), &query.bind_variables).await;
-        let (error, result) = split(outcome);
-        Ok(Response::new(vtgate::ExecuteResponse { error, session: Some(session.pb), result }))
+        self.to_its_end(request, |service, request| async move { service.run_execute(request).await }).await
     }
 
     async fn execute_batch(
         &self,
-        mut request: Request<vtgate::ExecuteBatchRequest>,
+        request: Request<vtgate::ExecuteBatchRequest>,
     ) -> Result<Response<vtgate::ExecuteBatchResponse>, Status> {
-        let effective = request.get_mut().caller_id.take();
-        let (caller, _guard) = self.caller(&request, effective);
-        let request = request.into_inner();
-        let mut session = Session::from_message(request.session.clone());
-        legacy_target(&mut session, &request.keyspace_shard, request.tablet_type(), true);
-        default_options(&mut session, request.options.clone());
-        let mut results = Vec::with_capacity(request.queries.len());
-        for query in &request.queries {
-            let outcome = self
-                .executor
-                .execute(&caller, &mut session, "ExecuteBatch", query.sql.as_bytes(), &query.bind_variables)
-                .await;
-            let (error, result) = split(outcome);
-            results.push(ResultWithError { error, result });
-        }
-        Ok(Response::new(vtgate::ExecuteBatchResponse { error: None, session: Some(session.pb), results }))
+        self.to_its_end(request, |service, request| async move { service.run_execute_batch(request).await }).await
     }
 
     async fn stream_execute(
@@ -255,42 +296,43 @@ impl vitess_server::Vitess for VitessService {
         &self,
         request: Request<vtgate::ExecuteShardsRequest>,
     ) -> Result<Response<vtgate::ExecuteShardsResponse>, Status> {
-        self.v2_execute_shards(request).await
+        self.to_its_end(request, |service, request| async move { service.v2_execute_shards(request).await }).await
     }
 
     async fn execute_keyspace_ids(
         &self,
         request: Request<vtgate::ExecuteKeyspaceIdsRequest>,
     ) -> Result<Response<vtgate::ExecuteKeyspaceIdsResponse>, Status> {
-        self.v2_execute_keyspace_ids(request).await
+        self.to_its_end(request, |service, request| async move { service.v2_execute_keyspace_ids(request).await }).await
     }
 
     async fn execute_key_ranges(
         &self,
         request: Request<vtgate::ExecuteKeyRangesRequest>,
     ) -> Result<Response<vtgate::ExecuteKeyRangesResponse>, Status> {
-        self.v2_execute_key_ranges(request).await
+        self.to_its_end(request, |service, request| async move { service.v2_execute_key_ranges(request).await }).await
     }
 
     async fn execute_entity_ids(
         &self,
         request: Request<vtgate::ExecuteEntityIdsRequest>,
     ) -> Result<Response<vtgate::ExecuteEntityIdsResponse>, Status> {
-        self.v2_execute_entity_ids(request).await
+        self.to_its_end(request, |service, request| async move { service.v2_execute_entity_ids(request).await }).await
     }
 
     async fn execute_batch_shards(
         &self,
         request: Request<vtgate::ExecuteBatchShardsRequest>,
     ) -> Result<Response<vtgate::ExecuteBatchShardsResponse>, Status> {
-        self.v2_execute_batch_shards(request).await
+        self.to_its_end(request, |service, request| async move { service.v2_execute_batch_shards(request).await }).await
     }
 
     async fn execute_batch_keyspace_ids(
         &self,
         request: Request<vtgate::ExecuteBatchKeyspaceIdsRequest>,
     ) -> Result<Response<vtgate::ExecuteBatchKeyspaceIdsResponse>, Status> {
-        self.v2_execute_batch_keyspace_ids(request).await
+        self.to_its_end(request, |service, request| async move { service.v2_execute_batch_keyspace_ids(request).await })
+            .await
     }
 
     async fn stream_execute_shards(

@@ -15,7 +15,11 @@ use vtproto::{
 use vtsql::lexer::{Lexer, TokenKind};
 
 use super::{ResponseStream, VitessService, bound, chunks, messages, split};
-use crate::{caller::Caller, executor::Direct, session::Session};
+use crate::{
+    caller::Caller,
+    executor::{Direct, Named},
+    session::Session,
+};
 
 /// The places that the calls can name.
 enum Place<'a> {
@@ -33,13 +37,23 @@ fn v2_session(session: Option<vtgate::Session>, options: Option<ExecuteOptions>)
     session
 }
 
-impl VitessService {
-    async fn targets(&self, keyspace: &str, tablet_type: TabletType, place: &Place<'_>) -> Result<Vec<Target>> {
-        let resolver = &self.executor.parts().resolver;
-        match place {
+/// A statement and the places that its caller names.
+struct At<'a> {
+    service: &'a VitessService,
+    keyspace: &'a str,
+    tablet_type: TabletType,
+    place: Place<'a>,
+    query: BoundQuery,
+}
+
+impl At<'_> {
+    async fn targets(&self) -> Result<Vec<Target>> {
+        let resolver = &self.service.executor.parts().resolver;
+        let (keyspace, tablet_type) = (self.keyspace, self.tablet_type);
+        match self.place {
             Place::Shards(names) => {
                 let mut targets = Vec::with_capacity(names.len());
-                for name in *names {
+                for name in names {
                     let destination = Destination::Explicit(keyrange::Destination::Shard(name.clone()));
                     targets.extend(resolver.resolve(keyspace, tablet_type, &destination).await?);
                 }
@@ -51,7 +65,7 @@ impl VitessService {
             }
             Place::KeyRanges(ranges) => {
                 let mut targets: Vec<Target> = Vec::new();
-                for range in *ranges {
+                for range in ranges {
                     let range = topoproto::key_range(Some(range));
                     for target in resolver.resolve_range(keyspace, tablet_type, &range).await? {
                         if !targets.contains(&target) {
@@ -63,39 +77,36 @@ impl VitessService {
             }
         }
     }
+}
 
-    async fn direct(
-        &self,
-        keyspace: &str,
-        tablet_type: TabletType,
-        place: &Place<'_>,
-        query: &BoundQuery,
-    ) -> Result<Direct> {
-        let targets = self.targets(keyspace, tablet_type, place).await.map_err(|e| self.executor.prefixed(e))?;
-        let ids = match place {
-            Place::KeyspaceIds(ids) => *ids,
+#[async_trait::async_trait]
+impl Named for At<'_> {
+    async fn resolve(&self) -> Result<Direct> {
+        let targets = self.targets().await?;
+        let ids = match self.place {
+            Place::KeyspaceIds(ids) => ids,
             _ => &[],
         };
-        let query =
-            BoundQuery { sql: self.executor.annotated(&query.sql, ids), bind_variables: query.bind_variables.clone() };
-        Ok(Direct::same(keyspace, tablet_type, targets, &query))
+        let sql = self.service.executor.annotated(&self.query.sql, ids);
+        let query = BoundQuery { sql, bind_variables: self.query.bind_variables.clone() };
+        Ok(Direct::same(self.keyspace, self.tablet_type, targets, &query))
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of four alike requests")]
-    async fn v2(
-        &self,
-        caller: &Caller,
-        session: &mut Session,
-        method: &'static str,
-        keyspace: &str,
-        tablet_type: TabletType,
-        place: Place<'_>,
-        query: Option<BoundQuery>,
-    ) -> Result<QueryResult> {
-        let direct = self.direct(keyspace, tablet_type, &place, &bound(query)).await?;
-        self.executor.execute_direct(caller, session, method, direct).await
+/// A statement that each shard runs for the ids that it holds.
+struct ForEntities<'a> {
+    service: &'a VitessService,
+    request: &'a vtgate::ExecuteEntityIdsRequest,
+}
+
+#[async_trait::async_trait]
+impl Named for ForEntities<'_> {
+    async fn resolve(&self) -> Result<Direct> {
+        self.service.entity_queries(self.request).await
     }
+}
 
+impl VitessService {
     pub(super) async fn v2_execute_shards(
         &self,
         mut request: Request<vtgate::ExecuteShardsRequest>,
@@ -105,7 +116,8 @@ impl VitessService {
         let r = request.into_inner();
         let (tablet_type, mut session) = (r.tablet_type(), v2_session(r.session, r.options));
         let place = Place::Shards(&r.shards);
-        let outcome = self.v2(&caller, &mut session, "ExecuteShards", &r.keyspace, tablet_type, place, r.query).await;
+        let at = At { service: self, keyspace: &r.keyspace, tablet_type, place, query: bound(r.query) };
+        let outcome = self.executor.execute_direct(&caller, &mut session, "ExecuteShards", &at).await;
         let (error, result) = split(outcome);
         Ok(Response::new(vtgate::ExecuteShardsResponse { error, session: Some(session.pb), result }))
     }
@@ -119,8 +131,8 @@ impl VitessService {
         let r = request.into_inner();
         let (tablet_type, mut session) = (r.tablet_type(), v2_session(r.session, r.options));
         let place = Place::KeyspaceIds(&r.keyspace_ids);
-        let outcome =
-            self.v2(&caller, &mut session, "ExecuteKeyspaceIds", &r.keyspace, tablet_type, place, r.query).await;
+        let at = At { service: self, keyspace: &r.keyspace, tablet_type, place, query: bound(r.query) };
+        let outcome = self.executor.execute_direct(&caller, &mut session, "ExecuteKeyspaceIds", &at).await;
         let (error, result) = split(outcome);
         Ok(Response::new(vtgate::ExecuteKeyspaceIdsResponse { error, session: Some(session.pb), result }))
     }
@@ -134,8 +146,8 @@ impl VitessService {
         let r = request.into_inner();
         let (tablet_type, mut session) = (r.tablet_type(), v2_session(r.session, r.options));
         let place = Place::KeyRanges(&r.key_ranges);
-        let outcome =
-            self.v2(&caller, &mut session, "ExecuteKeyRanges", &r.keyspace, tablet_type, place, r.query).await;
+        let at = At { service: self, keyspace: &r.keyspace, tablet_type, place, query: bound(r.query) };
+        let outcome = self.executor.execute_direct(&caller, &mut session, "ExecuteKeyRanges", &at).await;
         let (error, result) = split(outcome);
         Ok(Response::new(vtgate::ExecuteKeyRangesResponse { error, session: Some(session.pb), result }))
     }
@@ -147,23 +159,16 @@ impl VitessService {
         let effective = request.get_mut().caller_id.take();
         let (caller, _guard) = self.caller(&request, effective);
         let mut r = request.into_inner();
-        let tablet_type = r.tablet_type();
         let mut session = v2_session(r.session.take(), r.options.take());
-        let outcome = match self.entity_queries(&r, tablet_type).await {
-            Ok(direct) => self.executor.execute_direct(&caller, &mut session, "ExecuteEntityIds", direct).await,
-            Err(error) => Err(self.executor.prefixed(error)),
-        };
+        let entities = ForEntities { service: self, request: &r };
+        let outcome = self.executor.execute_direct(&caller, &mut session, "ExecuteEntityIds", &entities).await;
         let (error, result) = split(outcome);
         Ok(Response::new(vtgate::ExecuteEntityIdsResponse { error, session: Some(session.pb), result }))
     }
 
     /// One query a shard, each with the ids of that shard.
-    async fn entity_queries(
-        &self,
-        request: &vtgate::ExecuteEntityIdsRequest,
-        tablet_type: TabletType,
-    ) -> Result<Direct> {
-        let resolver = &self.executor.parts().resolver;
+    async fn entity_queries(&self, request: &vtgate::ExecuteEntityIdsRequest) -> Result<Direct> {
+        let (resolver, tablet_type) = (&self.executor.parts().resolver, request.tablet_type());
         let mut by_shard: BTreeMap<String, (Target, Vec<Value>)> = BTreeMap::new();
         for entity in &request.entity_keyspace_ids {
             let id = Destination::KeyspaceIds(vec![KeyspaceId::new(entity.keyspace_id.as_slice())]);
@@ -197,13 +202,14 @@ impl VitessService {
         let (caller, _guard) = self.caller(&request, effective);
         let r = request.into_inner();
         let (tablet_type, mut session) = (r.tablet_type(), v2_session(r.session, r.options));
-        let mut batch = Vec::with_capacity(r.queries.len());
-        for query in &r.queries {
-            let place = Place::Shards(&query.shards);
-            let bound = query.query.clone().unwrap_or_default();
-            batch.push(self.direct(&query.keyspace, tablet_type, &place, &bound).await);
-        }
-        let outcome = self.batch(&caller, &mut session, "ExecuteBatchShards", r.as_transaction, batch).await;
+        let batch = r.queries.iter().map(|query| At {
+            service: self,
+            keyspace: &query.keyspace,
+            tablet_type,
+            place: Place::Shards(&query.shards),
+            query: bound(query.query.clone()),
+        });
+        let outcome = self.batch(&caller, &mut session, "ExecuteBatchShards", r.as_transaction, batch.collect()).await;
         let (error, results) = whole_batch(outcome);
         Ok(Response::new(vtgate::ExecuteBatchShardsResponse { error, session: Some(session.pb), results }))
     }
@@ -216,13 +222,15 @@ impl VitessService {
         let (caller, _guard) = self.caller(&request, effective);
         let r = request.into_inner();
         let (tablet_type, mut session) = (r.tablet_type(), v2_session(r.session, r.options));
-        let mut batch = Vec::with_capacity(r.queries.len());
-        for query in &r.queries {
-            let place = Place::KeyspaceIds(&query.keyspace_ids);
-            let bound = query.query.clone().unwrap_or_default();
-            batch.push(self.direct(&query.keyspace, tablet_type, &place, &bound).await);
-        }
-        let outcome = self.batch(&caller, &mut session, "ExecuteBatchKeyspaceIds", r.as_transaction, batch).await;
+        let batch = r.queries.iter().map(|query| At {
+            service: self,
+            keyspace: &query.keyspace,
+            tablet_type,
+            place: Place::KeyspaceIds(&query.keyspace_ids),
+            query: bound(query.query.clone()),
+        });
+        let outcome =
+            self.batch(&caller, &mut session, "ExecuteBatchKeyspaceIds", r.as_transaction, batch.collect()).await;
         let (error, results) = whole_batch(outcome);
         Ok(Response::new(vtgate::ExecuteBatchKeyspaceIdsResponse { error, session: Some(session.pb), results }))
     }
@@ -234,7 +242,7 @@ impl VitessService {
         session: &mut Session,
         method: &'static str,
         as_transaction: bool,
-        batch: Vec<Result<Direct>>,
+        batch: Vec<At<'_>>,
     ) -> Result<Vec<QueryResult>> {
         if as_transaction && session.in_transaction() {
             let error =
@@ -246,12 +254,8 @@ impl VitessService {
             transactions.begin(caller, session).await?;
         }
         let mut results = Vec::with_capacity(batch.len());
-        for direct in batch {
-            let outcome = match direct {
-                Ok(direct) => self.executor.execute_direct(caller, session, method, direct).await,
-                Err(error) => Err(error),
-            };
-            match outcome {
+        for at in &batch {
+            match self.executor.execute_direct(caller, session, method, at).await {
                 Ok(result) => results.push(result),
                 Err(error) => {
                     if as_transaction {
@@ -275,8 +279,9 @@ impl VitessService {
         let (caller, guard) = self.caller(&request, effective);
         let r = request.into_inner();
         let tablet_type = r.tablet_type();
-        let direct = self.direct(&r.keyspace, tablet_type, &Place::Shards(&r.shards), &bound(r.query)).await?;
-        let output = self.executor.stream_direct(&caller, "StreamExecuteShards", direct).await?;
+        let place = Place::Shards(&r.shards);
+        let at = At { service: self, keyspace: &r.keyspace, tablet_type, place, query: bound(r.query) };
+        let output = self.executor.stream_direct(&caller, "StreamExecuteShards", &at).await?;
         let rows = chunks(output, self.stream_buffer_size, guard);
         Ok(messages(rows, |result| vtgate::StreamExecuteShardsResponse { result: Some(result) }))
     }
@@ -290,8 +295,8 @@ impl VitessService {
         let r = request.into_inner();
         let tablet_type = r.tablet_type();
         let place = Place::KeyspaceIds(&r.keyspace_ids);
-        let direct = self.direct(&r.keyspace, tablet_type, &place, &bound(r.query)).await?;
-        let output = self.executor.stream_direct(&caller, "StreamExecuteKeyspaceIds", direct).await?;
+        let at = At { service: self, keyspace: &r.keyspace, tablet_type, place, query: bound(r.query) };
+        let output = self.executor.stream_direct(&caller, "StreamExecuteKeyspaceIds", &at).await?;
         let rows = chunks(output, self.stream_buffer_size, guard);
         Ok(messages(rows, |result| vtgate::StreamExecuteKeyspaceIdsResponse { result: Some(result) }))
     }
@@ -305,8 +310,8 @@ impl VitessService {
         let r = request.into_inner();
         let tablet_type = r.tablet_type();
         let place = Place::KeyRanges(&r.key_ranges);
-        let direct = self.direct(&r.keyspace, tablet_type, &place, &bound(r.query)).await?;
-        let output = self.executor.stream_direct(&caller, "StreamExecuteKeyRanges", direct).await?;
+        let at = At { service: self, keyspace: &r.keyspace, tablet_type, place, query: bound(r.query) };
+        let output = self.executor.stream_direct(&caller, "StreamExecuteKeyRanges", &at).await?;
         let rows = chunks(output, self.stream_buffer_size, guard);
         Ok(messages(rows, |result| vtgate::StreamExecuteKeyRangesResponse { result: Some(result) }))
     }

@@ -26,8 +26,11 @@ use vtproto::{
     query::{
         self, BoundQuery, ExecuteOptions, Field, QueryResult, RealtimeStats, Row, StreamHealthResponse, Target, Type,
     },
-    topodata::{ShardReference, SrvKeyspace, Tablet, TabletAlias, TabletType, srv_keyspace::KeyspacePartition},
-    vschema::{Keyspace, SrvVSchema},
+    topodata::{
+        KeyRange, ShardReference, SrvKeyspace, Tablet, TabletAlias, TabletType, srv_keyspace::KeyspacePartition,
+    },
+    vschema::{ColumnVindex, Keyspace, SrvVSchema, Table, Vindex},
+    vtgateservice::vitess_client::VitessClient,
 };
 
 /// One call that reached a tablet: the method, the text with its values, the transaction.
@@ -37,6 +40,8 @@ pub struct Call {
     pub sql: String,
     pub transaction: i64,
     pub settings: Vec<String>,
+    /// For how long the tablet is told that the transaction is open on other shards.
+    pub open_elsewhere_ms: i64,
 }
 
 /// Answers statements by rules that a test sets; otherwise with the statement itself.
@@ -129,6 +134,11 @@ impl FakeTablet {
         std::mem::take(&mut self.calls.lock().expect("no panic while held"))
     }
 
+    /// Whether anything has reached the tablet since the last question.
+    pub fn called(&self) -> bool {
+        !self.calls.lock().expect("no panic while held").is_empty()
+    }
+
     /// The same as `method: text`.
     pub fn take_lines(&self) -> Vec<String> {
         self.take_calls().iter().map(|call| format!("{}: {}", call.method, call.sql)).collect()
@@ -150,7 +160,13 @@ impl FakeTablet {
             String::from_utf8(bound).expect("UTF-8")
         });
         let settings = options.map(|options| options.session_settings.clone()).unwrap_or_default();
-        self.calls.lock().expect("no panic while held").push(Call { method, sql, transaction, settings });
+        self.calls.lock().expect("no panic while held").push(Call {
+            method,
+            sql,
+            transaction,
+            settings,
+            open_elsewhere_ms: options.map_or(0, |options| options.transaction_open_ms),
+        });
     }
 
     async fn run(
@@ -231,6 +247,10 @@ impl QueryService for FakeTablet {
         let transaction_id = self.next_transaction.fetch_add(1, Ordering::SeqCst) + 1;
         self.open_transactions.lock().expect("lock").push(transaction_id);
         let result = self.run("BeginExecute", r.query.as_ref(), 0, r.options.as_ref()).await;
+        if result.as_ref().is_err_and(|error| error.code() == Code::Unavailable) {
+            // As over a connection that was lost: nobody is told of the transaction.
+            return BeginOutcome { transaction_id: 0, result };
+        }
         BeginOutcome { transaction_id, result }
     }
     async fn begin_execute_batch(&self, _: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>> {
@@ -367,6 +387,48 @@ pub async fn world_with(flags: &[&str]) -> World {
     World { gate: Arc::new(gate), env, topo, master, replica, mysql, stop }
 }
 
+/// As [`world_with`], with keyspace `customer` over two shards: the master has become that of `-80`, the replica that of
+/// `80-`. Row 1 of table `customer` lives on the first, row 4 on the second.
+pub async fn two_shards(flags: &[&str]) -> World {
+    let w = world_with(flags).await;
+    for (tablet, shard) in [(&w.master, "-80"), (&w.replica, "80-")] {
+        tablet.set_health(|health| {
+            let target = health.target.as_mut().expect("target");
+            (target.keyspace, target.shard) = ("customer".into(), shard.into());
+            target.tablet_type = TabletType::Master.into();
+            health.tablet_externally_reparented_timestamp = 5;
+        });
+    }
+    let shard = |name: &str, start: &[u8], end: &[u8]| ShardReference {
+        name: name.into(),
+        key_range: Some(KeyRange { start: start.to_vec(), end: end.to_vec() }),
+    };
+    let partition = KeyspacePartition {
+        served_type: TabletType::Master.into(),
+        shard_references: vec![shard("-80", &[], &[0x80]), shard("80-", &[0x80], &[])],
+        ..Default::default()
+    };
+    let record = SrvKeyspace { partitions: vec![partition], ..Default::default() };
+    w.topo.update_srv_keyspace("zone1", "customer", &record).await.expect("SrvKeyspace");
+    let by_id = ColumnVindex { column: "id".into(), name: "hash".into(), columns: Vec::new() };
+    let customer = Keyspace {
+        sharded: true,
+        vindexes: [("hash".into(), Vindex { r#type: "hash".into(), ..Default::default() })].into(),
+        tables: [("customer".into(), Table { column_vindexes: vec![by_id], ..Default::default() })].into(),
+        ..Default::default()
+    };
+    let vschema = SrvVSchema { keyspaces: [("customer".to_string(), customer)].into(), routing_rules: None };
+    w.topo.update_srv_vschema("zone1", &vschema).await.expect("SrvVSchema");
+    until("vtgate knows the shards", || {
+        let connections = w.stat("HealthcheckConnections");
+        let known = w.gate.executor.parts().vschema.current();
+        known.vschema.keyspaces.contains_key("customer")
+            && ["-80", "80-"].iter().all(|shard| connections.get(format!("customer.{shard}.master")).is_some())
+    })
+    .await;
+    w
+}
+
 impl World {
     pub async fn connect(&self) -> Connection {
         self.connect_to("").await
@@ -375,6 +437,16 @@ impl World {
     pub async fn connect_to(&self, database: &str) -> Connection {
         let params = ConnectParams::tcp(self.mysql.ip().to_string(), self.mysql.port(), "someone").database(database);
         Connection::connect(&params).await.expect("login")
+    }
+
+    /// A client of vtgate's gRPC API.
+    pub async fn grpc(&self) -> VitessClient<tonic::transport::Channel> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("address");
+        let service = self.gate.grpc_service().into_service(16 << 20);
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        VitessClient::connect(format!("http://{address}")).await.expect("connect")
     }
 
     pub fn stat(&self, name: &str) -> serde_json::Value {

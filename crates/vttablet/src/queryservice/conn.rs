@@ -29,12 +29,14 @@ pub struct RunAs {
     pub timeout: Option<Duration>,
     /// Most rows of the answer.
     pub max_rows: usize,
+    /// Rows may come as `QueryResult.raw_rows`.
+    pub raw: bool,
 }
 
 impl RunAs {
     /// For statements of the tablet's own.
     pub fn internal(sql: &str, timeout: Duration) -> Self {
-        Self { sql: sql.into(), caller: String::new(), timeout: Some(timeout), max_rows: usize::MAX }
+        Self { sql: sql.into(), caller: String::new(), timeout: Some(timeout), max_rows: usize::MAX, raw: false }
     }
 
     pub(crate) fn running(&self, streaming: bool) -> Running {
@@ -150,7 +152,10 @@ impl DbConn {
     pub async fn exec(&mut self, sql: &[u8], run: &RunAs) -> Result<QueryResult, ExecError> {
         let slot = self.slot.clone();
         slot.begin(run.running(false));
-        let outcome = slot.abortable(self.conn.query(sql, run.max_rows)).await;
+        let outcome = match run.raw {
+            true => slot.abortable(self.conn.query_raw(sql, run.max_rows)).await,
+            false => slot.abortable(self.conn.query(sql, run.max_rows)).await,
+        };
         let kill = slot.end();
         self.last_used = Instant::now();
         let outcome = match outcome {

@@ -6,10 +6,12 @@
 //! Invariants: a statement is entered in the flights before it looks whether a gate is held, so that
 //! whoever raises the gate and then looks at the flights has seen every statement that did not see it.
 //! Once drained, nothing that writes to the tables runs or can begin until the gate ends. A gate that is
-//! not fenced ends by itself when its coordinator does not renew it.
+//! not fenced ends by itself when its coordinator does not renew it; that mysqld was made read-only for it
+//! is then remembered until it is undone, or the next gate needs it.
 //! Reads that stream outside of a transaction are let through to their end: they show one moment, and
 //! write nothing.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
@@ -39,6 +41,8 @@ const KILL_AGAIN: Duration = Duration::from_millis(50);
 const ORPHAN_PAUSE: Duration = Duration::from_millis(5);
 /// Places to enter flights in; statements of different threads seldom meet at one.
 const LANES: usize = 16;
+/// How long a statement may be on its way from vtgate, which is by how much younger its transaction seems here.
+const DELIVERY: Duration = Duration::from_millis(100);
 /// What a transaction that did not end in time is told from then on.
 const KILLED: &str = "transaction killed by a cutover";
 
@@ -109,8 +113,12 @@ struct Held {
     ttl: Duration,
     /// When it ends by itself; `None` once fenced.
     expires: Option<Instant>,
+    /// When it and those of the other sources were up; `None` before that is known.
+    raised: Option<Instant>,
     /// Transactions up to this id were open before.
     newest_before: i64,
+    /// Newer ones, which were open on other shards before: those wait for them.
+    open_elsewhere: HashSet<i64>,
     refused: i64,
     first_refusal: Option<Instant>,
     killed: i64,
@@ -119,6 +127,10 @@ struct Held {
 }
 
 impl Held {
+    fn is_from_before(&self, transaction_id: i64) -> bool {
+        transaction_id <= self.newest_before || self.open_elsewhere.contains(&transaction_id)
+    }
+
     fn renew(&mut self, at_least: Duration) {
         if self.expires.is_some() {
             self.expires = Some(Instant::now() + self.ttl.max(at_least));
@@ -183,6 +195,8 @@ pub struct Cutover {
     renewed: Notify,
     /// Told when a gate ended by itself.
     lapsed: Notify,
+    /// mysqld is still read-only for a gate that ended by itself. Changes under the lock of `held`.
+    left_read_only: AtomicBool,
     pub gates: AtomicI64,
     pub refused: AtomicI64,
     pub killed: AtomicI64,
@@ -216,6 +230,7 @@ impl Cutover {
             next_lane: AtomicUsize::new(0),
             renewed: Notify::new(),
             lapsed: Notify::new(),
+            left_read_only: AtomicBool::new(false),
             gates: AtomicI64::new(0),
             refused: AtomicI64::new(0),
             killed: AtomicI64::new(0),
@@ -284,6 +299,9 @@ impl Cutover {
             return false;
         }
         tracing::warn!("the gate of cutover {id} was not renewed: it ends, the tables are served again");
+        if held.as_ref().is_some_and(|gate| gate.read_only) {
+            self.left_read_only.store(true, Ordering::Release);
+        }
         self.lift(&mut held);
         drop(held);
         self.lapsed.notify_one();
@@ -324,17 +342,34 @@ impl TabletServer {
         let Some(gate) = held.as_mut() else { return Ok(flight) };
         let goes_on = gate.phase == Phase::Gated
             && transaction_id != 0
-            && self.tx.is_open_since(transaction_id, gate.newest_before);
+            && self.tx.is_open(transaction_id)
+            && gate.is_from_before(transaction_id);
         if goes_on || !gate.tables.touched_by(&plan.shape) {
             return Ok(flight);
         }
         Err(self.cutover.refuse(gate).into())
     }
 
-    /// Raises the gate, or renews it.
+    /// Takes note that a transaction which begins here has been open on other shards for so long: a younger gate
+    /// counts it among those from before.
+    pub(crate) fn note_open_elsewhere(&self, transaction_id: i64, milliseconds: i64) {
+        if milliseconds <= 0 || !self.cutover.is_held() {
+            return;
+        }
+        let open = Duration::from_millis(milliseconds.unsigned_abs());
+        if let Some(gate) = lock(&self.cutover.held).as_mut()
+            && gate.phase == Phase::Gated
+            && gate.raised.is_none_or(|raised| open + DELIVERY >= raised.elapsed())
+        {
+            gate.open_elsewhere.insert(transaction_id);
+        }
+    }
+
+    /// Raises the gate, or renews it. `others_follow`: other sources are gated at the same time, which the renewal says
+    /// they are. Until then any transaction that is open on another shard counts as one from before: there it may be.
     ///
     /// Errors: FAILED_PRECONDITION when another cutover holds one, INVALID_ARGUMENT for a bad expression.
-    pub fn gate(&self, id: &str, tables: Vec<String>, ttl: Duration) -> Result<Snapshot> {
+    pub fn gate(&self, id: &str, tables: Vec<String>, ttl: Duration, others_follow: bool) -> Result<Snapshot> {
         if id.is_empty() {
             return Err(VtError::new(Code::InvalidArgument, "a cutover has to have an id"));
         }
@@ -348,6 +383,7 @@ impl TabletServer {
                         return Err(VtError::new(Code::FailedPrecondition, text));
                     }
                     gate.ttl = ttl;
+                    gate.raised.get_or_insert_with(Instant::now);
                     gate.renew(Duration::ZERO);
                 }
                 Some(gate) => return Err(other(gate)),
@@ -359,9 +395,11 @@ impl TabletServer {
                         tables,
                         phase: Phase::Gated,
                         since: SystemTime::now(),
+                        raised: (!others_follow).then(Instant::now),
                         ttl,
                         expires: Some(Instant::now() + ttl),
                         newest_before: self.tx.newest_id(),
+                        open_elsewhere: HashSet::new(),
                         refused: 0,
                         first_refusal: None,
                         killed: 0,
@@ -384,10 +422,7 @@ impl TabletServer {
         let held = lock(&self.cutover.held);
         let gate = held.as_ref()?;
         let (transactions, statements) = match gate.phase {
-            Phase::Gated => {
-                let transactions = self.tx.using(&gate.tables, gate.newest_before).len();
-                (transactions + self.twopc.using(&gate.tables), self.cutover.in_the_way(&gate.tables).len())
-            }
+            Phase::Gated => self.left(gate),
             Phase::Drained | Phase::Fenced => (0, 0),
         };
         Some(Snapshot {
@@ -450,6 +485,17 @@ impl TabletServer {
         Ok(drain)
     }
 
+    /// Transactions and statements from before the gate that are left.
+    ///
+    /// In the order in which work moves on, so that none slips through between two looks: a statement that is not in
+    /// flight any more has noted its table with its transaction, and a transaction that is not open any more is
+    /// prepared, or over.
+    fn left(&self, gate: &Held) -> (usize, usize) {
+        let statements = self.cutover.in_the_way(&gate.tables).len();
+        let open = self.tx.using(&gate.tables, |id| gate.is_from_before(id)).len();
+        (open + self.twopc.using(&gate.tables), statements)
+    }
+
     /// How much is left; with nothing left the door closes for the transactions from before, too.
     fn drained(&self, id: &str) -> Result<usize> {
         let mut held = lock(&self.cutover.held);
@@ -457,8 +503,8 @@ impl TabletServer {
         if gate.phase != Phase::Gated {
             return Ok(0);
         }
-        let transactions = self.tx.using(&gate.tables, gate.newest_before).len() + self.twopc.using(&gate.tables);
-        let left = transactions + self.cutover.in_the_way(&gate.tables).len();
+        let (transactions, statements) = self.left(gate);
+        let left = transactions + statements;
         if left == 0 {
             gate.phase = Phase::Drained;
         }
@@ -470,7 +516,7 @@ impl TabletServer {
         let (transactions, texts) = {
             let mut held = lock(&self.cutover.held);
             let gate = own(&mut held, id)?;
-            (self.tx.using(&gate.tables, gate.newest_before), self.cutover.in_the_way(&gate.tables))
+            (self.tx.using(&gate.tables, |id| gate.is_from_before(id)), self.cutover.in_the_way(&gate.tables))
         };
         let mut killed = 0;
         for transaction in transactions {
@@ -518,14 +564,31 @@ impl TabletServer {
         }
         gate.phase = Phase::Fenced;
         gate.expires = None;
+        // What a gate before left read-only is this one's to undo.
+        gate.read_only |= self.cutover.left_read_only.swap(false, Ordering::AcqRel);
         Ok(gate.read_only)
     }
 
-    /// Remembers that mysqld is read-only for the gate of `id`.
-    pub fn note_read_only(&self, id: &str) {
+    /// Remembers whether mysqld is read-only for the gate of `id`.
+    pub fn note_read_only(&self, id: &str, on: bool) {
         if let Ok(gate) = own(&mut lock(&self.cutover.held), id) {
-            gate.read_only = true;
+            gate.read_only = on;
         }
+    }
+
+    /// Whether mysqld is still read-only for a gate that ended by itself, and no later gate needs it so.
+    pub fn left_read_only(&self) -> bool {
+        self.cutover.left_read_only.load(Ordering::Acquire)
+    }
+
+    /// Says that mysqld is not left read-only any more.
+    pub fn forget_left_read_only(&self) {
+        self.cutover.left_read_only.store(false, Ordering::Release);
+    }
+
+    /// Whether mysqld is read-only for the gate of `id`.
+    pub fn made_read_only(&self, id: &str) -> bool {
+        own(&mut lock(&self.cutover.held), id).is_ok_and(|gate| gate.read_only)
     }
 
     /// Takes a fence back that could not be completed.
@@ -639,7 +702,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_touches_a_gated_table_waits() {
         let server = server();
-        server.gate("one", tables(&["customer", "/^cor/"]), TTL).expect("free");
+        server.gate("one", tables(&["customer", "/^cor/"]), TTL, false).expect("free");
         for (sql, wanted) in [
             ("select * from customer", true),
             ("select * from product join corder", true),
@@ -655,7 +718,7 @@ mod tests {
         assert_eq!(server.gated().expect("held").refused, 5);
         server.release("one").expect("ours").expect("held");
         assert!(!refused(&server, "select * from customer"));
-        server.gate("two", vec![], TTL).expect("free");
+        server.gate("two", vec![], TTL, false).expect("free");
         assert!(refused(&server, "select * from product"));
         assert!(!refused(&server, "select 1"));
     }
@@ -664,10 +727,13 @@ mod tests {
     async fn one_cutover_at_a_time_and_every_call_twice() {
         let server = server();
         let told = |outcome: Result<()>| outcome.expect_err("refused").message().to_owned();
-        server.gate("one", tables(&["t"]), TTL).expect("free");
-        server.gate("one", tables(&["t"]), TTL).expect("renewed");
-        assert_eq!(told(server.gate("two", vec![], TTL).map(drop)), "cutover one holds the gate here");
-        assert_eq!(told(server.gate("one", vec![], TTL).map(drop)), "cutover one holds the gate of other tables here");
+        server.gate("one", tables(&["t"]), TTL, false).expect("free");
+        server.gate("one", tables(&["t"]), TTL, false).expect("renewed");
+        assert_eq!(told(server.gate("two", vec![], TTL, false).map(drop)), "cutover one holds the gate here");
+        assert_eq!(
+            told(server.gate("one", vec![], TTL, false).map(drop)),
+            "cutover one holds the gate of other tables here"
+        );
         assert_eq!(told(server.fence("one").map(drop)), "cutover one is not drained here");
         assert_eq!(told(server.release("two").map(drop)), "cutover one holds the gate here");
         assert!(server.release("one").expect("ours").is_some());
@@ -675,27 +741,27 @@ mod tests {
         let gone = "cutover one holds no gate here: it was released or not renewed";
         assert_eq!(told(server.fence("one").map(drop)), gone);
         assert_eq!(told(server.drain("one", TTL).await.map(drop)), gone);
-        assert_eq!(told(server.gate("", vec![], TTL).map(drop)), "a cutover has to have an id");
+        assert_eq!(told(server.gate("", vec![], TTL, false).map(drop)), "a cutover has to have an id");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_gate_that_is_not_renewed_ends() {
         let server = server();
-        server.gate("one", tables(&["t"]), TTL).expect("free");
+        server.gate("one", tables(&["t"]), TTL, false).expect("free");
         tokio::time::sleep(TTL * 2 / 3).await;
-        server.gate("one", tables(&["t"]), TTL).expect("renewed");
+        server.gate("one", tables(&["t"]), TTL, false).expect("renewed");
         tokio::time::sleep(TTL * 2 / 3).await;
         assert!(refused(&server, "select * from t"), "renewed in time");
         server.gate_lapsed().await;
         assert!(!refused(&server, "select * from t"));
         assert!(server.gated().is_none());
-        server.gate("two", tables(&["t"]), TTL).expect("free again");
+        server.gate("two", tables(&["t"]), TTL, false).expect("free again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fenced_gate_stays_and_a_failed_fence_does_not() {
         let server = server();
-        server.gate("one", tables(&["t"]), TTL).expect("free");
+        server.gate("one", tables(&["t"]), TTL, false).expect("free");
         assert_eq!(server.drained("one").expect("held"), 0);
         server.fence("one").expect("drained");
         tokio::time::sleep(TTL * 100).await;
@@ -707,13 +773,71 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_gate_that_ends_by_itself_leaves_word_that_mysqld_is_read_only() {
+        let server = server();
+        let fail_a_fence = async |id: &str| {
+            server.gate(id, tables(&["t"]), TTL, false).expect("free");
+            assert_eq!(server.drained(id).expect("held"), 0);
+            server.fence(id).expect("drained");
+            server.note_read_only(id, true);
+            server.unfence(id);
+        };
+        fail_a_fence("one").await;
+        assert!(!server.left_read_only(), "its coordinator may still release it");
+        server.gate_lapsed().await;
+        assert!(server.left_read_only());
+        server.forget_left_read_only();
+
+        // A younger gate that is fenced before anybody undid it takes it over.
+        fail_a_fence("two").await;
+        server.gate_lapsed().await;
+        server.gate("three", tables(&["t"]), TTL, false).expect("free");
+        assert_eq!(server.drained("three").expect("held"), 0);
+        assert!(server.fence("three").expect("drained"), "it is for this one to undo");
+        assert!(!server.left_read_only() && server.made_read_only("three"));
+    }
+
+    /// Another thread is caught in the middle of its look at the flights, while the first statement of an old transaction
+    /// notes its table and ends.
+    #[test]
+    fn a_transaction_that_uses_its_first_gated_table_right_now_is_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let server = server();
+        let insert = plan(&server, "insert into t values (1)");
+        let (id, used) = server.tx.open_without_connection();
+        let elsewhere = server.admit(&plan(&server, "insert into u values (1)"), 0, false).expect("no gate");
+        let statement = server.admit(&insert, id, false).expect("no gate");
+        server.gate("one", tables(&["t"]), TTL, false).expect("free");
+        assert!(elsewhere.lane < statement.lane, "the lane that is looked at first is not its own");
+        let first_lane = lock(&server.cutover.lanes[elsewhere.lane]);
+        let drain = std::thread::spawn({
+            let server = server.clone();
+            move || server.drained("one").expect("held")
+        });
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while server.cutover.held.try_lock().is_ok() {
+            assert!(std::time::Instant::now() < deadline, "the drain never looked");
+        }
+        // It looks now, and is at the latest stopped at the lane that is taken.
+        std::thread::sleep(Duration::from_millis(50));
+        used.note(&insert.shape);
+        drop(statement);
+        drop(first_lane);
+        let left = drain.join().expect("no panic");
+        assert!(left > 0, "its transaction is open and has used the table");
+        assert_eq!(server.gated().expect("held").phase, Phase::Gated);
+        assert_eq!(server.drained("one").expect("held"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_drain_waits_for_statements_and_not_for_streams() {
         let server = server();
         let (write, read) = (plan(&server, "insert into t values (1)"), plan(&server, "select * from t"));
         let other = server.admit(&plan(&server, "insert into u values (1)"), 0, false).expect("no gate");
         let running = server.admit(&write, 0, false).expect("no gate");
         let stream = server.admit(&read, 0, true).expect("no gate");
-        server.gate("one", tables(&["t"]), TTL).expect("free");
+        server.gate("one", tables(&["t"]), TTL, false).expect("free");
         assert_eq!(server.gated().expect("held").statements, 1);
         assert_eq!(server.drained("one").expect("held"), 1);
         let progress = server.cutover.progress.changed.notified();

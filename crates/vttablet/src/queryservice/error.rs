@@ -49,6 +49,23 @@ impl ExecError {
         }
     }
 
+    /// The error of a statement that has taken its transaction with it, so that callers can tell: ABORTED, unless it
+    /// says so anyway.
+    pub fn transaction_lost(self) -> Self {
+        let text = |message: &str| format!("transaction rolled back: {message}");
+        match self {
+            Self::Mysql { code: Code::Aborted | Code::Unavailable, .. } => self,
+            Self::Mysql { ref error, .. } if error.errno == 2013 => self,
+            Self::Mysql { error, connection, .. } => Self::Mysql {
+                error: MysqlError { message: text(&error.message), ..error },
+                code: Code::Aborted,
+                connection,
+            },
+            Self::Vt(error) if matches!(error.code(), Code::Aborted | Code::Unavailable) => Self::Vt(error),
+            Self::Vt(error) => Self::new(Code::Aborted, text(error.message())),
+        }
+    }
+
     /// Whether the connection is gone.
     pub fn is_connection_error(&self) -> bool {
         matches!(self, Self::Mysql { connection: true, .. })

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::Utc;
+use mysql::{raw_rows, types::trim_fields};
 use vterrors::{Code, MysqlError, VtError};
-use vtproto::query::execute_options::{IncludedFields, TransactionIsolation, Workload};
-use vtproto::query::{BindVariable, ExecuteOptions, Field, QueryResult, Type, VtGateCallerId};
+use vtproto::query::execute_options::{TransactionIsolation, Workload};
+use vtproto::query::{BindVariable, ExecuteOptions, QueryResult, Type, VtGateCallerId};
 use vtproto::vtrpc::CallerId;
-use vtsql::{BindVars, NextCount};
+use vtsql::{BindVars, BulkInsert, NextCount};
 
 use super::acl::Members;
 use super::conn::{DbConn, RunAs};
@@ -26,7 +27,7 @@ use super::live::KILL_GRACE;
 use super::logs::QueryRecord;
 use super::plan::{MAX_LIMIT, PlanKind, Shape};
 use super::plan_cache::Plan;
-use super::rules::Subject;
+use super::rules::{RuleSources, Subject};
 use super::schema::{TableKind, cells};
 use super::sequence::next_value_result;
 use super::server::{TabletServer, TxMode};
@@ -35,6 +36,9 @@ use super::variables;
 
 /// Bound on the two statements that move a sequence.
 const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes from which on an INSERT is looked at as one of many rows.
+const BULK: usize = 2048;
 
 /// Who calls, and what for.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +67,41 @@ pub(crate) struct Trace {
     pub max_limit: Option<u64>,
 }
 
+/// What a statement has besides its plan.
+pub(crate) enum Text<'a> {
+    /// A comment behind it, which says for whom or where a statement is: no two need be the same.
+    Planned { comment: &'a str },
+    /// Its rows.
+    Bulk { sql: &'a str, variables: bool },
+}
+
+impl Text<'_> {
+    /// What is sent.
+    fn render(&self, shape: &Shape, vars: &BindVars, limit: Option<u64>) -> Result<Bytes, ExecError> {
+        match self {
+            Self::Planned { comment } => Ok(shape.render(vars, limit, comment)?.into()),
+            Self::Bulk { sql, variables: false } => Ok(Bytes::copy_from_slice(sql.as_bytes())),
+            Self::Bulk { sql, variables: true } => Ok(vtsql::bind(sql, vars).map_err(VtError::from)?.into()),
+        }
+    }
+}
+
+/// Cuts off the comment at the end. Only what can be nothing else than one: where an earlier `/*` may still be open, as in
+/// `/*! … /* … */`, nothing is cut, so that a plan sees whatever mysqld runs.
+fn without_comment(sql: &str) -> (&str, &str) {
+    let Some(at) = sql.rfind("/*").filter(|_| sql.ends_with("*/")) else { return (sql, "") };
+    let (body, comment) = sql.split_at(at);
+    let closed = body.rfind("/*").is_none_or(|open| body.rfind("*/").is_some_and(|close| close > open));
+    // What mysqld runs, and hints, are no mere comments.
+    let executed = comment[2..].starts_with(['!', 'M', 'm', '+']);
+    let whole = comment.find("*/") == Some(comment.len() - 2);
+    if closed && whole && !executed && !body.trim_ascii().is_empty() {
+        (body.trim_ascii_end(), comment)
+    } else {
+        (sql, "")
+    }
+}
+
 /// Limits of one statement.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
@@ -85,9 +124,11 @@ impl TabletServer {
     ) -> Result<QueryResult, VtError> {
         let started = Instant::now();
         let mut trace = Trace::default();
-        let (plan, outcome) = match self.plan(sql, options.skip_query_plan_cache, transaction_id != 0).await {
+        let skip = options.skip_query_plan_cache;
+        let (text, plan) = self.plan_text(sql, skip, transaction_id != 0).await;
+        let (plan, outcome) = match plan {
             Ok(plan) => {
-                let outcome = self.run_plan(caller, &plan, vars, transaction_id, options, &mut trace).await;
+                let outcome = self.run_plan(caller, &plan, &text, vars, transaction_id, options, &mut trace).await;
                 (Some(plan), outcome)
             }
             Err(error) => (None, Err(error)),
@@ -105,7 +146,7 @@ impl TabletServer {
                 self.stats.user(&plan.counts, caller.user()).add(elapsed);
             }
             if let Ok(result) = &outcome {
-                self.stats.results.add(i64::try_from(result.rows.len()).unwrap_or(i64::MAX));
+                self.stats.results.add(i64::try_from(raw_rows::count(result)).unwrap_or(i64::MAX));
             }
         }
         if self.query_log.is_active() || self.config.log_queries {
@@ -180,7 +221,9 @@ impl TabletServer {
             wait_time: trace.wait_time,
             source: trace.source,
             rows_affected: outcome.as_ref().map_or(0, |result| result.rows_affected),
-            response_bytes: outcome.as_ref().map_or(0, |r| r.rows.iter().map(|row| row.values.len()).sum()),
+            response_bytes: outcome
+                .as_ref()
+                .map_or(0, |r| r.raw_rows.len() + r.rows.iter().map(|row| row.values.len()).sum::<usize>()),
             error: &error,
         }
         .line(self.config.querylog_format, self.config.redact_debug_ui_queries);
@@ -190,6 +233,28 @@ impl TabletServer {
         if self.query_log.is_active() {
             self.query_log.send(line);
         }
+    }
+
+    /// The plan of a text as it was received, and what of it is not in the plan.
+    pub(crate) async fn plan_text<'s>(
+        &self,
+        sql: &'s str,
+        skip_cache: bool,
+        in_transaction: bool,
+    ) -> (Text<'s>, Result<Arc<Plan>, ExecError>) {
+        // A rule that looks at texts has to see the rows too.
+        if sql.len() >= BULK
+            && !self.with_rules(RuleSources::read_texts)
+            && let Some(bulk) = BulkInsert::new(sql)
+        {
+            let plan = self.plan(without_comment(&bulk.skeleton()).0, skip_cache, in_transaction).await;
+            if plan.is_ok() {
+                return (Text::Bulk { sql, variables: bulk.has_variables() }, plan);
+            }
+        }
+        // Also for the error of a bulk insert, which shows the statement.
+        let (body, comment) = without_comment(sql);
+        (Text::Planned { comment }, self.plan(body, skip_cache, in_transaction).await)
     }
 
     /// The plan of a text, from the cache or new.
@@ -285,10 +350,12 @@ impl TabletServer {
         Ok(())
     }
 
+    #[expect(clippy::too_many_arguments)]
     async fn run_plan(
         &self,
         caller: Caller<'_>,
         plan: &Arc<Plan>,
+        text: &Text<'_>,
         vars: &BindVars,
         transaction_id: i64,
         options: &ExecuteOptions,
@@ -304,13 +371,14 @@ impl TabletServer {
         if matches!(shape.kind, PlanKind::Insert | PlanKind::Update | PlanKind::Delete | PlanKind::Replace) {
             trace.max_limit = Some(self.config.max_result_size as u64 + 1);
         }
-        let sql = Bytes::from(shape.render(vars, limits.ask)?);
+        let sql = text.render(shape, vars, limits.ask)?;
         trace.sent = sql.clone();
         let run = RunAs {
             sql: shape.sql.clone(),
             caller: caller.user().to_owned(),
             timeout: limits.timeout,
             max_rows: limits.accept,
+            raw: options.raw_rows,
         };
         if transaction_id == 0 && shape.kind == PlanKind::SelectLock {
             let text = format!("{} disallowed outside transaction", shape.kind.name());
@@ -388,7 +456,7 @@ impl TabletServer {
     }
 
     fn check_row_count(&self, caller: Caller<'_>, result: &QueryResult, limits: Limits) -> Result<(), ExecError> {
-        let rows = result.rows.len();
+        let rows = raw_rows::count(result);
         if rows > limits.accept {
             let error = MysqlError::new(ER_ROW_LIMIT, "HY000", format!("Row count exceeded {}", limits.accept));
             return Err(ExecError::mysql(error, Code::ResourceExhausted));
@@ -441,7 +509,13 @@ impl TabletServer {
                 match shared {
                     Some(shared) => {
                         trace.source = "consolidator";
-                        shared.map(|result| result.as_ref().clone())
+                        let mut result = shared?.as_ref().clone();
+                        if !run.raw {
+                            // The one who ran it may have asked for packets.
+                            raw_rows::decode(&mut result)
+                                .map_err(|error| ExecError::new(Code::Internal, error.to_string()))?;
+                        }
+                        Ok(result)
                     }
                     None => self.read(caller, plan, sql, run, options, trace).await,
                 }
@@ -567,7 +641,11 @@ impl TabletServer {
         {
             return Err(table_not_found(missing));
         }
-        let outcome = self.run_on(tx, plan, sql, run, options, trace).await;
+        let mut outcome = self.run_on(tx, plan, sql, run, options, trace).await;
+        // Nothing but its connection held the transaction.
+        if tx.is_broken() {
+            outcome = outcome.map_err(ExecError::transaction_lost);
+        }
         tx.temporary_tables |= shape.temporary && outcome.is_ok();
         if shape.kind.is_write() && tx.autocommit {
             self.consolidator.written();
@@ -602,10 +680,10 @@ impl TabletServer {
             conn.mark_dirty();
         }
         let outcome = timed(conn, sql, run, trace).await;
-        if shape.kind.is_write() && outcome.is_ok() {
-            tx.wrote = true;
-            if self.config.twopc_enable {
-                tx.queries.push(String::from_utf8_lossy(sql).into_owned());
+        if outcome.is_ok() {
+            tx.wrote |= shape.kind.is_write();
+            if shape.recorded && self.config.twopc_enable {
+                tx.queries.push(sql.clone());
             }
         }
         if self.tx_log.stream.is_active() {
@@ -667,25 +745,28 @@ impl TabletServer {
                 return Err(ExecError::new(Code::OutOfRange, format!("sequence {name} is used up")));
             };
             let update = format!("update {quoted} set next_id = {} where id = 0", reservation.stored);
-            tx.conn()?.run(&update, SEQUENCE_TIMEOUT).await?;
-            Ok(reservation)
-        };
-        match reserved.await {
-            Ok(reservation) => {
-                guard.commit().await?;
-                sequence.commit(reservation);
+            match tx.conn()?.run(&update, SEQUENCE_TIMEOUT).await {
+                Ok(_) => Ok(reservation),
+                Err(error) => {
+                    sequence.abandon(reservation);
+                    Err(error)
+                }
             }
+        };
+        let reservation = match reserved.await {
+            Ok(reservation) => reservation,
             Err(error) => {
                 guard.rollback(super::tx::Conclusion::Rollback, "transaction rolled back").await;
                 return Err(error);
             }
+        };
+        if let Err(error) = guard.commit().await {
+            sequence.abandon(reservation);
+            return Err(error);
         }
+        let first = sequence.commit(reservation, count);
         self.consolidator.written();
-        match sequence.take(count) {
-            Some(first) => Ok(next_value_result(first)),
-            // Reset meanwhile: this tablet stopped being the one that hands out ids.
-            None => Err(ExecError::new(Code::Unavailable, format!("sequence {name} was reset"))),
-        }
+        Ok(next_value_result(first))
     }
 }
 
@@ -716,15 +797,27 @@ fn number_var(vars: &BindVars, name: &str) -> Result<i64, ExecError> {
     text.parse().map_err(|_| ExecError::new(Code::InvalidArgument, format!("could not parse value: '{text}'")))
 }
 
-/// Leaves of each field what the caller asked for.
-pub(crate) fn trim_fields(fields: &mut [Field], included: IncludedFields) {
-    let with_name = match included {
-        IncludedFields::All => return,
-        IncludedFields::TypeAndName => true,
-        IncludedFields::TypeOnly => false,
-    };
-    for field in fields {
-        let name = if with_name { std::mem::take(&mut field.name) } else { String::new() };
-        *field = Field { name, r#type: field.r#type, ..Field::default() };
+#[cfg(test)]
+mod tests {
+    use super::without_comment;
+
+    #[test]
+    fn the_comment_behind_a_statement_is_told_from_what_mysqld_runs() {
+        assert_eq!(without_comment("select 1 /* a */"), ("select 1", "/* a */"));
+        assert_eq!(without_comment("/* b */ select 1 /* a */"), ("/* b */ select 1", "/* a */"));
+        assert_eq!(without_comment("select '*/' /* a */"), ("select '*/'", "/* a */"));
+        for whole in [
+            "select 1",
+            "/* a */",
+            "select 1 /*! + 1 */",
+            "select 1 /*M! + 1 */",
+            "select 1 /*+ hint */",
+            "select 1 /*! + (select 2 /* a */",
+            "select 1 /*! + 2 /* a */ */",
+            "select 1 /* a /* b */",
+            "select 1 */",
+        ] {
+            assert_eq!(without_comment(whole), (whole, ""));
+        }
     }
 }

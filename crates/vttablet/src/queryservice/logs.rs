@@ -62,11 +62,11 @@ impl StreamLog {
         receiver
     }
 
-    /// Appends every line to a file, from a thread of its own.
+    /// Appends every line to a file, from a thread of its own. Makes the file's directory where it is missing.
     ///
     /// Errors: the file cannot be opened.
     pub fn log_to_file(&self, path: &Path) -> std::io::Result<()> {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let file = servenv::logging::open_to_append(path)?;
         let (sender, receiver) = sync_channel(BACKLOG);
         let shown = path.display().to_string();
         std::thread::Builder::new().name(self.name.into()).spawn(move || write_lines(file, &receiver, &shown))?;
@@ -300,15 +300,16 @@ mod tests {
     #[test]
     fn lines_reach_the_file() {
         let dir = std::env::temp_dir().join(format!("querylog-{}", std::process::id()));
+        let file = dir.join("not there yet").join("query.log");
         let log = StreamLog::new("QueryLog", Stats::new(&Registry::new("vttablet")));
-        log.log_to_file(&dir).expect("a file");
+        log.log_to_file(&file).expect("a file");
         log.send("one\n".into());
         log.send("two\n".into());
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while std::fs::read_to_string(&dir).unwrap_or_default() != "one\ntwo\n" {
+        while std::fs::read_to_string(&file).unwrap_or_default() != "one\ntwo\n" {
             assert!(std::time::Instant::now() < deadline, "the lines never came");
             std::thread::yield_now();
         }
-        std::fs::remove_file(&dir).expect("the file");
+        std::fs::remove_dir_all(&dir).expect("its directory");
     }
 }

@@ -39,7 +39,7 @@ pub use config::{LogFormat, QueryServiceConfig};
 pub use gate::State;
 pub use heartbeat::Lag;
 pub use hot_rows::HotRowLimits;
-pub use pages::routes;
+pub use pages::{admin_routes, debugging_routes};
 pub use plan::{PlanSummary, plan_summary};
 pub use server::{Core, TabletServer};
 pub use tx_limiter::{TxLimit, UserParts};

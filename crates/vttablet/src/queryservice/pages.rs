@@ -31,15 +31,19 @@ const LISTEN_AT_MOST: Duration = Duration::from_secs(300);
 const LINES: usize = 300;
 const LINES_AT_MOST: usize = 10_000;
 
-/// Every page of the query service.
-pub fn routes(server: TabletServer) -> Router {
+/// The page of the query service that changes something.
+pub fn admin_routes(server: TabletServer) -> Router {
+    Router::new().route("/streamqueryz/terminate", get(terminate)).with_state(server)
+}
+
+/// Every page of the query service that shows something.
+pub fn debugging_routes(server: TabletServer) -> Router {
     let (query_log, tx_log) = (server.config.query_log_path.clone(), server.config.tx_log_path.clone());
     let mut router = Router::new()
         .route("/queryz", get(queryz))
         .route("/querylogz", get(querylogz))
         .route("/txlogz", get(txlogz))
         .route("/streamqueryz", get(streamqueryz))
-        .route("/streamqueryz/terminate", get(terminate))
         .route("/livequeryz", get(livequeryz))
         .route("/schemaz", get(schemaz))
         .route("/twopcz", get(twopcz))

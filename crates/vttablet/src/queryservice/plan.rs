@@ -126,6 +126,8 @@ pub struct Shape {
     pub shareable: bool,
     /// `create temporary table`.
     pub temporary: bool,
+    /// It has a part in what its transaction leaves behind: a write, or a savepoint that writes are taken back to.
+    pub recorded: bool,
 }
 
 /// Why a kind of statement does not come as text.
@@ -232,6 +234,11 @@ impl Shape {
                 && !dirties(&statement)
                 && !has_word(&["rand", "uuid", "uuid_short", "nextval", "setval", "connection_id", "last_insert_id"]),
             temporary,
+            recorded: kind.is_write()
+                || matches!(
+                    statement.kind,
+                    StatementKind::Savepoint | StatementKind::Release | StatementKind::RollbackTo
+                ),
         })
     }
 
@@ -259,9 +266,9 @@ impl Shape {
         self.behind_limit.is_some()
     }
 
-    /// The text for mysqld: values filled in, and at most `limit` rows asked for.
-    pub fn render(&self, vars: &BindVars, limit: Option<u64>) -> Result<Vec<u8>, BindError> {
-        let mut out = Vec::with_capacity(self.sql.len() + 64);
+    /// The text for mysqld: values filled in, at most `limit` rows asked for, `comment` behind it.
+    pub fn render(&self, vars: &BindVars, limit: Option<u64>, comment: &str) -> Result<Vec<u8>, BindError> {
+        let mut out = Vec::with_capacity(self.sql.len() + comment.len() + 64);
         self.query.render_into(vars, &mut out)?;
         if let Some(behind) = &self.behind_limit {
             if let Some(limit) = limit {
@@ -269,6 +276,10 @@ impl Shape {
                 out.extend_from_slice(limit.to_string().as_bytes());
             }
             behind.render_into(vars, &mut out)?;
+        }
+        if !comment.is_empty() {
+            out.push(b' ');
+            out.extend_from_slice(comment.as_bytes());
         }
         Ok(out)
     }
@@ -597,7 +608,7 @@ mod tests {
         ] {
             assert_eq!(shape(sql).full_query(), query);
         }
-        let rendered = shape("select * from a for update").render(&BindVars::new(), Some(7)).expect("no values");
+        let rendered = shape("select * from a for update").render(&BindVars::new(), Some(7), "").expect("no values");
         assert_eq!(rendered, b"select * from a limit 7 for update");
     }
 

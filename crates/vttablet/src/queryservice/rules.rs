@@ -498,6 +498,11 @@ impl RuleSources {
         Rules(self.0.values().flat_map(|rules| rules.filter(subject).0).collect())
     }
 
+    /// Whether there is a rule with a condition on texts.
+    pub fn read_texts(&self) -> bool {
+        self.0.values().any(|rules| rules.0.iter().any(|rule| rule.query.is_some()))
+    }
+
     /// What `/debug/query_rules` shows.
     pub fn json(&self) -> Value {
         Value::Object(self.0.iter().map(|(source, rules)| (source.clone(), rules.json())).collect())

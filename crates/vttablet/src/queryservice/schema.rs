@@ -302,16 +302,20 @@ fn table_of(row: &Row) -> (Table, i64) {
 
 /// The cells of a row as text, NULL as the empty text; always at least ten.
 pub(crate) fn cells(row: &Row) -> Vec<String> {
-    let mut at = 0;
-    let mut out = Vec::with_capacity(row.lengths.len().max(10));
-    for &length in &row.lengths {
-        let length = usize::try_from(length).unwrap_or(0);
-        let bytes = row.values.get(at..at + length).unwrap_or_default();
-        out.push(String::from_utf8_lossy(bytes).into_owned());
-        at += length;
-    }
+    let mut out: Vec<String> = cell_bytes(row).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
     out.resize(out.len().max(10), String::new());
     out
+}
+
+/// The cells of a row as they are, NULL as no bytes.
+pub(crate) fn cell_bytes(row: &Row) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    row.lengths.iter().map(move |&length| {
+        let length = usize::try_from(length).unwrap_or(0);
+        let bytes = row.values.get(at..at + length).unwrap_or_default();
+        at += length;
+        bytes
+    })
 }
 
 /// The first cell of the first row, as text.
@@ -335,6 +339,8 @@ mod tests {
     fn cells_of_a_row() {
         let row = Row { lengths: vec![1, -1, 2], values: "abc".into() };
         assert_eq!(cells(&row)[..3], ["a".to_owned(), String::new(), "bc".to_owned()]);
+        let binary = Row { lengths: vec![2, 1], values: vec![0xff, 0, b'c'].into() };
+        assert_eq!(cell_bytes(&binary).collect::<Vec<_>>(), [&[0xff, 0][..], b"c"]);
         assert_eq!(first_cell(&QueryResult { rows: vec![row], ..Default::default() }), Some("a".into()));
     }
 }

@@ -28,6 +28,8 @@ pub struct Sequence {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reservation {
     range: Range,
+    /// What was in hand before.
+    before: Range,
     /// The new `next_id`.
     pub stored: i64,
 }
@@ -48,9 +50,13 @@ impl Sequence {
     /// How far the stored `next_id` has to move so that `count` ids can be taken, in steps of `cache`.
     ///
     /// `stored` differs from the end of the range in hand when the tablet has just started, or when
-    /// somebody changed the row; ids that were handed out are not handed out again.
+    /// somebody changed the row; ids that were handed out are not handed out again. What is left in hand belongs to
+    /// the reservation until [`Sequence::commit`] or [`Sequence::abandon`]: nobody else is given any of it. A
+    /// reservation that is dropped loses it.
     pub fn reserve(&self, stored: i64, cache: i64, count: i64) -> Option<Reservation> {
-        let mut range = *lock(&self.range);
+        let mut in_hand = lock(&self.range);
+        let before = *in_hand;
+        let mut range = before;
         let mut from = stored;
         if range.end != stored {
             if stored < range.end {
@@ -63,12 +69,23 @@ impl Sequence {
         let missing = needed.checked_sub(from)?.max(1);
         let steps = missing.checked_add(cache - 1)? / cache;
         let stored = from.checked_add(steps.checked_mul(cache)?)?;
-        Some(Reservation { range: Range { next: range.next, end: stored }, stored })
+        in_hand.next = in_hand.end;
+        Some(Reservation { range: Range { next: range.next, end: stored }, before, stored })
     }
 
-    /// The reservation is committed.
-    pub fn commit(&self, reservation: Reservation) {
-        *lock(&self.range) = reservation.range;
+    /// The reservation is committed: the first of `count` ids of it, which are as many as were asked for.
+    pub fn commit(&self, reservation: Reservation, count: i64) -> i64 {
+        let Range { next, end } = reservation.range;
+        *lock(&self.range) = Range { next: next.saturating_add(count).min(end), end };
+        next
+    }
+
+    /// The reservation is not committed: what was in hand before still is.
+    pub fn abandon(&self, reservation: Reservation) {
+        let mut in_hand = lock(&self.range);
+        if in_hand.next == in_hand.end && in_hand.end == reservation.before.end {
+            *in_hand = reservation.before;
+        }
     }
 
     /// Forgets the range: another tablet may have become the one that hands out ids.
@@ -95,8 +112,28 @@ mod tests {
     fn reserve(sequence: &Sequence, stored: i64, cache: i64, count: i64) -> i64 {
         let reservation = sequence.reserve(stored, cache, count).expect("a reservation");
         let stored = reservation.stored;
-        sequence.commit(reservation);
+        sequence.commit(reservation, 0);
         stored
+    }
+
+    /// While one client waits for a large block another must not be given what is left, which the first will get.
+    #[test]
+    fn nobody_takes_from_a_reservation_under_way() {
+        let sequence = Sequence::default();
+        reserve(&sequence, 1, 10, 1);
+        assert_eq!(sequence.take(8), Some(1));
+        let reservation = sequence.reserve(11, 10, 5).expect("a reservation");
+        assert_eq!(sequence.take(1), None);
+        assert_eq!(sequence.commit(reservation, 5), 9);
+        assert_eq!(sequence.take(1), Some(14));
+        let failed = sequence.reserve(21, 10, 9).expect("a reservation");
+        assert_eq!(sequence.take(1), None);
+        sequence.abandon(failed);
+        assert_eq!(sequence.take(1), Some(15));
+        let overtaken = sequence.reserve(21, 10, 9).expect("a reservation");
+        sequence.reset();
+        sequence.abandon(overtaken);
+        assert_eq!(sequence.take(1), None);
     }
 
     #[test]

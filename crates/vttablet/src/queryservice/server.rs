@@ -162,6 +162,7 @@ impl TabletServer {
         let progress = Arc::new(Progress::default());
         let cutover = Cutover::new(progress.clone());
         let (timeout, logs) = (config.transaction_timeout, tx_log.clone());
+        let twopc = TwoPc::new(config.twopc_enable, config.transaction_cap.saturating_sub(2), progress.clone());
         let tx = Transactions::new(tx_pool, found_rows, timeout, stats.clone(), logs, progress);
         let query_log = StreamLog::new("QueryLog", stats.clone());
         if let Some(path) = &config.log_queries_to_file {
@@ -177,7 +178,7 @@ impl TabletServer {
             gate: Gate::new(target, cutover.clone()),
             cutover,
             plans: PlanCache::new(config.query_cache_size, config.query_cache_bytes),
-            twopc: TwoPc::new(config.twopc_enable, config.transaction_cap.saturating_sub(2)),
+            twopc,
             tx_mode: AtomicU8::new(TxMode::Closed as u8),
             schema: Schema::default(),
             rules: Mutex::new(RuleSources::new()),
@@ -449,6 +450,8 @@ impl TabletServer {
             self.tx.rollback_free().await;
         }
         self.live.terminate_streams();
+        // From here on nobody is let in who would look for a prepared transaction that is just being forgotten.
+        self.gate.set_state(State::NotServing);
         let limit =
             if self.config.query_timeout.is_zero() { LONGEST_REQUEST } else { self.config.query_timeout + KILL_GRACE };
         if tokio::time::timeout(limit.min(LONGEST_REQUEST), self.gate.wait_empty()).await.is_err() {

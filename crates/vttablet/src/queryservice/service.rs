@@ -9,13 +9,14 @@ use futures::StreamExt;
 use tabletclient::cutover::is_refusal;
 use tabletclient::{BeginOutcome, HealthStream, QueryService, ResultStream};
 use vterrors::{Code, Result, VtError};
-use vtproto::query::execute_options::TransactionIsolation;
+use vtproto::query::execute_options::{TransactionIsolation, Workload};
 use vtproto::query::{self, ExecuteOptions, QueryResult, VtGateCallerId};
 use vtproto::vtrpc::CallerId;
 use vtsql::BindVars;
 
 use super::error::ExecError;
 use super::executor::Caller;
+use super::gate::Request;
 use super::hot_rows::Ticket;
 use super::server::TabletServer;
 use super::tx::{BeginOptions, Conclusion};
@@ -32,13 +33,15 @@ impl TabletServer {
     ) -> Result<i64> {
         let started = Instant::now();
         let isolation = options.transaction_isolation();
+        let is_snapshot = isolation == TransactionIsolation::ConsistentSnapshotReadOnly;
         let begun = async {
-            self.check_tx_mode(isolation == TransactionIsolation::ConsistentSnapshotReadOnly)?;
+            self.check_tx_mode(is_snapshot)?;
             let slot = self.tx_limiter.take(immediate.as_ref(), effective.as_ref())?;
             let options = BeginOptions {
                 slot,
                 found_rows: options.client_found_rows,
                 isolation,
+                long_read: is_snapshot && options.workload() == Workload::Olap,
                 settings: &options.session_settings,
                 effective,
                 immediate: immediate.clone(),
@@ -103,7 +106,8 @@ impl TabletServer {
             return Ok(None);
         }
         // A statement that cannot be planned fails where every statement does.
-        let Ok(plan) = self.plan(&bound.sql, options.skip_query_plan_cache, true).await else { return Ok(None) };
+        let (_, plan) = self.plan_text(&bound.sql, options.skip_query_plan_cache, true).await;
+        let Ok(plan) = plan else { return Ok(None) };
         let Some(range) = plan.shape.row_range(&bound.bind_variables) else { return Ok(None) };
         let longest = if self.config.query_timeout.is_zero() { LONGEST_TURN } else { self.config.query_timeout };
         let ticket = self.hot_rows.enter(&plan.shape.table, range, longest).await?;
@@ -113,17 +117,35 @@ impl TabletServer {
         Ok(Some(ticket))
     }
 
-    async fn commit_id(&self, id: i64, immediate: Option<&VtGateCallerId>) -> Result<()> {
-        let work = async {
-            let mut guard = self.tx.take(id, "for commit")?;
-            let wrote = guard.get()?.wrote;
-            let outcome = guard.commit().await;
-            if wrote {
-                self.consolidator.written();
-            }
+    /// Runs `work` to its end as a task of its own, also when the caller hangs up: what began to commit must not stop
+    /// half way, for its coordinator has decided and nobody else would go on with it.
+    async fn to_the_end(&self, inside: Request, work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+        let task = tokio::spawn(async move {
+            let outcome = work.await;
+            drop(inside);
             outcome
+        });
+        task.await.unwrap_or_else(|failed| {
+            tracing::error!("a commit did not come to its end: {failed}");
+            Err(VtError::new(Code::Internal, "the tablet failed on this request: see its log"))
+        })
+    }
+
+    async fn commit_id(&self, inside: Request, id: i64, immediate: Option<VtGateCallerId>) -> Result<()> {
+        let server = self.clone();
+        let commit = async move {
+            let work = async {
+                let mut guard = server.tx.take(id, "for commit")?;
+                let wrote = guard.get()?.wrote;
+                let outcome = guard.commit().await;
+                if wrote {
+                    server.consolidator.written();
+                }
+                outcome
+            };
+            server.end("COMMIT", "commit", immediate.as_ref(), work).await
         };
-        self.end("COMMIT", "commit", immediate, work).await
+        self.to_the_end(inside, commit).await
     }
 
     async fn rollback_id(&self, id: i64, immediate: Option<&VtGateCallerId>) -> Result<()> {
@@ -134,14 +156,23 @@ impl TabletServer {
         self.end("ROLLBACK", "rollback", immediate, work).await
     }
 
-    /// Counts a call of the second kind (2PC) and names its caller in errors.
-    async fn twopc_call(
+    /// Lets a call of the second kind (2PC) in, runs it to its end, counts it and names its caller in errors.
+    async fn twopc_call<F>(
         &self,
         name: &'static str,
-        immediate: Option<&VtGateCallerId>,
-        work: impl Future<Output = Result<()>>,
-    ) -> Result<()> {
-        self.end(name, name, immediate, async { work.await.map_err(ExecError::from) }).await
+        target: Option<query::Target>,
+        immediate: Option<VtGateCallerId>,
+        call: impl FnOnce(Self) -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let inside = self.gate.enter(target.as_ref(), true)?;
+        let (server, work) = (self.clone(), call(self.clone()));
+        let counted = async move {
+            server.end(name, name, immediate.as_ref(), async { work.await.map_err(ExecError::from) }).await
+        };
+        self.to_the_end(inside, counted).await
     }
 }
 
@@ -160,7 +191,7 @@ impl QueryService for TabletServer {
     }
 
     async fn execute_batch(&self, request: query::ExecuteBatchRequest) -> Result<Vec<QueryResult>> {
-        let _inside = self.gate.enter(request.target.as_ref(), request.transaction_id != 0)?;
+        let inside = self.gate.enter(request.target.as_ref(), request.transaction_id != 0)?;
         let refuse = |text: &str| Err(VtError::new(Code::InvalidArgument, text));
         if request.queries.is_empty() {
             return refuse("Empty query list");
@@ -177,7 +208,7 @@ impl QueryService for TabletServer {
         let id = self.begin_checked(effective.clone(), immediate.clone(), &options).await?;
         match self.batch(caller, request.queries, id, &options).await {
             Ok(results) => {
-                self.commit_id(id, immediate.as_ref()).await?;
+                self.commit_id(inside, id, immediate).await?;
                 Ok(results)
             }
             Err(error) => {
@@ -199,8 +230,8 @@ impl QueryService for TabletServer {
     }
 
     async fn commit(&self, request: query::CommitRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        self.commit_id(request.transaction_id, request.immediate_caller_id.as_ref()).await
+        let inside = self.gate.enter(request.target.as_ref(), true)?;
+        self.commit_id(inside, request.transaction_id, request.immediate_caller_id).await
     }
 
     async fn rollback(&self, request: query::RollbackRequest) -> Result<()> {
@@ -226,6 +257,7 @@ impl QueryService for TabletServer {
             Ok(id) => id,
             Err(error) => return failed(error),
         };
+        self.note_open_elsewhere(transaction_id, options.transaction_open_ms);
         let caller = Caller { method: "BeginExecute", effective: effective.as_ref(), immediate: immediate.as_ref() };
         let result = self.execute_query(caller, &bound.sql, &mut bound.bind_variables, transaction_id, &options).await;
         self.begun(transaction_id, result).await
@@ -255,45 +287,45 @@ impl QueryService for TabletServer {
     }
 
     async fn prepare(&self, request: query::PrepareRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        let work = self.twopc_prepare(request.transaction_id, &request.dtid);
-        self.twopc_call("PREPARE", request.immediate_caller_id.as_ref(), work).await
+        let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
+        let call = |server: Self| async move { server.twopc_prepare(request.transaction_id, &request.dtid).await };
+        self.twopc_call("PREPARE", target, immediate, call).await
     }
 
     async fn commit_prepared(&self, request: query::CommitPreparedRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        let work = self.twopc_commit(&request.dtid);
-        self.twopc_call("COMMIT_PREPARED", request.immediate_caller_id.as_ref(), work).await
+        let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
+        let call = |server: Self| async move { server.twopc_commit(&request.dtid).await };
+        self.twopc_call("COMMIT_PREPARED", target, immediate, call).await
     }
 
     async fn rollback_prepared(&self, request: query::RollbackPreparedRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        let work = self.twopc_rollback(&request.dtid, request.transaction_id);
-        self.twopc_call("ROLLBACK_PREPARED", request.immediate_caller_id.as_ref(), work).await
+        let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
+        let call = |server: Self| async move { server.twopc_rollback(&request.dtid, request.transaction_id).await };
+        self.twopc_call("ROLLBACK_PREPARED", target, immediate, call).await
     }
 
     async fn create_transaction(&self, request: query::CreateTransactionRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        let work = self.twopc_create(&request.dtid, &request.participants);
-        self.twopc_call("CREATE_TRANSACTION", request.immediate_caller_id.as_ref(), work).await
+        let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
+        let call = |server: Self| async move { server.twopc_create(&request.dtid, &request.participants).await };
+        self.twopc_call("CREATE_TRANSACTION", target, immediate, call).await
     }
 
     async fn start_commit(&self, request: query::StartCommitRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        let work = self.twopc_start_commit(request.transaction_id, &request.dtid);
-        self.twopc_call("START_COMMIT", request.immediate_caller_id.as_ref(), work).await
+        let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
+        let call = |server: Self| async move { server.twopc_start_commit(request.transaction_id, &request.dtid).await };
+        self.twopc_call("START_COMMIT", target, immediate, call).await
     }
 
     async fn set_rollback(&self, request: query::SetRollbackRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        let work = self.twopc_set_rollback(&request.dtid, request.transaction_id);
-        self.twopc_call("SET_ROLLBACK", request.immediate_caller_id.as_ref(), work).await
+        let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
+        let call = |server: Self| async move { server.twopc_set_rollback(&request.dtid, request.transaction_id).await };
+        self.twopc_call("SET_ROLLBACK", target, immediate, call).await
     }
 
     async fn conclude_transaction(&self, request: query::ConcludeTransactionRequest) -> Result<()> {
-        let _inside = self.gate.enter(request.target.as_ref(), true)?;
-        let work = self.twopc_conclude(&request.dtid);
-        self.twopc_call("CONCLUDE_TRANSACTION", request.immediate_caller_id.as_ref(), work).await
+        let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
+        let call = |server: Self| async move { server.twopc_conclude(&request.dtid).await };
+        self.twopc_call("CONCLUDE_TRANSACTION", target, immediate, call).await
     }
 
     async fn read_transaction(&self, request: query::ReadTransactionRequest) -> Result<query::TransactionMetadata> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
+use mysql::types::trim_fields;
 use tabletclient::ResultStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +19,7 @@ use vtsql::BindVars;
 use super::conn::{DbConn, RunAs};
 use super::cutover::InFlight;
 use super::error::ExecError;
-use super::executor::{Caller, trim_fields};
+use super::executor::Caller;
 use super::gate::Request;
 use super::plan::Shape;
 use super::plan_cache::Plan;
@@ -91,14 +92,21 @@ impl TabletServer {
         sender: &Sender,
         rows: &mut u64,
     ) -> Result<(), ExecError> {
-        let sql = plan.shape.render(vars, None)?;
+        let sql = plan.shape.render(vars, None, "")?;
         let user = request.immediate_caller_id.as_ref().map_or("", |c| c.username.as_str());
-        let run = RunAs { sql: plan.shape.sql.clone(), caller: user.to_owned(), timeout: None, max_rows: usize::MAX };
+        let run = RunAs {
+            sql: plan.shape.sql.clone(),
+            caller: user.to_owned(),
+            timeout: None,
+            max_rows: usize::MAX,
+            raw: false,
+        };
         if request.transaction_id != 0 {
             let mut guard = self.tx.take_for(request.transaction_id, "for streaming query", &plan.shape)?;
             let conn = guard.get()?.conn()?;
             conn.prepare_in_transaction(&options.session_settings).await?;
-            return self.stream_on(conn, plan, &sql, &run, options, sender, rows).await;
+            let outcome = self.stream_on(conn, plan, &sql, &run, options, sender, rows).await;
+            return if conn.is_broken() { outcome.map_err(ExecError::transaction_lost) } else { outcome };
         }
         let mut place = self.streams.get(&options.session_settings).await?;
         let conn = place.get_mut()?;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use chrono::{DateTime, Local, Utc};
 use tokio::sync::Notify;
 use vterrors::Code;
@@ -63,11 +64,15 @@ pub struct Transaction {
     pub id: i64,
     conn: PooledConn,
     pub started: Instant,
+    /// What the timeout counts from: the beginning or, of a [`BeginOptions::long_read`], the end of its last use.
+    counts_from: Instant,
+    long_read: bool,
     pub started_at: DateTime<Utc>,
     pub effective: Option<CallerId>,
     pub immediate: Option<VtGateCallerId>,
-    /// Statements that changed something, with values: what a prepared transaction is remembered by.
-    pub queries: Vec<String>,
+    /// Statements that changed something and those about savepoints, with values: what a prepared transaction is
+    /// remembered by. Values may be any bytes.
+    pub queries: Vec<Bytes>,
     /// Statements for the transaction log, with placeholders; only filled when it has readers.
     pub shown: Vec<Arc<str>>,
     /// Opened for one statement each: nothing to commit.
@@ -93,7 +98,7 @@ struct UsedTables {
 }
 
 impl Used {
-    fn note(&self, shape: &Shape) {
+    pub(crate) fn note(&self, shape: &Shape) {
         let mut used = lock(&self.0);
         used.opaque |= shape.opaque;
         for table in &shape.tables {
@@ -101,6 +106,11 @@ impl Used {
                 used.names.insert(table.clone());
             }
         }
+    }
+
+    /// Takes note of a statement that cannot be looked into.
+    pub(crate) fn note_opaque(&self) {
+        lock(&self.0).opaque = true;
     }
 
     /// Whether one of them is among `tables`, or may be.
@@ -119,7 +129,7 @@ impl Transaction {
         self.conn.is_broken()
     }
 
-    pub(crate) fn used(&self) -> &Used {
+    pub(crate) fn used(&self) -> &Arc<Used> {
         &self.used
     }
 
@@ -184,7 +194,7 @@ pub(crate) enum Doom {
 pub struct Transactions {
     state: Mutex<State>,
     last_id: AtomicI64,
-    /// Longest life; zero is unlimited.
+    /// Longest life, of a [`BeginOptions::long_read`] longest time without use; zero is unlimited.
     pub timeout: Duration,
     /// Told whenever the last transaction has ended.
     empty: Notify,
@@ -208,6 +218,8 @@ pub struct TxGuard {
 pub struct BeginOptions<'a> {
     pub found_rows: bool,
     pub isolation: TransactionIsolation,
+    /// A snapshot that a job reads tables from, for as long as it uses it.
+    pub long_read: bool,
     pub settings: &'a [String],
     pub effective: Option<CallerId>,
     pub immediate: Option<VtGateCallerId>,
@@ -287,6 +299,8 @@ impl Transactions {
             id: self.last_id.fetch_add(1, Ordering::SeqCst) + 1,
             conn,
             started: Instant::now(),
+            counts_from: Instant::now(),
+            long_read: options.long_read,
             started_at: Utc::now(),
             effective: options.effective,
             immediate: options.immediate,
@@ -337,22 +351,31 @@ impl Transactions {
         }
     }
 
+    /// An open transaction that a statement uses, for tests without a mysqld.
+    #[cfg(test)]
+    pub(crate) fn open_without_connection(&self) -> (i64, Arc<Used>) {
+        let (id, used) = (self.last_id.fetch_add(1, Ordering::SeqCst) + 1, Arc::new(Used::default()));
+        let entry = Entry::InUse { purpose: "for query" };
+        let open = Open { entry, autocommit: false, used: used.clone(), slot: None, doomed: None };
+        lock(&self.state).open.insert(id, open);
+        (id, used)
+    }
+
     /// The newest id there is: transactions opened from now on have larger ones.
     pub(crate) fn newest_id(&self) -> i64 {
         let _state = lock(&self.state);
         self.last_id.load(Ordering::SeqCst)
     }
 
-    /// Whether a transaction is open since before the id `newest` was given out. One that commits each
-    /// statement by itself never counts.
-    pub(crate) fn is_open_since(&self, id: i64, newest: i64) -> bool {
-        id <= newest && lock(&self.state).open.get(&id).is_some_and(|open| !open.autocommit)
+    /// Whether a transaction is open. One that commits each statement by itself never counts.
+    pub(crate) fn is_open(&self, id: i64) -> bool {
+        lock(&self.state).open.get(&id).is_some_and(|open| !open.autocommit)
     }
 
-    /// The open transactions up to the id `newest` that have used one of `tables`.
-    pub(crate) fn using(&self, tables: &Tables, newest: i64) -> Vec<i64> {
+    /// The open transactions, of those that `counts` is true of, that have used one of `tables`.
+    pub(crate) fn using(&self, tables: &Tables, counts: impl Fn(i64) -> bool) -> Vec<i64> {
         let state = lock(&self.state);
-        let uses = |(id, open): &(&i64, &Open)| **id <= newest && !open.autocommit && open.used.meets(tables);
+        let uses = |(id, open): &(&i64, &Open)| counts(**id) && !open.autocommit && open.used.meets(tables);
         state.open.iter().filter(uses).map(|(id, _)| *id).collect()
     }
 
@@ -442,7 +465,8 @@ impl Transactions {
         }
         let old: Vec<i64> = {
             let state = lock(&self.state);
-            let outdated = |open: &Open| matches!(&open.entry, Entry::Free(tx) if tx.started.elapsed() >= self.timeout);
+            let outdated =
+                |open: &Open| matches!(&open.entry, Entry::Free(tx) if tx.counts_from.elapsed() >= self.timeout);
             state.open.iter().filter(|(_, open)| outdated(open)).map(|(id, _)| *id).collect()
         };
         for id in old {
@@ -576,6 +600,9 @@ impl Drop for TxGuard {
         }
         // Nobody else removes the entry of a transaction in use.
         if let Some(open) = state.open.get_mut(&tx.id) {
+            if tx.long_read {
+                tx.counts_from = Instant::now();
+            }
             open.entry = Entry::Free(tx);
         }
     }

@@ -45,13 +45,17 @@ impl TabletManager {
         if known.place != (tablet.keyspace.clone(), tablet.shard.clone()) {
             known = Known { place: (tablet.keyspace.clone(), tablet.shard.clone()), ..Known::default() };
         }
-        match self.topo.get_shard(&tablet.keyspace, &tablet.shard).await {
+        let cell = &self.config.alias.cell;
+        let (shard, serving) = tokio::join!(
+            self.topo.get_shard(&tablet.keyspace, &tablet.shard),
+            self.topo.get_srv_keyspace(cell, &tablet.keyspace)
+        );
+        match shard {
             Ok(info) => known.shard = Some(info.record),
             Err(TopoError::NoNode { .. }) => known.shard = None,
             Err(error) => failed = Err(VtError::from(error).wrap("cannot read the shard record")),
         }
-        let cell = &self.config.alias.cell;
-        match self.topo.get_srv_keyspace(cell, &tablet.keyspace).await {
+        match serving {
             Ok(record) => known.serving = Some(record),
             Err(TopoError::NoNode { .. }) => known.serving = None,
             Err(error) => failed = Err(VtError::from(error).wrap("cannot read the serving graph")),

@@ -4,7 +4,8 @@
 //! `queryservice::cutover`'s. Each RPC runs as a task of its own, so that a caller that hangs up leaves
 //! no step half done. Errors keep their codes.
 //! Invariants: a gate is lifted only after what the topology says now is in force, so that nothing gets
-//! in between that has moved away; a fence that fails leaves a gate that ends by itself.
+//! in between that has moved away; a fence that fails leaves a gate that ends by itself, and a mysqld that was made
+//! read-only for it accepts writes again: at once or, where that fails too, behind the end of the gate.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,8 @@ use crate::queryservice::{
 
 /// How long mysqld may take to become read-only. It is drained: usually less than a millisecond.
 const FENCE_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before a mysqld that did not become writable again is asked once more.
+const WRITABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the gate of a tablet over gRPC.
 #[derive(Clone)]
@@ -51,38 +54,85 @@ impl CutoverService {
     async fn fence(self, request: pb::FenceRequest) -> Result<pb::FenceResponse> {
         let _action = self.manager.action.lock().await;
         self.check_master()?;
-        let mut read_only_set = self.queries.fence(&request.id)?;
+        let set_before = self.queries.fence(&request.id)?;
+        let mut set_now = false;
         let fenced = async {
-            if request.read_only && !read_only_set && !self.manager.mysqld.is_read_only().await? {
+            if request.read_only && !self.manager.mysqld.is_read_only().await? {
                 // No health check and no restart takes it back from here on.
                 self.manager.markers.put(Marker::ReadOnly, true);
                 if let Err(error) = self.manager.mysqld.fence(FENCE_LIMIT).await {
                     self.manager.markers.put(Marker::ReadOnly, false);
                     return Err(error);
                 }
-                self.queries.note_read_only(&request.id);
-                read_only_set = true;
+                self.queries.note_read_only(&request.id, true);
+                set_now = true;
             }
             self.manager.master_position().await
         };
         match fenced.await {
-            Ok(position) => Ok(pb::FenceResponse { position, read_only_set }),
+            Ok(position) => Ok(pb::FenceResponse { position, read_only_set: set_before || set_now }),
             Err(error) => {
+                if set_now {
+                    match self.accept_writes().await {
+                        Ok(()) => self.queries.note_read_only(&request.id, false),
+                        // Whoever ends the gate tries again.
+                        Err(error) => tracing::warn!("mysqld stays read-only after a fence that failed: {error}"),
+                    }
+                }
                 self.queries.unfence(&request.id);
                 Err(error)
             }
         }
     }
 
+    async fn accept_writes(&self) -> Result<()> {
+        self.manager.mysqld.set_read_only(false).await?;
+        self.manager.markers.put(Marker::ReadOnly, false);
+        Ok(())
+    }
+
+    /// A gate ended by itself: what the topology says is in force from now on, and a mysqld that is still read-only for
+    /// the gate accepts writes again, unless a younger gate is fenced or this tablet is no master any more.
+    pub async fn gate_lapsed(&self) {
+        {
+            let _action = self.manager.action.lock().await;
+            self.manager.apply("the gate of a cutover was not renewed").await;
+        }
+        while self.queries.left_read_only() {
+            let action = self.manager.action.lock().await;
+            let demoted = self.manager.markers.has(Marker::DemotedMaster);
+            if demoted || self.check_master().is_err() {
+                self.queries.forget_left_read_only();
+                return;
+            }
+            // Looked at again: a fence may have come first.
+            if !self.queries.left_read_only() {
+                return;
+            }
+            match self.accept_writes().await {
+                Ok(()) => {
+                    self.queries.forget_left_read_only();
+                    tracing::info!("mysqld accepts writes again: the gate that it was read-only for has ended");
+                    return;
+                }
+                Err(error) => tracing::warn!("mysqld stays read-only after the end of a gate: {error}"),
+            }
+            drop(action);
+            tokio::time::sleep(WRITABLE_PAUSE).await;
+        }
+    }
+
     async fn release(self, request: pb::ReleaseRequest) -> Result<pb::ReleaseResponse> {
         let _action = self.manager.action.lock().await;
+        let mut read_write = request.read_write;
         if self.queries.holds(&request.id)? {
             self.manager.read_permit().await?;
             self.manager.reconcile_behind(false, "a cutover ends").await;
+            // Its coordinator may never have got the answer to its fence.
+            read_write |= self.queries.made_read_only(&request.id);
         }
-        if request.read_write {
-            self.manager.mysqld.set_read_only(false).await?;
-            self.manager.markers.put(Marker::ReadOnly, false);
+        if read_write {
+            self.accept_writes().await?;
         }
         let Some(ended) = self.queries.release(&request.id)? else { return Ok(pb::ReleaseResponse::default()) };
         Ok(pb::ReleaseResponse {
@@ -110,7 +160,8 @@ impl pb::cutover_server::Cutover for CutoverService {
         let request = request.into_inner();
         let work = |service: Self| async move {
             service.check_master()?;
-            let gate = service.queries.gate(&request.id, request.tables, duration(request.ttl_ms))?;
+            let gate =
+                service.queries.gate(&request.id, request.tables, duration(request.ttl_ms), request.others_follow)?;
             Ok(pb::GateResponse { transactions: number(gate.transactions), statements: number(gate.statements) })
         };
         self.run("Gate", work).await
@@ -142,14 +193,6 @@ impl pb::cutover_server::Cutover for CutoverService {
 
     async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         self.run("Status", |service: Self| async move { Ok(status(service.queries.gated())) }).await
-    }
-}
-
-impl TabletManager {
-    /// A gate ended by itself: what the topology says is in force from now on.
-    pub async fn gate_lapsed(&self) {
-        let _action = self.action.lock().await;
-        self.apply("the gate of a cutover was not renewed").await;
     }
 }
 

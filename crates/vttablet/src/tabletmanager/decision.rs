@@ -27,12 +27,13 @@ pub fn permit(tablet: &Tablet, shard: Option<&Shard>, serving: Option<&SrvKeyspa
         Some(format!("not a serving tablet type({})", topoproto::tablet_type_lstring(tablet_type)))
     } else if demoted {
         Some("master was demoted".to_owned())
-    } else if tablet_type == TabletType::Master && shard.is_some_and(|shard| !shard.source_shards.is_empty()) {
-        Some("master tablet with filtered replication on".to_owned())
     } else if serving
         .is_some_and(|record| topo::is_query_service_disabled(record, tablet_type, tablet.key_range.as_ref()))
     {
+        // Said first: a source that was left has streams too, those of the way back.
         Some(CONTROLLED.to_owned())
+    } else if tablet_type == TabletType::Master && shard.is_some_and(|shard| !shard.source_shards.is_empty()) {
+        Some("master tablet with filtered replication on".to_owned())
     } else {
         None
     };

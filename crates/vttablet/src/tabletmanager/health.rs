@@ -24,7 +24,8 @@ use super::{
 
 /// A mysqld that answers later than this counts as down.
 const MYSQLD_LIMIT: Duration = Duration::from_secs(10);
-/// A mysqld that is down is looked at this often, to serve again soon after it is back.
+/// A mysqld that is down is looked at this often, to serve again soon after it is back. A tablet that is not healthy for
+/// another reason is, too, and then less and less often.
 const DOWN_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a check waits for a running action before it goes on without repairing anything.
 const ACTION_WAIT: Duration = Duration::from_secs(2);
@@ -48,10 +49,11 @@ impl TabletManager {
     }
 
     pub(super) async fn health_loop(self: Arc<Self>, stop: CancellationToken) {
+        let interval = self.config.health_check_interval;
+        // The check of the start repaired nothing.
+        let mut pause = Duration::ZERO;
+        let mut ill_pause = DOWN_INTERVAL;
         loop {
-            let down = self.state().mysqld_uptime.is_none();
-            let interval = self.config.health_check_interval;
-            let pause = if down { interval.min(DOWN_INTERVAL) } else { interval };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -60,6 +62,21 @@ impl TabletManager {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.run_health_check() => {}
+            }
+            let (down, ill) = {
+                let state = self.state();
+                (state.mysqld_uptime.is_none(), state.health_error.is_some())
+            };
+            if !ill {
+                ill_pause = DOWN_INTERVAL;
+            }
+            pause = interval;
+            if down {
+                pause = interval.min(DOWN_INTERVAL);
+            } else if ill {
+                // What was repaired just now is well in a moment.
+                pause = interval.min(ill_pause);
+                ill_pause = pause * 2;
             }
         }
     }
@@ -129,7 +146,10 @@ impl TabletManager {
     }
 
     async fn set_up_again(&self, tablet_type: TabletType) -> Result<()> {
-        self.fix_semi_sync(tablet_type).await?;
+        // A master that only its record calls so has no replica that could acknowledge: who elects it turns semi-sync on.
+        if tablet_type != TabletType::Master || self.mysqld.knows_a_reparent().await? {
+            self.fix_semi_sync(tablet_type).await?;
+        }
         let refused = [Marker::DemotedMaster, Marker::ReadOnly].into_iter().any(|marker| self.markers.has(marker));
         if tablet_type != TabletType::Master || refused || !self.mysqld.is_read_only().await? {
             return Ok(());

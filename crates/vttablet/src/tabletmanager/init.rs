@@ -80,6 +80,10 @@ impl Registration<'_> {
         }
         self.ensure_serving_graph(&target.keyspace).await?;
         let (tablet_type, master_term_start_time) = initial_type(target.tablet_type, alias, &shard, old.as_ref());
+        let mut tags = self.config.init_tags.clone();
+        if let Some(old) = old {
+            tags.extend(old.tags.into_iter().filter(|(name, _)| topoproto::WORKER_TAGS.contains(&name.as_str())));
+        }
         let tablet = Tablet {
             alias: Some(alias.clone()),
             keyspace: target.keyspace.clone(),
@@ -88,7 +92,7 @@ impl Registration<'_> {
             r#type: tablet_type.into(),
             master_term_start_time,
             db_name_override: self.database_override(&target.keyspace).await?,
-            tags: self.config.init_tags.clone(),
+            tags,
             ..Default::default()
         };
         match self.topo.create_tablet(&tablet).await {
@@ -102,14 +106,20 @@ impl Registration<'_> {
         Ok(tablet)
     }
 
-    /// The first tablet of a keyspace in a cell puts the keyspace into the cell's serving graph.
+    /// The first tablet of a keyspace in a cell puts the keyspace into the cell's serving graph. That fails as long as
+    /// shards are missing, whose tablets then try again.
     async fn ensure_serving_graph(&self, keyspace: &str) -> Result<()> {
         let cell = &self.config.alias.cell;
         match self.topo.get_srv_keyspace(cell, keyspace).await {
             Ok(_) => Ok(()),
             Err(TopoError::NoNode { .. }) => {
                 tracing::info!("cell {cell} does not serve {keyspace} yet: adding it to its serving graph");
-                Ok(self.topo.rebuild_keyspace(keyspace, std::slice::from_ref(cell)).await?)
+                if let Err(error) = self.topo.rebuild_keyspace(keyspace, std::slice::from_ref(cell)).await {
+                    tracing::warn!(
+                        "RebuildKeyspace({cell},{keyspace}) failed: {error}, may need to run 'vtctl RebuildKeyspaceGraph {keyspace}'"
+                    );
+                }
+                Ok(())
             }
             Err(error) => Err(error.into()),
         }

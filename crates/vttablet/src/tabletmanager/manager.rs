@@ -23,7 +23,9 @@ use super::{
     health::HealthRecord,
     markers::{Marker, Markers},
     mysqld::{Lease, Mysqld},
+    orchestrator::OrchestratorConfig,
     query_control::QueryControl,
+    replication_watcher,
     stats::ManagerStats,
 };
 
@@ -72,6 +74,10 @@ pub struct ManagerConfig {
     /// `-vtctld_addr`, for links on the status page.
     pub vtctld_addr: String,
     /// `-remote_operation_timeout`.
+    /// `-orc_api_url` and what belongs to it; none where no Orchestrator is.
+    pub orchestrator: Option<OrchestratorConfig>,
+    /// `-watch_replication_stream`: with whom the binary log is read for schema changes.
+    pub watch_replication: Option<mysql::ConnectParams>,
     pub remote_operation_timeout: Duration,
 }
 
@@ -230,6 +236,12 @@ impl TabletManager {
         }
         self.tasks.spawn(self.clone().health_loop(self.stop.clone()));
         self.tasks.spawn(self.clone().shard_sync_loop(self.stop.clone()));
+        if let Some(orchestrator) = self.config.orchestrator.clone() {
+            self.tasks.spawn(self.clone().announce_to_orchestrator(orchestrator, self.stop.clone()));
+        }
+        if let Some(params) = self.config.watch_replication.clone() {
+            self.tasks.spawn(replication_watcher::run(self.clone(), params, self.stop.clone()));
+        }
         Ok(())
     }
 

@@ -27,6 +27,9 @@ use vterrors::{Code, MysqlError, Result, VtError};
 
 /// Bound of one administrative command. Switching read_only on may have to wait for a running commit.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// mysqld has no such database, or no such table in it.
+const UNKNOWN_DATABASE: u16 = 1049;
+const NO_SUCH_TABLE: u16 = 1146;
 /// How often a replica looks whether a row has arrived.
 const JOURNAL_POLL: Duration = Duration::from_millis(100);
 
@@ -335,6 +338,18 @@ impl Mysqld {
         })
         .await
         .map_err(VtError::from)
+    }
+
+    /// Whether this server has been part of a shard with an elected master: the journal names each election.
+    pub async fn knows_a_reparent(&self) -> Result<bool> {
+        let sql = "SELECT 1 FROM _vt.reparent_journal LIMIT 1";
+        let found =
+            bounded("reading the reparent journal", COMMAND_LIMIT, async { Ok(self.dba().await?.execute(sql).await?) });
+        match found.await {
+            Ok(result) => Ok(!result.rows.is_empty()),
+            Err(AdminError::Client(error)) if matches!(error.errno(), UNKNOWN_DATABASE | NO_SUCH_TABLE) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits until the journal row of a reparent has arrived. Ends early when replication has stopped on an error: the

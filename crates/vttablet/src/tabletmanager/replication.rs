@@ -61,6 +61,7 @@ impl TabletManager {
     async fn stop_slave_locked(&self) -> Result<()> {
         // First the marker: otherwise a health check in between repairs what was asked to stop.
         self.markers.put(Marker::DoNotReplicate, true);
+        self.begin_maintenance("vttablet has been told to StopSlave");
         self.mysqld.stop_slave().await
     }
 
@@ -77,6 +78,7 @@ impl TabletManager {
         let _action = self.action.lock().await;
         self.markers.put(Marker::DoNotReplicate, false);
         self.fix_semi_sync(self.tablet_type()).await?;
+        self.end_maintenance();
         self.start_replication().await
     }
 
@@ -219,6 +221,7 @@ impl TabletManager {
             // From here on no health check and no restart brings it back.
             self.markers.put(Marker::DemotedMaster, true);
             self.state().permit.refused = Some("master was demoted".to_owned());
+            self.begin_maintenance("vttablet has been told to DemoteMaster");
             // Ends what runs, within the grace period, so that read-only does not wait for it.
             self.reconcile("DemoteMaster").await;
             self.broadcast();
@@ -254,6 +257,7 @@ impl TabletManager {
         self.fix_semi_sync(TabletType::Master).await?;
         self.mysqld.set_read_only(false).await?;
         self.markers.put(Marker::DemotedMaster, false);
+        self.end_maintenance();
         self.apply("UndoDemoteMaster").await;
         Ok(())
     }

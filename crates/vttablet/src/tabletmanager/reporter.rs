@@ -51,6 +51,7 @@ impl TabletManager {
             Err(AdminError::NotReplica) => return Replication::Broken(NOT_RUNNING.to_owned()),
             Err(error) => return Replication::Broken(error.to_string()),
         };
+        let on_purpose = self.markers.has(Marker::DoNotReplicate);
         let mut state = self.state();
         if status.running() {
             let lag = Duration::from_secs(status.seconds_behind_master.unwrap_or(0).into());
@@ -58,8 +59,11 @@ impl TabletManager {
             return Replication::Lag(lag);
         }
         match state.last_lag {
-            // The master is away: nobody knows how far it went on, so the lag grows with the time.
-            Some((lag, seen)) if status.sql_running => Replication::Lag(lag + seen.elapsed().unwrap_or_default()),
+            // The master is away, or replication was asked to stop: nobody knows how far the master went on, so the lag
+            // grows with the time, and the data is as good as that.
+            Some((lag, seen)) if status.sql_running || on_purpose => {
+                Replication::Lag(lag + seen.elapsed().unwrap_or_default())
+            }
             _ => Replication::Broken(describe(&status)),
         }
     }

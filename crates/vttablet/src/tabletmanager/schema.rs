@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use md5::{Digest, Md5};
-use regex::Regex;
+use vreplication::NamePattern;
 use vterrors::{Code, Result, VtError};
 use vtproto::tabletmanagerdata::{self as tmd, SchemaChangeResult, SchemaDefinition, TableDefinition};
 
@@ -24,31 +24,6 @@ pub(super) struct TableFilter {
     wanted: Vec<NamePattern>,
     excluded: Vec<NamePattern>,
     include_views: bool,
-}
-
-enum NamePattern {
-    Name(String),
-    Expression(Regex),
-}
-
-impl NamePattern {
-    fn new(text: &str) -> Result<Self> {
-        let Some(inside) = text.strip_prefix('/') else { return Ok(Self::Name(text.to_owned())) };
-        let inside = inside.strip_suffix('/').unwrap_or(inside);
-        match Regex::new(inside) {
-            Ok(expression) => Ok(Self::Expression(expression)),
-            Err(error) => {
-                Err(VtError::new(Code::InvalidArgument, format!("cannot compile regexp {inside} for table: {error}")))
-            }
-        }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Name(wanted) => wanted == name,
-            Self::Expression(expression) => expression.is_match(name),
-        }
-    }
 }
 
 impl TableFilter {

@@ -12,7 +12,10 @@ use support::{Mysqld, cell, rows, shared, until};
 use tabletclient::grpc::DialOptions;
 use tokio::time::Instant;
 use topo::TopoServer;
-use vreplication::target::{Engine, EngineConfig, State};
+use vreplication::{
+    OnDdl,
+    target::{Engine, EngineConfig, State},
+};
 use vtproto::{query::QueryResult, topodata::TabletType};
 
 const TABLES: &str = "keyspace:\"commerce\" shard:\"0\" tables:\"t\" ";
@@ -29,6 +32,8 @@ struct Target {
 fn config(mysqld: &Mysqld, db: &str) -> EngineConfig {
     EngineConfig {
         cell: "zone1".into(),
+        keyspace: "commerce".into(),
+        shard: "0".into(),
         db_name: db.into(),
         filtered: mysqld.params(),
         tablet_types: vec![TabletType::Replica],
@@ -454,6 +459,68 @@ async fn max_tps_paces_a_stream() {
     target.wait(id, &position(120)).await;
     let paced = started.elapsed();
     assert!(paced > Duration::from_millis(1500), "{paced:?}, and {free:?} without a limit");
+    target.engine.close().await;
+}
+
+/// The sources of these tests are replicas of the target's own shard.
+#[tokio::test]
+async fn a_stream_waits_for_replicas_that_are_too_far_behind() {
+    let Some(target) = Target::open("lagging").await else { return };
+    let source = target.source(100, TabletType::Replica).await;
+    let id = target.stream(TABLES, &position(0), &[]).await;
+    let update = format!("update _vt.vreplication set max_replication_lag=5 where id={id}");
+    target.engine.exec(&update).await.expect("done");
+    target.wait(id, &target.log.write(&["insert into t set id=1, v='a'"])).await;
+    source.lag(100, 6);
+    // What was in its way already may still come; then nothing.
+    let mut n = 1;
+    until("the stream pauses", async || {
+        n += 1;
+        let at = target.log.write(&[&format!("insert into t set id={n}, v='a'")]);
+        let deadline = Instant::now() + Duration::from_millis(300);
+        target.engine.wait_for_pos(id, &at, deadline).await.is_err()
+    })
+    .await;
+    assert_eq!(target.row(id, "state").await, "Running");
+    assert!(target.table().await.len() < n);
+    source.lag(100, 5);
+    target.wait(id, &target.log.end()).await;
+    assert_eq!(target.table().await.len(), n);
+    target.engine.close().await;
+}
+
+#[tokio::test]
+async fn ddl_is_applied_as_the_source_asks() {
+    let Some(target) = Target::open("ddl").await else { return };
+    let source = target.source(100, TabletType::Replica).await;
+    let with = |on_ddl: &str| format!("{TABLES}on_ddl:{on_ddl} ");
+    let id = target.stream(&with("EXEC"), &position(0), &[]).await;
+    target.log.write(&["insert into t set id=1, v='a'"]);
+    target.log.write(&["SET TIMESTAMP=5", "alter table t add column w int default 7"]);
+    let at = target.log.write(&["insert into t set id=2, v='b', w=8"]);
+    target.wait(id, &at).await;
+    let seen = rows(&target.sql("select id, v, w from t order by id").await);
+    assert_eq!(seen, [["1", "a", "7"], ["2", "b", "8"]]);
+    // The source is asked again behind it: a pattern of the stream may name tables that it has made.
+    assert_eq!(source.asked_on_ddl().len(), 2);
+    // DDL that does not apply: the row says so, and EXEC_IGNORE passes it.
+    target.log.write(&["alter table t drop column nowhere"]);
+    let at = target.log.write(&["insert into t set id=3, v='c', w=9"]);
+    target.until_row(id, "message", |message| message.contains("nowhere")).await;
+    assert_eq!(target.row(id, "state").await, "Error");
+    let source_text = with("EXEC_IGNORE").replace('\\', "\\\\");
+    let update = format!("update _vt.vreplication set source='{source_text}' where id={id}");
+    target.engine.exec(&update).await.expect("done");
+    target.wait(id, &at).await;
+    assert_eq!(target.table().await.len(), 3);
+    let asked = source.asked_on_ddl();
+    assert_eq!((asked.first(), asked.last()), (Some(&OnDdl::Exec), Some(&OnDdl::ExecIgnore)));
+    // DDL may be where a stream is told to stop.
+    let at = target.log.write(&["alter table t drop column w"]);
+    let update = format!("update _vt.vreplication set stop_pos='{at}' where id={id}");
+    target.engine.exec(&update).await.expect("done");
+    target.until_row(id, "state", |state| state == "Stopped").await;
+    assert_eq!(target.row(id, "pos").await, at);
     target.engine.close().await;
 }
 

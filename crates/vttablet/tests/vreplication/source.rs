@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use topo::TopoServer;
+use vreplication::{OnDdl, StreamOptions};
 use vtproto::{
     binlogdata::{
         self, BinlogTransaction,
@@ -30,6 +31,11 @@ pub struct Log(Arc<watch::Sender<Vec<Vec<BinlogTransaction>>>>);
 
 /// What a stream was asked for: tables or a range, and the position.
 pub type Asked = (Vec<String>, String);
+
+/// What a stream was asked to do about DDL.
+fn on_ddl<T>(request: &Request<T>) -> OnDdl {
+    StreamOptions::read(request.metadata()).expect("options").on_ddl
+}
 
 pub fn position(n: usize) -> String {
     format!("MariaDB/0-1-{n}")
@@ -78,9 +84,10 @@ fn statement(sql: &str) -> Statement {
         "SET" => Category::BlSet,
         "ins" => Category::BlInsert,
         "upd" => Category::BlUpdate,
+        "alt" => Category::BlDdl,
         _ => Category::BlDelete,
     };
-    Statement { category: category.into(), charset: None, sql: sql.as_bytes().to_vec() }
+    Statement { category: category.into(), sql: sql.as_bytes().to_vec(), ..Statement::default() }
 }
 
 /// What the streams of one source do.
@@ -89,6 +96,7 @@ struct Streams {
     log: Log,
     /// Requests that came: what was asked for and from where.
     asked: Arc<Mutex<Vec<Asked>>>,
+    ddl: Arc<Mutex<Vec<OnDdl>>>,
     /// Streams end with an error when a message that they have sent as many times before … is to be sent again.
     break_at: Arc<watch::Sender<Option<(usize, usize)>>>,
     down: CancellationToken,
@@ -138,6 +146,7 @@ impl UpdateStream for Streams {
         &self,
         request: Request<binlogdata::StreamKeyRangeRequest>,
     ) -> Result<Response<Self::StreamKeyRangeStream>, Status> {
+        self.ddl.lock().expect("no panic").push(on_ddl(&request));
         let request = request.into_inner();
         let range = request.key_range.expect("a range");
         let what = vec![format!("{:x?}-{:x?}", range.start, range.end)];
@@ -152,6 +161,7 @@ impl UpdateStream for Streams {
         &self,
         request: Request<binlogdata::StreamTablesRequest>,
     ) -> Result<Response<Self::StreamTablesStream>, Status> {
+        self.ddl.lock().expect("no panic").push(on_ddl(&request));
         let request = request.into_inner();
         assert_eq!(request.charset.expect("a character set").client, 45);
         let messages = tokio_stream::wrappers::ReceiverStream::new(self.open(request.tables, request.position));
@@ -181,6 +191,7 @@ impl Source {
         let streams = Streams {
             log: log.clone(),
             asked: Arc::default(),
+            ddl: Arc::default(),
             break_at: Arc::new(watch::channel(None).0),
             down: CancellationToken::new(),
         };
@@ -219,6 +230,13 @@ impl Source {
         Self { alias: topo::topoproto::tablet_alias_string(Some(&alias)), streams, server }
     }
 
+    /// Says that it is so far behind its master.
+    pub fn lag(&self, uid: u32, seconds_behind_master: u32) {
+        let stats = RealtimeStats { seconds_behind_master, ..Default::default() };
+        let alias = TabletAlias { cell: "zone1".into(), uid };
+        self.server.broadcast_health(alias, 0, stats, std::time::Duration::from_secs(3600));
+    }
+
     /// Says that it is ill.
     pub fn sicken(&self, uid: u32) {
         let stats = RealtimeStats { health_error: "ill".into(), ..Default::default() };
@@ -229,6 +247,11 @@ impl Source {
     /// Breaks the stream before the nth message of a transaction, until told otherwise.
     pub fn break_at(&self, place: Option<(usize, usize)>) {
         self.streams.break_at.send_replace(place);
+    }
+
+    /// What each stream was asked to do about DDL.
+    pub fn asked_on_ddl(&self) -> Vec<OnDdl> {
+        self.streams.ddl.lock().expect("no panic").clone()
     }
 
     /// What was asked for, and from which position.

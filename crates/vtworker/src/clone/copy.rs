@@ -7,16 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
+use keyrange::KeyRange;
+use tabletclient::ResultStream;
 use tokio_util::task::AbortOnDropHandle;
 use vterrors::{Code, Result, VtError};
 use vtproto::query::Row;
 
 use super::route::{Destinations, Route};
-use super::write::{DUPLICATE_KEY, Writer, errno};
+use super::write::{DUPLICATE_KEY, Repeat, Writer, errno};
 use super::{Endpoint, Options, Table};
 use crate::rows::{self, Checksum, Hasher};
 use crate::sql::{Range, WRITE_SETTINGS, name};
 use crate::status::TableProgress;
+
+/// Rows of one DELETE of [`clear`].
+const CLEARED_AT_ONCE: usize = 10_000;
 
 /// A table with all that is needed to copy it.
 pub struct Job {
@@ -32,16 +37,22 @@ pub struct Targets {
     pub ranges: Destinations,
 }
 
-impl Targets {
-    /// Where a row goes.
+/// A source shard as one reader reads it.
+pub struct Reading<'a> {
+    pub endpoint: &'a Endpoint,
+    /// The range of the shard.
+    pub shard: &'a KeyRange,
+    /// The transaction whose snapshot is read; 0: what is there now.
+    pub transaction: i64,
+}
+
+impl Reading<'_> {
+    /// The rows of a piece in the order of its key.
     ///
     /// # Errors
-    /// Its sharding column has no keyspace id, or no destination holds it.
-    pub fn of(&self, route: &Route, row: &Row) -> Result<std::ops::Range<usize>> {
-        match route.keyspace_id(row)? {
-            None => Ok(0..self.writers.len()),
-            Some(id) => self.ranges.find(&id).map(|at| at..at + 1),
-        }
+    /// The tablet refuses.
+    pub async fn stream(&self, table: &Table, range: &Range) -> Result<ResultStream> {
+        self.endpoint.stream(select(table, range), self.transaction).await
     }
 }
 
@@ -77,6 +88,7 @@ pub struct Inserts {
     rows: usize,
     max_rows: usize,
     max_size: usize,
+    repeat: Repeat,
     sending: Option<AbortOnDropHandle<Result<Vec<u8>>>>,
 }
 
@@ -92,6 +104,7 @@ impl Inserts {
             rows: 0,
             max_rows: options.max_rows,
             max_size: options.max_size,
+            repeat: if table.is_keyless() { Repeat::Doubles } else { Repeat::Harmless },
             sending: None,
         }
     }
@@ -106,12 +119,20 @@ impl Inserts {
         } else {
             self.text.push(b',');
         }
+        // One value of the statement is guarded: a short one, which is written twice.
+        let guarded = (self.rows == 0).then(|| shortest(row));
         let mut separator = b'(';
         let mut count = 0;
         for (column, cell) in table.columns.iter().zip(rows::cells(row)) {
             self.text.push(separator);
             separator = b',';
+            let begin = self.text.len();
             column.literal.push(&mut self.text, cell);
+            if guarded == Some(count) {
+                let value = self.writer.guarded(&self.text[begin..]);
+                self.text.truncate(begin);
+                self.text.extend(value);
+            }
             count += 1;
         }
         if count != table.columns.len() {
@@ -132,9 +153,9 @@ impl Inserts {
         };
         let text = std::mem::replace(&mut self.text, free);
         self.rows = 0;
-        let writer = self.writer.clone();
+        let (writer, repeat) = (self.writer.clone(), self.repeat);
         self.sending = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            writer.write(&text).await?;
+            writer.write_with(&text, repeat).await?;
             let mut text = text;
             text.clear();
             // One huge row must not make every buffer huge for good.
@@ -157,6 +178,12 @@ impl Inserts {
         }
         Ok(())
     }
+}
+
+/// The place of the shortest cell of a row.
+fn shortest(row: &Row) -> usize {
+    let lengths = row.lengths.iter().enumerate();
+    lengths.min_by_key(|(_, length)| **length).map_or(0, |(at, _)| at)
 }
 
 async fn joined(sending: AbortOnDropHandle<Result<Vec<u8>>>) -> Result<Vec<u8>> {
@@ -189,6 +216,25 @@ pub async fn is_empty(targets: &Targets, table: &Table, range: &Range) -> Result
     Ok(true)
 }
 
+/// Deletes all rows of a table from a destination, in pieces; how many there were.
+///
+/// # Errors
+/// The destination's.
+pub async fn clear(writer: &Writer, table: &Table) -> Result<u64> {
+    let master = writer.master();
+    let verb = master.dialect.with("DELETE", WRITE_SETTINGS);
+    let place = format!("{}.{}", name(&master.db_name), name(&table.name));
+    let sql = format!("{verb} from {place} where {} = 1 limit {CLEARED_AT_ONCE}", writer.guard());
+    let mut deleted = 0;
+    loop {
+        let rows = writer.write(sql.as_bytes()).await?.rows_affected;
+        if rows == 0 {
+            return Ok(deleted);
+        }
+        deleted += rows;
+    }
+}
+
 /// Copies a piece.
 ///
 /// # Errors
@@ -196,14 +242,14 @@ pub async fn is_empty(targets: &Targets, table: &Table, range: &Range) -> Result
 pub async fn copy(
     job: &Job,
     range: &Range,
-    source: &Endpoint,
-    transaction_id: i64,
+    source: &Reading<'_>,
     targets: &Targets,
     options: &Options,
     progress: &TableProgress,
 ) -> Result<Checksum, Failure> {
     let table = &job.table;
-    let mut stream = source.stream(select(table, range), transaction_id).await.map_err(Failure::Read)?;
+    let fed = targets.ranges.fed(&job.route, source.shard);
+    let mut stream = source.stream(table, range).await.map_err(Failure::Read)?;
     let mut inserts: Vec<Inserts> =
         targets.writers.iter().map(|writer| Inserts::new(writer, "INSERT", table, options)).collect();
     let mut hasher = Hasher::default();
@@ -213,8 +259,8 @@ pub async fn copy(
         for row in &result.rows {
             hasher.add(row, table.columns.len());
             bytes += row.values.len() as u64;
-            for at in targets.of(&job.route, row)? {
-                inserts[at].push(table, row).await?;
+            for at in targets.ranges.of(&job.route, row, &fed)? {
+                inserts[*at].push(table, row).await?;
             }
         }
         progress.rows.fetch_add(result.rows.len() as u64, Ordering::Relaxed);
@@ -226,18 +272,18 @@ pub async fn copy(
     Ok(hasher.sum())
 }
 
-/// The checksum of a piece at the source, computed there. `None` if the server cannot.
-pub async fn checksum_at_source(table: &Table, range: &Range, source: &Endpoint) -> Option<Checksum> {
-    let verb = source.dialect.with("select", &[crate::sql::TIME_ZONE]);
-    let place = format!("{}.{}", name(&source.db_name), name(&table.name));
+/// The checksum of a piece at a tablet, computed there. `None` if the server cannot.
+pub async fn checksum_at(table: &Table, range: &Range, tablet: &Endpoint) -> Option<Checksum> {
+    let verb = tablet.dialect.with("select", &[crate::sql::TIME_ZONE]);
+    let place = format!("{}.{}", name(&tablet.db_name), name(&table.name));
     let mut sql = format!("{verb} {} from {place}", table.checksum_exprs()).into_bytes();
     sql.extend(range.condition(&table.key));
-    let result = match source.execute(sql).await {
+    let result = match tablet.execute(sql).await {
         Ok(result) => result,
         Err(error) => {
             tracing::warn!(
                 "{} cannot compute a checksum of {}, its rows are compared: {error}",
-                source.alias(),
+                tablet.alias(),
                 table.name
             );
             return None;

@@ -59,6 +59,11 @@ impl Endpoint {
         topoproto::tablet_alias_string(self.tablet.alias.as_ref())
     }
 
+    /// Whether it was taken out of service to be read.
+    pub fn is_drained(&self) -> bool {
+        self.target.tablet_type() == TabletType::Drained
+    }
+
     /// Runs one statement as the application's user, however long it takes.
     ///
     /// # Errors

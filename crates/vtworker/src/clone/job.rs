@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use throttler::Throttler;
+use topo::ShardInfo;
 use vschema::VSchema;
 use vterrors::{Code, Result, VtError};
 use vtproto::topodata::{Tablet, TabletType};
 use vtproto::vschema::SrvVSchema;
 
 use super::copy::{Job, Targets};
+use super::owner::Owner;
 use super::pass::{Pass, Recorded, Source};
 use super::plan::{Kind, Plan, shard_name, shard_path};
 use super::progress::{Notes, Phase, Positions, Progress};
@@ -52,7 +55,7 @@ async fn work(
     if env.settings.cell.is_empty() {
         return Err(VtError::new(Code::InvalidArgument, "-cell is required: it says whose tablets are used"));
     }
-    let plan = Plan::resolve(&env.topo, kind, shard).await?;
+    let mut plan = Plan::resolve(&env.topo, kind, shard).await?;
     let shards: Vec<ShardName> = plan.sources.iter().chain(&plan.destinations).map(shard_name).collect();
     let tablets = Arc::new(Tablets::watch(env, &shards)?);
     for source in &plan.sources {
@@ -60,22 +63,14 @@ async fn work(
     }
 
     status.set_state(State::FindTargets);
-    if plan.check_no_streams().is_err() && !continues(context, &plan, &tablets, options).await? {
-        plan.check_no_streams()?;
-    }
+    // A destination with streams does not serve, and is not healthy: its record says who its master is.
+    let has_streams = plan.check_no_streams().is_err();
+    let job = plan.job_name(&options.tables);
+    let owner = Arc::new(Owner::new(&job));
     let mut writers = Vec::new();
     for destination in &plan.destinations {
-        writers.push(writer(context, &tablets, &shard_name(destination), options).await?);
+        writers.push(writer(context, &tablets, destination, options, has_streams, &owner).await?);
     }
-    let progress = Arc::new(Progress::open(&writers[0], plan.job_name(&options.tables)).await?);
-    let earlier = progress.phase().await?;
-    if let Some((Phase::Streams, positions)) = &earlier {
-        tracing::info!("an earlier run copied all rows: starting the streams that are missing");
-        streams::start(&env.topo, &plan, &writers, positions, &options.tables).await?;
-        return progress.set_phase(Phase::Done, positions).await;
-    }
-    streams::remove_stale(&plan, &writers, &options.tables).await?;
-
     let mut online = Vec::new();
     for source in &plan.sources {
         let healthy = tablets.wait(&shard_name(source), options.tablet_type, options.min_healthy).await?;
@@ -85,12 +80,38 @@ async fn work(
         }
         online.push(endpoints);
     }
+    // Not before there is something to copy from: a clone that cannot begin takes the job from none that runs. One
+    // after the other in the same order: of two that begin at once, one gets them all.
+    for writer in &writers {
+        writer.claim().await?;
+    }
+    let progress = Arc::new(Progress::open(&writers[0], job).await?);
+    let earlier = progress.phase().await?;
+    // Whoever had the job before may have started streams until now, but starts none any more.
+    let started = streams::started(&env.topo, &mut plan, &writers, &options.tables).await?;
+    match &earlier {
+        Some((Phase::Done, _)) if plan.check_no_streams().is_err() => {
+            tracing::info!("an earlier run copied all rows and started the streams: nothing is left to do");
+            return Ok(());
+        }
+        Some((Phase::Streams, positions)) if started => {
+            tracing::info!("an earlier run copied all rows: starting the streams that are missing");
+            streams::start(&env.topo, &plan, &writers, positions, options).await?;
+            return progress.set_phase(Phase::Done, positions).await;
+        }
+        _ => plan.check_no_streams()?,
+    }
+    streams::remove_stale(&plan, &writers, &options.tables).await?;
+
     let tables = load_tables(&online[0][0], &options.tables, &options.exclude_tables).await?;
-    let resumed = matches!(earlier, Some((Phase::Copying, _)));
+    // Where no stream has begun, positions are of no use yet: the rows may be looked at as well as those of a copy that
+    // did not come to its end.
+    let resumed = matches!(earlier, Some((Phase::Copying | Phase::Streams, _)));
     let targets = Arc::new(Targets { writers: writers.clone(), ranges: Destinations::new(&plan.destinations) });
     let jobs = Arc::new(jobs(context, &plan, &targets, tables, resumed).await?);
     if resumed {
         tracing::info!("going on with what an earlier run copied");
+        progress.set_phase(Phase::Copying, &Positions::new()).await?;
     } else {
         progress.begin().await?;
     }
@@ -103,8 +124,7 @@ async fn work(
         targets,
         progress: progress.clone(),
         notes: notes.clone(),
-        ranges: plan.sources.iter().map(topo::ShardInfo::range).collect(),
-        kind,
+        ranges: plan.sources.iter().map(ShardInfo::range).collect(),
     };
     let mut recorded = pass.load(&plan, &online).await?;
     // Where each source stood before and after the online pass, if that is one place.
@@ -124,6 +144,7 @@ async fn work(
         status.set_state(State::FindTargets);
         let mut sources = Vec::new();
         let mut snapshots = Vec::new();
+        let mut stopped_tablets = Vec::new();
         for (at, source) in plan.sources.iter().enumerate() {
             if options.consistent_snapshot {
                 let snapshot = Snapshot::open(context, &online[at][0], options.readers, cleaner).await?;
@@ -140,6 +161,7 @@ async fn work(
             tracing::info!("{} is stopped at {position}", shard_path(source));
             positions.insert(shard_path(source), position);
             sources.push(Source::running(vec![drained(context, &tablet).await?]));
+            stopped_tablets.push((shard_path(source), tablet));
         }
         let stopped: Vec<Option<String>> = plan
             .sources
@@ -150,6 +172,15 @@ async fn work(
         status.set_state(State::CloneOffline);
         pass.run(State::CloneOffline, sources, recorded, &stopped).await?;
         drop(snapshots);
+        for (source, tablet) in stopped_tablets {
+            let now = tablets::position(env, &tablet).await?;
+            if positions.get(&source) != Some(&now) {
+                let alias = topo::topoproto::tablet_alias_string(tablet.alias.as_ref());
+                let text =
+                    format!("{alias} replicated on to {now} while {source} was copied from it: run the clone again");
+                return Err(VtError::new(Code::Aborted, text));
+            }
+        }
     }
     drop(pass);
     if let Some(notes) = Arc::into_inner(notes) {
@@ -157,28 +188,30 @@ async fn work(
     }
     if options.offline {
         progress.set_phase(Phase::Streams, &positions).await?;
-        streams::start(&env.topo, &plan, &writers, &positions, &options.tables).await?;
+        context.pass("clone.streams").await?;
+        streams::start(&env.topo, &plan, &writers, &positions, options).await?;
     }
+    context.pass("clone.streams_started").await?;
     progress.set_phase(Phase::Done, &positions).await
-}
-
-/// Whether streams that exist are those of an earlier run that came to starting them and no further.
-async fn continues(context: &JobContext, plan: &Plan, tablets: &Arc<Tablets>, options: &Options) -> Result<bool> {
-    let leader = writer(context, tablets, &shard_name(&plan.destinations[0]), options).await;
-    // A destination with streams does not serve, and then has no healthy master.
-    let Ok(leader) = leader else { return Ok(false) };
-    let progress = Progress::open(&leader, plan.job_name(&options.tables)).await?;
-    Ok(matches!(progress.phase().await?, Some((Phase::Streams, _))))
 }
 
 async fn writer(
     context: &JobContext,
     tablets: &Arc<Tablets>,
-    shard: &ShardName,
+    destination: &ShardInfo,
     options: &Options,
+    by_record: bool,
+    owner: &Arc<Owner>,
 ) -> Result<Arc<Writer>> {
-    let throttle = Throttle::new(tablets.clone(), shard.clone(), options.max_tps, options.max_replication_lag);
-    Writer::open(&context.env, tablets, shard, options.writers, throttle).await
+    let shard = shard_name(destination);
+    let master = match (by_record, destination.master_alias()) {
+        (true, Some(alias)) => context.env.topo.get_tablet(alias).await?.record,
+        _ => (*tablets.master(&shard).await?.tablet).clone(),
+    };
+    let throttler =
+        Throttler::new(format!("{}/{}", shard.0, shard.1), options.max_tps).with_max_lag(options.max_replication_lag);
+    let throttle = Throttle::new(tablets.clone(), shard.clone(), context.env.throttlers.add(throttler));
+    Writer::open(&context.env, tablets, &shard, &master, options.writers, throttle, owner).await
 }
 
 /// A tablet that was taken out of service answers as what it is now.

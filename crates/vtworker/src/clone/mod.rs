@@ -5,14 +5,16 @@
 //! filtered replication then goes on. A chunk whose rows have not changed between the passes costs the second a
 //! checksum at most.
 //! Invariants: streams begin only after every chunk is at their position; what was done is stored at the destination
-//! ([`progress`]), so that a clone that was killed goes on instead of beginning anew; every source tablet goes back
-//! into service.
+//! ([`progress`]), so that a clone that was killed goes on instead of beginning anew, and is believed as far as the
+//! destination's own rows agree; of two clones of one split, one writes ([`owner`]); every source tablet goes back into
+//! service.
 
 mod chunk;
 mod copy;
 mod endpoint;
 mod job;
 mod options;
+mod owner;
 mod pass;
 mod plan;
 mod progress;
@@ -37,6 +39,7 @@ pub use options::Options;
 pub(crate) use options::tablet_type;
 pub(crate) use plan::Kind;
 pub(crate) use route::Route;
+pub(crate) use snapshot::begin_snapshots;
 pub(crate) use table::{Table, load_tables};
 
 pub(crate) const COMMANDS: &[Command] = &[

@@ -1,15 +1,11 @@
 //! The flags of the clone commands.
 
-use std::time::Duration;
-
 use servenv::flags::{FlagSet, Parsed};
+use throttler::UNLIMITED;
 use vterrors::{Code, VtError};
 use vtproto::topodata::TabletType;
 
 use super::Kind;
-
-/// No limit, as stored in `_vt.vreplication` too.
-pub const UNLIMITED: i64 = i64::MAX;
 
 /// What a clone was asked for.
 #[derive(Debug, Clone)]
@@ -32,9 +28,9 @@ pub struct Options {
     pub min_healthy: usize,
     pub consistent_snapshot: bool,
     /// Transactions per second at each destination shard.
-    pub max_tps: Option<u64>,
+    pub max_tps: i64,
     /// Seconds that replicas of a destination may be behind.
-    pub max_replication_lag: Option<Duration>,
+    pub max_replication_lag: i64,
 }
 
 fn common(set: &mut FlagSet) {
@@ -101,9 +97,8 @@ impl Options {
             n => Ok(n as u64),
         };
         let limit = |name: &str| match flags.int(name) {
-            UNLIMITED => Ok(None),
             n if n < 0 => Err(fault(format!("{name} must be >= 0: {n}"))),
-            n => Ok(Some(n as u64)),
+            n => Ok(n),
         };
         let size = |name: &str| count(name).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let (tables, exclude_tables, min_healthy) = match kind {
@@ -125,12 +120,12 @@ impl Options {
             min_healthy: usize::try_from(flags.int(min_healthy).max(0)).unwrap_or(0),
             consistent_snapshot: flags.bool("use_consistent_snapshot"),
             max_tps: limit("max_tps")?,
-            max_replication_lag: limit("max_replication_lag")?.map(Duration::from_secs),
+            max_replication_lag: limit("max_replication_lag")?,
         };
         if !options.online && !options.offline {
             return Err(fault("at least one of -online and -offline must be true"));
         }
-        if options.max_tps == Some(0) {
+        if options.max_tps == 0 {
             return Err(fault("max_tps must be > 0"));
         }
         Ok(options)

@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use vterrors::{Code, Result, VtError};
 
-use super::copy::{self, Failure, Job, Targets};
+use super::copy::{self, Failure, Job, Reading, Targets};
 use super::job::lock;
-use super::plan::{Kind, Plan, shard_path};
+use super::plan::{Plan, shard_path};
 use super::progress::{Notes, Piece, Progress};
 use super::reconcile::Reconciler;
 use super::route::Route;
@@ -44,8 +44,19 @@ impl Source {
 #[derive(Debug, Clone)]
 pub struct Pieces {
     pub pieces: Vec<Piece>,
-    /// Copied by this run: so far as the positions say that nothing changed, nothing has.
-    pub by_this_run: Vec<bool>,
+    /// Of each.
+    pub seen: Vec<Seen>,
+}
+
+/// What this run has seen of a piece that is noted as copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing: an earlier run noted it, and the tables may have been emptied or made anew since.
+    Nothing,
+    /// The destination holds what is noted.
+    AtDestination,
+    /// It was copied: so far as the positions say that nothing changed at the source, nothing has.
+    AtBoth,
 }
 
 /// All pieces, by source and table.
@@ -61,7 +72,6 @@ pub struct Pass {
     pub notes: Arc<Notes>,
     /// The ranges of the source shards.
     pub ranges: Vec<KeyRange>,
-    pub kind: Kind,
 }
 
 /// One piece to handle.
@@ -70,6 +80,7 @@ struct Item {
     table: usize,
     chunk: usize,
     piece: Piece,
+    seen: Seen,
     /// Nothing changed at the source since this run copied it.
     unchanged: bool,
 }
@@ -93,13 +104,9 @@ struct Work {
 }
 
 impl Pass {
-    /// Whether the rows of a table are taken from this source: a table that is the same on all shards is taken once.
+    /// Whether rows of a table are taken from this source.
     fn takes(&self, source: usize, job: &Job) -> bool {
-        match &job.route {
-            Route::All => self.kind == Kind::Vertical || source == 0,
-            Route::Pinned(id) => self.ranges[source].contains(id),
-            _ => true,
-        }
+        !self.targets.ranges.fed(&job.route, &self.ranges[source]).is_empty()
     }
 
     /// The pieces of all tables, as an earlier run cut them or cut now.
@@ -116,11 +123,17 @@ impl Pass {
                     self.progress.plan(&shard_path(info), &job.table.name, &ranges).await?;
                     pieces = ranges.into_iter().map(|range| Piece { range, copied: None }).collect();
                 }
-                let by_this_run = vec![false; pieces.len()];
-                recorded.insert((source, table), Pieces { pieces, by_this_run });
+                let seen = vec![Seen::Nothing; pieces.len()];
+                recorded.insert((source, table), Pieces { pieces, seen });
             }
         }
         Ok(recorded)
+    }
+
+    /// Whether a pass handles a table. One without a primary key is copied by the last pass alone: there is nothing by which
+    /// a second one could repair what the first one copied.
+    fn handles(&self, state: State, job: &Job) -> bool {
+        !job.table.is_keyless() || state == State::CloneOffline || !self.options.offline
     }
 
     /// Handles every piece. `still` says for each source where it has stood since this run copied from it.
@@ -137,10 +150,18 @@ impl Pass {
         let mut queue = VecDeque::new();
         let mut chunks = vec![0; self.jobs.len()];
         for ((source, table), pieces) in &recorded {
+            if !self.handles(state, &self.jobs[*table]) {
+                tracing::info!(
+                    "table {} has no primary key: it is copied by the offline pass alone, as a whole",
+                    self.jobs[*table].table.name
+                );
+                continue;
+            }
             chunks[*table] += pieces.pieces.len() as u64;
             for (chunk, piece) in pieces.pieces.iter().enumerate() {
-                let unchanged = pieces.by_this_run[chunk] && still[*source].is_some();
-                queue.push_back(Item { source: *source, table: *table, chunk, piece: piece.clone(), unchanged });
+                let seen = pieces.seen[chunk];
+                let unchanged = seen == Seen::AtBoth && still[*source].is_some();
+                queue.push_back(Item { source: *source, table: *table, chunk, piece: piece.clone(), seen, unchanged });
             }
         }
         // Table by table, its sources side by side.
@@ -151,6 +172,14 @@ impl Pass {
             .zip(&chunks)
             .map(|(job, chunks)| Arc::new(TableProgress::new(&job.table.name, job.table.rows, *chunks)))
             .collect();
+        for (job, progress) in self.jobs.iter().zip(&progress) {
+            if job.table.is_keyless() && self.handles(state, job) {
+                for writer in &self.targets.writers {
+                    let deleted = copy::clear(writer, &job.table).await?;
+                    progress.deletes.fetch_add(deleted, Ordering::Relaxed);
+                }
+            }
+        }
         let aliases: Vec<String> = sources.iter().flat_map(|source| &source.endpoints).map(Endpoint::alias).collect();
         self.context.status.begin_pass(aliases.join(", "), progress.clone());
         let names = sources.iter().map(|source| {
@@ -175,14 +204,16 @@ impl Pass {
         });
         // Dropped with this future, which ends the readers.
         let mut readers = JoinSet::new();
-        for reader in 0..self.options.readers {
+        // A transaction is one reader's.
+        let transactions = work.sources.iter().map(|source| source.transactions.len()).filter(|count| *count > 0).min();
+        for reader in 0..transactions.map_or(self.options.readers, |count| count.min(self.options.readers)) {
             readers.spawn(work.clone().read(reader));
         }
         while let Some(ended) = readers.join_next().await {
             ended.unwrap_or_else(|error| Err(VtError::new(Code::Internal, error.to_string())))?;
         }
         let title = if state == State::CloneOnline { "Online Clone Result" } else { "Offline Clone Result" };
-        self.context.status.end_pass(title);
+        self.context.status.end_pass(title, TableProgress::clone_result);
         let recorded = lock(&work.recorded).clone();
         Ok(recorded)
     }
@@ -201,11 +232,17 @@ impl Work {
             let handled = self.handle(&item, reader).await;
             let sum = handled.map_err(|error| error.wrap(format!("table {table} of {}", self.names[item.source])))?;
             self.progress[item.table].chunk_done();
+            let place = if self.state == State::CloneOnline { "clone.online_chunk" } else { "clone.offline_chunk" };
+            self.context.pass(place).await?;
             if let Some(sum) = sum {
-                self.notes.add(&self.names[item.source], &table, item.chunk, sum);
-                if let Some(pieces) = lock(&self.recorded).get_mut(&(item.source, item.table)) {
-                    pieces.pieces[item.chunk].copied = Some(sum);
-                    pieces.by_this_run[item.chunk] = true;
+                self.notes.add(&self.names[item.source], &table, item.chunk, sum)?;
+            }
+            if let Some(pieces) = lock(&self.recorded).get_mut(&(item.source, item.table)) {
+                let seen = &mut pieces.seen[item.chunk];
+                match sum {
+                    Some(_) => (pieces.pieces[item.chunk].copied, *seen) = (sum, Seen::AtBoth),
+                    None if *seen == Seen::Nothing => *seen = Seen::AtDestination,
+                    None => {}
                 }
             }
         }
@@ -233,8 +270,16 @@ impl Work {
     async fn handle(&self, item: &Item, reader: usize) -> Result<Option<Checksum>> {
         let job = &self.jobs[item.table];
         let source = &self.sources[item.source];
-        let transaction = source.transactions.get(reader % source.transactions.len().max(1)).copied().unwrap_or(0);
-        if let Some(copied) = item.piece.copied {
+        let transaction = source.transactions.get(reader).copied().unwrap_or(0);
+        let keyless = job.table.is_keyless();
+        let mut noted = item.piece.copied.filter(|_| !keyless);
+        if let Some(copied) = noted
+            && item.seen == Seen::Nothing
+            && !self.is_there(item, copied).await
+        {
+            noted = None;
+        }
+        if let Some(copied) = noted {
             // Copied by an earlier run or an earlier pass. Serving sources change anyway: the offline pass looks.
             if self.state == State::CloneOnline || item.unchanged {
                 self.count_equal(item, copied.rows);
@@ -248,14 +293,14 @@ impl Work {
         let range = &item.piece.range;
         let begin = Instant::now();
         let mut bulk =
-            item.piece.copied.is_none() && (job.fresh || copy::is_empty(&self.targets, &job.table, range).await?);
+            keyless || noted.is_none() && (job.fresh || copy::is_empty(&self.targets, &job.table, range).await?);
         loop {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let endpoint = &source.endpoints[turn % source.endpoints.len()];
+            let reading = Reading { endpoint, shard: &self.ranges[item.source], transaction };
             let progress = &self.progress[item.table];
             let outcome = if bulk {
-                let copied =
-                    copy::copy(job, range, endpoint, transaction, &self.targets, &self.options, progress).await;
+                let copied = copy::copy(job, range, &reading, &self.targets, &self.options, progress).await;
                 if let Ok(sum) = &copied {
                     self.count_inserts(item, sum.rows);
                 }
@@ -267,19 +312,19 @@ impl Work {
                     options: &self.options,
                     progress,
                     counters: self.counters(),
-                    source_range: &self.ranges[item.source],
+                    source: reading,
                 };
-                reconciler.run(range, endpoint, transaction).await
+                reconciler.run(range).await
             };
             match outcome {
                 Ok(sum) => return Ok(Some(sum)),
-                // A part of the piece may be there.
-                Err(Failure::Duplicate(error)) if bulk => {
+                // A part of the piece may be there. Without a key there is nothing to compare by.
+                Err(Failure::Duplicate(error)) if bulk && !keyless => {
                     tracing::info!("table {}: rows are there already, comparing: {error}", job.table.name);
                     bulk = false;
                 }
                 Err(Failure::Read(error))
-                    if transaction == 0 && begin.elapsed() < self.context.env.settings.retry_duration =>
+                    if !keyless && transaction == 0 && begin.elapsed() < self.context.env.settings.retry_duration =>
                 {
                     tracing::warn!(
                         "table {}: reading from {} failed, trying again: {error}",
@@ -302,13 +347,37 @@ impl Work {
         }
     }
 
+    /// Whether the destinations hold what is noted of a piece, as their own checksums say. Rows of other sources that lie
+    /// between make that unknown: the rows are compared then.
+    async fn is_there(&self, item: &Item, copied: Checksum) -> bool {
+        let job = &self.jobs[item.table];
+        let (own, destinations) = (&self.ranges[item.source], &self.targets.ranges);
+        let mut all = Checksum::default();
+        for at in destinations.fed(&job.route, own) {
+            let whole = matches!(job.route, Route::All);
+            if !whole && !destinations.range(at).intersects(own) {
+                continue;
+            }
+            if !whole && !own.contains_range(destinations.range(at)) {
+                return false;
+            }
+            let master = self.targets.writers[at].master();
+            match copy::checksum_at(&job.table, &item.piece.range, &master).await {
+                Some(sum) if whole && sum == copied => all = copied,
+                Some(sum) if !whole => all = Checksum { rows: all.rows + sum.rows, xor: all.xor ^ sum.xor },
+                _ => return false,
+            }
+        }
+        all == copied
+    }
+
     /// The checksum of a piece at the source as it is now.
     async fn sum_at_source(&self, item: &Item, transaction: i64) -> Result<Option<Checksum>> {
         let table = &self.jobs[item.table].table;
         let endpoint = &self.sources[item.source].endpoints[0];
         let range: &Range = &item.piece.range;
         if transaction == 0 {
-            return Ok(copy::checksum_at_source(table, range, endpoint).await);
+            return Ok(copy::checksum_at(table, range, endpoint).await);
         }
         // The snapshot is seen by its transaction alone.
         use futures::StreamExt;

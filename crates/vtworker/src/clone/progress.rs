@@ -1,11 +1,12 @@
 //! What a clone has done, stored at the destination, so that a killed one goes on.
 //!
 //! `_vt.vtworker_job` says how far a job is as a whole, `_vt.vtworker_chunk` which pieces were copied and with which
-//! checksum. A piece is noted after its rows are committed: what is noted is there. Notes are written in batches, by
-//! one task; what it has not written yet is done again by the next run, which does no harm.
+//! checksum. A piece is noted after its rows are committed; whether they are there still, the next run asks the
+//! destination. Notes are written in batches, by one task; what it has not written yet is done again by the next run,
+//! which does no harm.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
@@ -17,7 +18,6 @@ use crate::rows::{self, Checksum};
 use crate::sql::{Bound, Range, quoted};
 
 const TABLES: &[&str] = &[
-    "create database if not exists _vt",
     "create table if not exists _vt.vtworker_job (job varbinary(512) not null, phase varbinary(32) not null, \
      positions mediumblob, time_updated bigint not null, primary key (job)) engine=InnoDB",
     "create table if not exists _vt.vtworker_chunk (job varbinary(512) not null, source varbinary(128) not null, \
@@ -98,12 +98,13 @@ fn decode(mut text: &[u8]) -> Option<Bound> {
     Some(bound)
 }
 
-fn now() -> u64 {
+/// Seconds since 1970.
+pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Progress {
-    /// Makes the tables where there are none yet.
+    /// Makes the tables where there are none yet; the job is claimed.
     ///
     /// # Errors
     /// The destination's master refuses.
@@ -112,6 +113,11 @@ impl Progress {
             writer.write(sql.as_bytes()).await?;
         }
         Ok(Self { writer: writer.clone(), job })
+    }
+
+    /// The job as a value of an INSERT that this run alone can make.
+    fn guarded_job(&self) -> String {
+        String::from_utf8_lossy(&self.writer.guarded(quoted(&self.job).as_bytes())).into_owned()
     }
 
     /// The phase that an earlier run reached, and its positions.
@@ -139,7 +145,7 @@ impl Progress {
         let lines: Vec<String> = positions.iter().map(|(shard, position)| format!("{shard}\t{position}")).collect();
         let sql = format!(
             "replace into _vt.vtworker_job (job, phase, positions, time_updated) values ({}, {}, {}, {})",
-            quoted(&self.job),
+            self.guarded_job(),
             quoted(phase.text()),
             quoted(lines.join("\n")),
             now()
@@ -152,7 +158,8 @@ impl Progress {
     /// # Errors
     /// The destination's master refuses.
     pub async fn begin(&self) -> Result<()> {
-        let sql = format!("delete from _vt.vtworker_chunk where job = {}", quoted(&self.job));
+        let guard = self.writer.guard();
+        let sql = format!("delete from _vt.vtworker_chunk where {guard} = 1 and job = {}", quoted(&self.job));
         self.writer.write(sql.as_bytes()).await?;
         self.set_phase(Phase::Copying, &Positions::new()).await
     }
@@ -193,7 +200,8 @@ impl Progress {
             if chunk > 0 {
                 sql.push(b',');
             }
-            let head = format!("({}, {}, {}, {chunk}, ", quoted(&self.job), quoted(source), quoted(table));
+            let job = if chunk == 0 { self.guarded_job() } else { quoted(&self.job) };
+            let head = format!("({job}, {}, {}, {chunk}, ", quoted(source), quoted(table));
             sql.extend_from_slice(head.as_bytes());
             sql.extend(encode(range.lower.as_ref()));
             sql.push(b',');
@@ -209,10 +217,11 @@ impl Progress {
             .to_owned();
         let rows: Vec<String> = notes
             .iter()
-            .map(|note| {
+            .enumerate()
+            .map(|(at, note)| {
                 format!(
                     "({}, {}, {}, {}, 1, {}, {}, {})",
-                    quoted(&self.job),
+                    if at == 0 { self.guarded_job() } else { quoted(&self.job) },
                     quoted(&note.source),
                     quoted(&note.table),
                     note.chunk,
@@ -235,6 +244,8 @@ impl Progress {
 pub struct Notes {
     sender: mpsc::UnboundedSender<Note>,
     task: JoinHandle<Result<()>>,
+    /// Why the task ended before it was asked to.
+    failure: Arc<OnceLock<VtError>>,
 }
 
 /// Pause in which notes gather; what is lost with a killed process is done again.
@@ -244,22 +255,34 @@ impl Notes {
     pub fn start(progress: Arc<Progress>) -> Self {
         // As many as there are pieces at most.
         let (sender, mut receiver) = mpsc::unbounded_channel();
+        let failure = Arc::new(OnceLock::new());
+        let told = failure.clone();
         let task = tokio::spawn(async move {
             let mut notes = Vec::new();
             while receiver.recv_many(&mut notes, 1000).await > 0 {
-                progress.note(&notes).await?;
+                progress.note(&notes).await.inspect_err(|error| {
+                    // The first failure is the only one.
+                    let _ = told.set(error.clone());
+                })?;
                 notes.clear();
                 tokio::time::sleep(GATHER).await;
             }
             Ok(())
         });
-        Self { sender, task }
+        Self { sender, task, failure }
     }
 
     /// A piece has been copied: its rows are committed.
-    pub fn add(&self, source: &str, table: &str, chunk: usize, sum: Checksum) {
-        // A task that ended has failed, which `finish` says.
+    ///
+    /// # Errors
+    /// Notes could not be written.
+    pub fn add(&self, source: &str, table: &str, chunk: usize, sum: Checksum) -> Result<()> {
+        if let Some(error) = self.failure.get() {
+            return Err(error.clone());
+        }
+        // A task that ended meanwhile has failed, which `finish` says.
         let _ = self.sender.send(Note { source: source.to_owned(), table: table.to_owned(), chunk, sum });
+        Ok(())
     }
 
     /// Waits until everything is written.

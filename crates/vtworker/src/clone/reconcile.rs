@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
-use keyrange::KeyRange;
 use vterrors::Result;
 use vtproto::query::Row;
 
-use super::copy::{Failure, Inserts, Job, Targets, select};
+use super::copy::{Failure, Inserts, Job, Reading, Targets, select};
 use super::write::Writer;
-use super::{Endpoint, Options, Table};
+use super::{Options, Table};
 use crate::env::RowCounters;
 use crate::rows::{Checksum, Hasher};
 use crate::sql::{Bound, Range, WRITE_SETTINGS, name};
@@ -36,8 +35,8 @@ pub struct Reconciler<'a> {
     pub options: &'a Options,
     pub progress: &'a TableProgress,
     pub counters: &'a RowCounters,
-    /// The range of the source shard: rows of other sources are left alone.
-    pub source_range: &'a KeyRange,
+    /// Rows of other sources are left alone.
+    pub source: Reading<'a>,
 }
 
 impl Reconciler<'_> {
@@ -45,9 +44,9 @@ impl Reconciler<'_> {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn run(&self, range: &Range, source: &Endpoint, transaction_id: i64) -> Result<Checksum, Failure> {
+    pub async fn run(&self, range: &Range) -> Result<Checksum, Failure> {
         let table = &self.job.table;
-        let mut stream = source.stream(select(table, range), transaction_id).await.map_err(Failure::Read)?;
+        let mut stream = self.source.stream(table, range).await.map_err(Failure::Read)?;
         let mut hasher = Hasher::default();
         let mut batch: Vec<Row> = Vec::new();
         let mut bytes = 0;
@@ -80,14 +79,15 @@ impl Reconciler<'_> {
     }
 
     async fn batch(&self, rows: &[Row], range: Range) -> Result<(), Failure> {
+        let fed = self.targets.ranges.fed(&self.job.route, self.source.shard);
         let mut places: Vec<Vec<&Row>> = vec![Vec::new(); self.targets.writers.len()];
         for row in rows {
-            for at in self.targets.of(&self.job.route, row)? {
-                places[at].push(row);
+            for at in self.targets.ranges.of(&self.job.route, row, &fed)? {
+                places[*at].push(row);
             }
         }
-        for (at, rows) in places.into_iter().enumerate() {
-            self.at_destination(at, &rows, &range).await?;
+        for at in fed {
+            self.at_destination(at, &places[at], &range).await?;
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Reconciler<'_> {
     fn belongs_elsewhere(&self, at: usize, row: &Row) -> Result<bool> {
         // A row without a keyspace id is nobody's.
         let Ok(Some(id)) = self.job.route.keyspace_id(row) else { return Ok(false) };
-        Ok(self.targets.ranges.range(at).contains(&id) && !self.source_range.contains(&id))
+        Ok(self.targets.ranges.range(at).contains(&id) && !self.source.shard.contains(&id))
     }
 }
 
@@ -162,7 +162,8 @@ enum Found {
 fn delete(writer: &Arc<Writer>, table: &Table, keys: &[Bound]) -> Vec<u8> {
     let master = writer.master();
     let verb = master.dialect.with("DELETE", WRITE_SETTINGS);
-    let mut sql = format!("{verb} from {}.{} where ", name(&master.db_name), name(&table.name)).into_bytes();
+    let place = format!("{}.{}", name(&master.db_name), name(&table.name));
+    let mut sql = format!("{verb} from {place} where {} = 1 and (", writer.guard()).into_bytes();
     for (at, key) in keys.iter().enumerate() {
         sql.extend_from_slice(if at > 0 { b" or (" } else { b"(" });
         for (at, (column, value)) in table.key.iter().zip(key).enumerate() {
@@ -175,5 +176,6 @@ fn delete(writer: &Arc<Writer>, table: &Table, keys: &[Bound]) -> Vec<u8> {
         }
         sql.push(b')');
     }
+    sql.push(b')');
     sql
 }

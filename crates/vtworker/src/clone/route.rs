@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keyrange::KeyRange;
 use topo::ShardInfo;
 use vindex::{Destination, Value, Vindex};
-use vschema::{TableType, VSchema};
+use vschema::{Placement, VSchema};
 use vterrors::{Code, Result, VtError};
 use vtproto::query::{Row, Type};
 use vtproto::topodata::{Keyspace, KeyspaceIdType};
@@ -19,7 +19,8 @@ use crate::rows;
 /// How the rows of one table are spread.
 #[derive(Debug, Clone)]
 pub enum Route {
-    /// All rows to every destination: the only one of a vertical split, or a table that is the same on all shards.
+    /// All rows to every destination that their source brings them to: the only one of a vertical split, or those of
+    /// [`vschema::brings_reference_rows`] for a table that is the same on all shards.
     All,
     /// All rows to the shard that holds this keyspace id.
     Pinned(Vec<u8>),
@@ -33,42 +34,20 @@ fn fault(text: String) -> VtError {
     VtError::new(Code::FailedPrecondition, text)
 }
 
-/// The vindex that rows are spread by: the primary one, unless a unique one over one column costs less.
-///
-/// # Errors
-/// The table has none, or none that works without looking something up.
-pub fn vindex_for_sharding(table: &vschema::Table) -> Result<(&str, &Arc<dyn Vindex>)> {
-    let mut all = table.column_vindexes.iter();
-    let Some(mut best) = all.next() else {
-        return Err(fault(format!("no vindex definition for table {}", table.name)));
-    };
-    for other in all {
-        if other.columns.len() == 1 && other.vindex.is_unique() && other.vindex.cost() < best.vindex.cost() {
-            best = other;
-        }
-    }
-    let column = best.columns.first().filter(|_| best.vindex.is_unique() && best.vindex.cost() <= 1);
-    let column =
-        column.ok_or_else(|| fault(format!("could not find a vindex to use for sharding table {}", table.name)))?;
-    Ok((column, &best.vindex))
-}
-
 impl Route {
     /// By the vschema.
     ///
     /// # Errors
     /// The table is not in it, or has no vindex to spread rows by.
     pub fn by_vschema(vschema: &VSchema, keyspace: &str, table: &Table) -> Result<Self> {
-        let described = vschema.find_table(keyspace, &table.name)?;
-        if let Some(id) = &described.pinned {
-            return Ok(Self::Pinned(id.clone()));
-        }
-        if described.kind == TableType::Reference {
-            return Ok(Self::All);
-        }
-        let (column, vindex) = vindex_for_sharding(&described)?;
-        let at = find_column(table, column)?;
-        Ok(Self::Vindex { at, kind: table.columns[at].kind, vindex: vindex.clone() })
+        Ok(match vschema.placement(keyspace, &table.name)? {
+            Placement::Everywhere => Self::All,
+            Placement::At(id) => Self::Pinned(id),
+            Placement::ByVindex { column, vindex } => {
+                let at = find_column(table, &column)?;
+                Self::Vindex { at, kind: table.columns[at].kind, vindex }
+            }
+        })
     }
 
     /// By the sharding column of the keyspace record.
@@ -129,61 +108,52 @@ fn find_column(table: &Table, column: &str) -> Result<usize> {
 
 /// The ranges of the destination shards, in their order.
 #[derive(Debug, Clone)]
-pub struct Destinations(Vec<KeyRange>);
+pub struct Destinations {
+    ranges: Vec<KeyRange>,
+    all: Vec<usize>,
+}
 
 impl Destinations {
     pub fn new(shards: &[ShardInfo]) -> Self {
-        Self(shards.iter().map(ShardInfo::range).collect())
+        Self { ranges: shards.iter().map(ShardInfo::range).collect(), all: (0..shards.len()).collect() }
     }
 
-    /// The shard that holds a keyspace id.
+    /// The shards whose rows of a table come from this source, as far as the table as a whole tells.
+    pub fn fed(&self, route: &Route, source: &KeyRange) -> Vec<usize> {
+        let brings = |at: &usize| match route {
+            Route::All => vschema::brings_reference_rows(source, &self.ranges[*at]),
+            Route::Pinned(id) => source.contains(id),
+            Route::Vindex { .. } | Route::KeyspaceId { .. } => true,
+        };
+        self.all.iter().copied().filter(brings).collect()
+    }
+
+    /// Where a row goes, of those that its table is brought to.
     ///
     /// # Errors
-    /// None does.
-    pub fn find(&self, id: &[u8]) -> Result<usize> {
-        self.0.iter().position(|range| range.contains(id)).ok_or_else(|| {
+    /// Its sharding column has no keyspace id, or no destination holds it.
+    pub fn of<'a>(&'a self, route: &Route, row: &Row, fed: &'a [usize]) -> Result<&'a [usize]> {
+        match route.keyspace_id(row)? {
+            None => Ok(fed),
+            Some(id) => self.find(&id).map(|at| &self.all[at..=at]),
+        }
+    }
+
+    fn find(&self, id: &[u8]) -> Result<usize> {
+        self.ranges.iter().position(|range| range.contains(id)).ok_or_else(|| {
             let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
             fault(format!("no destination shard holds the keyspace id {hex}"))
         })
     }
 
     pub fn range(&self, index: usize) -> &KeyRange {
-        &self.0[index]
+        &self.ranges[index]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vtproto::vschema as pb;
-
-    fn vschema(json: &str) -> VSchema {
-        let keyspace = vschema::parse_keyspace(json).expect("valid");
-        VSchema::build(&pb::SrvVSchema { keyspaces: [("ks".to_owned(), keyspace)].into(), ..Default::default() })
-    }
-
-    #[test]
-    fn the_cheapest_unique_vindex_over_one_column_spreads_the_rows() {
-        let vschema = vschema(
-            r#"{"sharded": true,
-                "vindexes": {"hash": {"type": "hash"}, "numeric": {"type": "numeric"}, "md5": {"type": "binary_md5"},
-                             "look": {"type": "lookup_unique", "params": {"table": "l", "from": "a", "to": "b"}}},
-                "tables": {"plain": {"column_vindexes": [{"column": "id", "name": "hash"}]},
-                           "cheaper": {"column_vindexes": [{"column": "a", "name": "md5"}, {"column": "b", "name": "numeric"}]},
-                           "costly": {"column_vindexes": [{"column": "a", "name": "look"}]},
-                           "ref": {"type": "reference"}}}"#,
-        );
-        let chosen = |name: &str| {
-            let table = vschema.find_table("ks", name).expect("it is there");
-            vindex_for_sharding(&table)
-                .map(|(column, vindex)| format!("{column} {}", vindex.name()))
-                .map_err(|e| e.to_string())
-        };
-        assert_eq!(chosen("plain").as_deref(), Ok("id hash"));
-        assert_eq!(chosen("cheaper").as_deref(), Ok("b numeric"));
-        assert_eq!(chosen("costly"), Err("could not find a vindex to use for sharding table costly".into()));
-        assert_eq!(chosen("ref"), Err("no vindex definition for table ref".into()));
-    }
 
     #[test]
     fn rows_of_the_walkthrough_go_where_it_says() {

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use topo::{ShardInfo, TopoServer, Update, topoproto};
+use topo::{KeyspaceLock, ShardInfo, TopoServer, Update, topoproto};
 use vterrors::{Code, Result, VtError};
 use vtproto::tabletmanagerdata as tmd;
 use vtproto::topodata::{KeyRange, shard};
 
+use super::Options;
 use super::plan::{Kind, Plan, shard_path};
 use super::progress::Positions;
 use super::write::{Writer, errno};
@@ -18,8 +19,6 @@ use crate::rows;
 use crate::sql::quoted;
 
 const WORKFLOW: &str = "SplitClone";
-/// As stored for "no limit" and "disabled".
-const UNLIMITED: i64 = i64::MAX;
 const NO_SUCH_DATABASE: u32 = 1049;
 const NO_SUCH_TABLE: u32 = 1146;
 
@@ -66,8 +65,8 @@ fn stream_source(plan: &Plan, source: &ShardInfo, destination: &ShardInfo, table
     match plan.kind {
         Kind::Vertical => source_text(&source.keyspace, &source.shard_name, None, tables),
         Kind::Horizontal => {
-            let range = source.range().overlap(&destination.range()).unwrap_or_else(|| destination.range());
-            let range = topoproto::proto_key_range(&range);
+            // As v5.0.1 writes it: all that the destination takes, of which the source has a part.
+            let range = topoproto::proto_key_range(&destination.range());
             source_text(&source.keyspace, &source.shard_name, Some(&range), &[])
         }
     }
@@ -97,6 +96,37 @@ async fn exec(writer: &Arc<Writer>, query: String) -> Result<vtproto::query::Que
     Ok(answer.result.unwrap_or_default())
 }
 
+/// Whether a stream of the plan exists, by the records, which the plan has anew, or at a destination. Nobody who has lost
+/// the job starts one after this.
+///
+/// # Errors
+/// The topology or a destination cannot be asked.
+pub async fn started(topo: &TopoServer, plan: &mut Plan, writers: &[Arc<Writer>], tables: &[String]) -> Result<bool> {
+    let lock = lock(topo, plan).await?;
+    let found: Result<bool> = async {
+        for destination in &mut plan.destinations {
+            *destination = topo.get_shard(&destination.keyspace, &destination.shard_name).await?;
+        }
+        let mut found = plan.check_no_streams().is_err();
+        for (writer, destination) in writers.iter().zip(&plan.destinations) {
+            for source in &plan.sources {
+                found |= !find(writer, &stream_source(plan, source, destination, tables)).await?.is_empty();
+            }
+        }
+        Ok(found)
+    }
+    .await;
+    let unlocked = lock.unlock().await;
+    let found = found?;
+    unlocked?;
+    Ok(found)
+}
+
+/// The lock under which streams are started.
+async fn lock(topo: &TopoServer, plan: &Plan) -> Result<KeyspaceLock> {
+    Ok(topo.lock_keyspace(&plan.destinations[0].keyspace, "streams of a clone").await?)
+}
+
 /// Removes streams that an earlier run started and did not enter in the topology: they would write while rows are
 /// copied.
 ///
@@ -114,17 +144,36 @@ pub async fn remove_stale(plan: &Plan, writers: &[Arc<Writer>], tables: &[String
     Ok(())
 }
 
-/// Starts filtered replication at the positions of the sources.
+/// Starts filtered replication at the positions of the sources, if this run has the job still.
 ///
 /// # Errors
-/// A destination or the topology refuses; running it again goes on.
+/// A destination or the topology refuses; running it again goes on. ABORTED: another run has taken the job over.
 pub async fn start(
     topo: &TopoServer,
     plan: &Plan,
     writers: &[Arc<Writer>],
     positions: &Positions,
-    tables: &[String],
+    options: &Options,
 ) -> Result<()> {
+    let lock = lock(topo, plan).await?;
+    let started = start_locked(topo, &lock, plan, writers, positions, options).await;
+    let unlocked = lock.unlock().await;
+    started?;
+    Ok(unlocked?)
+}
+
+async fn start_locked(
+    topo: &TopoServer,
+    lock: &KeyspaceLock,
+    plan: &Plan,
+    writers: &[Arc<Writer>],
+    positions: &Positions,
+    options: &Options,
+) -> Result<()> {
+    let tables = &options.tables;
+    for writer in writers {
+        writer.check_owner().await?;
+    }
     for (at, (writer, destination)) in writers.iter().zip(&plan.destinations).enumerate() {
         for (from, source) in plan.sources.iter().enumerate() {
             if !plan.overlaps(from, at) {
@@ -136,9 +185,9 @@ pub async fn start(
             let text = stream_source(plan, source, destination, tables);
             let uid = match find(writer, &text).await?.first() {
                 Some(id) => *id,
-                None => insert(writer, &text, position).await?,
+                None => insert(writer, &text, position, options).await?,
             };
-            add_source_shard(topo, destination, source, uid, tables).await?;
+            add_source_shard(topo, lock, destination, source, uid, tables).await?;
         }
         let master = writer.master();
         let env = master.env();
@@ -148,14 +197,17 @@ pub async fn start(
     Ok(())
 }
 
-async fn insert(writer: &Arc<Writer>, source: &str, position: &str) -> Result<u32> {
+/// The limits of the clone are those of its streams, as in v5.0.1.
+async fn insert(writer: &Arc<Writer>, source: &str, position: &str, options: &Options) -> Result<u32> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let query = format!(
         "insert into _vt.vreplication (workflow, source, pos, max_tps, max_replication_lag, time_updated, \
-         transaction_timestamp, state, db_name) values ({}, {}, {}, {UNLIMITED}, {UNLIMITED}, {now}, 0, 'Running', {})",
+         transaction_timestamp, state, db_name) values ({}, {}, {}, {}, {}, {now}, 0, 'Running', {})",
         quoted(WORKFLOW),
         quoted(source),
         quoted(position),
+        options.max_tps,
+        options.max_replication_lag,
         quoted(&writer.master().db_name)
     );
     let id = exec(writer, query).await?.insert_id;
@@ -166,6 +218,7 @@ async fn insert(writer: &Arc<Writer>, source: &str, position: &str) -> Result<u3
 
 async fn add_source_shard(
     topo: &TopoServer,
+    lock: &KeyspaceLock,
     destination: &ShardInfo,
     source: &ShardInfo,
     uid: u32,
@@ -178,20 +231,15 @@ async fn add_source_shard(
         key_range: source.record.key_range.clone(),
         tables: tables.to_vec(),
     };
-    let action = format!("SourceShardAdd({uid})");
-    let lock = topo.lock_keyspace(&destination.keyspace, &action).await?;
-    let updated = topo
-        .update_shard_fields(&destination.keyspace, &destination.shard_name, |info| {
-            if info.record.source_shards.contains(&record) {
-                return Ok(Update::NoUpdateNeeded);
-            }
-            info.add_source_shard(&lock, record.clone())?;
-            Ok(Update::Write)
-        })
-        .await;
-    let unlocked = lock.unlock().await;
-    updated?;
-    Ok(unlocked?)
+    topo.update_shard_fields(&destination.keyspace, &destination.shard_name, |info| {
+        if info.record.source_shards.contains(&record) {
+            return Ok(Update::NoUpdateNeeded);
+        }
+        info.add_source_shard(lock, record.clone())?;
+        Ok(Update::Write)
+    })
+    .await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct Table {
     pub name: String,
     /// Columns that are written; generated ones are left out.
     pub columns: Vec<Column>,
-    /// The primary key, in conditions.
+    /// The primary key, in conditions. Empty for a table without one, which has to be read and written as a whole.
     pub key: Vec<KeyColumn>,
     /// The columns of the primary key, for ORDER BY.
     key_names: Vec<String>,
@@ -52,8 +52,22 @@ impl Table {
         format!("select {} from {}", all.join(", "), name(&self.name))
     }
 
-    /// ` order by …`
+    /// Whether nothing names a single row.
+    pub fn is_keyless(&self) -> bool {
+        self.key.is_empty()
+    }
+
+    /// Reads all rows in an order that is the same on all servers as far as it goes: that of all columns.
+    pub fn select_by_all_columns(&self) -> String {
+        let all: Vec<String> = self.columns.iter().map(|column| name(&column.name)).collect();
+        format!("{} order by {}", self.select(), all.join(", "))
+    }
+
+    /// ` order by …`; nothing for a table without a key.
     pub fn order(&self) -> String {
+        if self.is_keyless() {
+            return String::new();
+        }
         format!(" order by {}", self.key_names.join(", "))
     }
 
@@ -81,6 +95,12 @@ impl Table {
             .map(|at| cells.get(*at).copied().flatten().map(<[u8]>::to_vec))
             .collect::<Option<_>>()
             .ok_or_else(|| VtError::new(Code::Internal, format!("table {}: a row has no key", self.name)))
+    }
+
+    /// Columns that another table of the same name lacks.
+    pub fn missing_columns(&self, other: &Self) -> impl Iterator<Item = &str> {
+        let lacks = |column: &&Column| !other.columns.iter().any(|known| known.name.eq_ignore_ascii_case(&column.name));
+        self.columns.iter().filter(lacks).map(|column| column.name.as_str())
     }
 
     /// Whether the destination's table takes every row of this one as it is.
@@ -113,21 +133,22 @@ impl Table {
 /// Reads the definitions of tables.
 ///
 /// # Errors
-/// A table has no primary key, a name is not known, there is no table at all.
+/// A name is not known, there is no table at all.
 pub async fn load_tables(endpoint: &Endpoint, tables: &[String], exclude: &[String]) -> Result<Vec<Table>> {
     let env = endpoint.env();
     let request =
-        tmd::GetSchemaRequest { tables: tables.to_vec(), include_views: false, exclude_tables: exclude.to_vec() };
+        tmd::GetSchemaRequest { tables: tables.to_vec(), include_views: true, exclude_tables: exclude.to_vec() };
     let schema =
         env.bounded(env.tmc.get_schema(&endpoint.tablet, request)).await?.schema_definition.unwrap_or_default();
-    let definitions: Vec<&tmd::TableDefinition> =
-        schema.table_definitions.iter().filter(|table| table.r#type == "BASE TABLE").collect();
     let alias = endpoint.alias();
     for wanted in tables.iter().filter(|name| !name.starts_with('/')) {
-        if !definitions.iter().any(|table| table.name == *wanted) {
+        if !schema.table_definitions.iter().any(|table| table.name == *wanted) {
             return Err(VtError::new(Code::NotFound, format!("table {wanted} does not exist on tablet {alias}")));
         }
     }
+    // Views may be named: they have no rows of their own.
+    let definitions: Vec<&tmd::TableDefinition> =
+        schema.table_definitions.iter().filter(|table| table.r#type == "BASE TABLE").collect();
     if definitions.is_empty() {
         return Err(VtError::new(
             Code::FailedPrecondition,
@@ -143,13 +164,6 @@ pub async fn load_tables(endpoint: &Endpoint, tables: &[String], exclude: &[Stri
 
 async fn load(endpoint: &Endpoint, definition: &tmd::TableDefinition) -> Result<Table> {
     let table = &definition.name;
-    if definition.primary_key_columns.is_empty() {
-        let text = format!(
-            "table {table} has no primary key: it cannot be copied in pieces, compared or repaired, and filtered \
-             replication could not find its rows. Add a primary key or leave the table out"
-        );
-        return Err(VtError::new(Code::FailedPrecondition, text));
-    }
     let sql = format!(
         "select column_name, extra, character_set_name, column_type, data_type from information_schema.columns \
          where table_schema = {} and table_name = {} order by ordinal_position",

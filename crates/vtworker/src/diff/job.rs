@@ -1,17 +1,16 @@
 //! The phases of a comparison.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use keyrange::KeyRange;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use topo::ShardInfo;
+use topo::{ShardInfo, topoproto};
 use vterrors::{Code, Result, VtError};
-use vtproto::topodata::{TabletType, shard::SourceShard};
+use vtproto::topodata::shard::SourceShard;
 
 use super::Options;
-use super::compare::{Filter, compare};
-use super::sync::{Stream, stop_both};
+use super::compare::{Differences, Filter, Reader, Side, compare};
+use super::sync::{self, Destination, Snapshot, Stream};
 use crate::cleaner::Cleaner;
 use crate::clone::{Endpoint, Kind, Route, Table, load_tables, load_vschema};
 use crate::instance::JobContext;
@@ -22,42 +21,47 @@ fn fault(text: String) -> VtError {
     VtError::new(Code::FailedPrecondition, text)
 }
 
+/// A source, and the destination shards that are compared with it.
+struct Comparison {
+    kind: Kind,
+    source: ShardName,
+    destinations: Vec<(ShardInfo, SourceShard)>,
+}
+
 /// Compares a destination shard with a source.
 ///
 /// # Errors
 /// Why it could not be compared, or what differs.
 pub async fn run(context: JobContext, kind: Kind, options: Options, shard: ShardName) -> Result<()> {
-    context.status.set_state(State::Init);
-    context.status.set_subject(format!("{}/{}", shard.0, shard.1));
+    begin(&context, &shard);
     let info = context.env.topo.get_shard(&shard.0, &shard.1).await?;
     let source = choose_source(&info, kind, options.source_uid)?;
-    one(&context, kind, &options, &info, &source).await
+    let name = (source.keyspace.clone(), source.shard.clone());
+    run_one(&context, &options, Comparison { kind, source: name, destinations: vec![(info, source)] }).await
 }
 
-/// Compares a source shard with every destination of its split.
+/// Compares a source shard with every destination of its split, at one position.
 ///
 /// # Errors
-/// As [`run`], the failures of all destinations joined.
+/// As [`run`].
 pub async fn run_multi(context: JobContext, options: Options, shard: ShardName) -> Result<()> {
-    context.status.set_state(State::Init);
-    context.status.set_subject(format!("{}/{}", shard.0, shard.1));
-    let shards = context.env.topo.find_all_shards_in_keyspace(&shard.0).await?;
-    let mut failures = Vec::new();
-    let mut found = false;
-    for info in shards.values() {
-        let sources = info.record.source_shards.iter();
+    begin(&context, &shard);
+    let mut destinations = Vec::new();
+    for (_, info) in context.env.topo.find_all_shards_in_keyspace(&shard.0).await? {
+        let sources = info.record.source_shards.clone().into_iter();
         for source in sources.filter(|source| source.keyspace == shard.0 && source.shard == shard.1) {
-            found = true;
-            if let Err(error) = one(&context, Kind::Horizontal, &options, info, source).await {
-                context.check()?;
-                failures.push(format!("{}/{}: {error}", info.keyspace, info.shard_name));
-            }
+            destinations.push((info.clone(), source));
         }
     }
-    if !found {
+    if destinations.is_empty() {
         return Err(fault(format!("there are no destination shards with the source {}/{}", shard.0, shard.1)));
     }
-    if failures.is_empty() { Ok(()) } else { Err(VtError::new(Code::Unknown, failures.join("; "))) }
+    run_one(&context, &options, Comparison { kind: Kind::Horizontal, source: shard, destinations }).await
+}
+
+fn begin(context: &JobContext, (keyspace, shard): &ShardName) {
+    context.status.set_state(State::Init);
+    context.status.set_subject(format!("{keyspace}/{shard}"));
 }
 
 /// The stream to compare by.
@@ -85,123 +89,240 @@ fn choose_source(info: &ShardInfo, kind: Kind, uid: u32) -> Result<SourceShard> 
     }
 }
 
-async fn one(
-    context: &JobContext,
-    kind: Kind,
-    options: &Options,
-    info: &ShardInfo,
-    source: &SourceShard,
-) -> Result<()> {
+async fn run_one(context: &JobContext, options: &Options, comparison: Comparison) -> Result<()> {
     let mut cleaner = Cleaner::default();
-    let outcome = context.or_canceled(work(context, kind, options, info, source, &mut cleaner)).await;
-    if context.status.state() != State::DiffWillFail || outcome.is_ok() {
-        context.status.set_state(State::CleanUp);
-    }
+    let outcome = match synchronize(context, options, &comparison, &mut cleaner).await {
+        Ok(snapshots) => context.or_canceled(diff(context, options, &comparison, snapshots)).await,
+        Err(error) => Err(error),
+    };
+    context.status.set_state(State::CleanUp);
     let cleaned = cleaner.clean().await;
     outcome.and(cleaned)
 }
 
-async fn work(
+/// What is compared.
+struct Snapshots {
+    source: Snapshot,
+    destinations: Vec<Snapshot>,
+}
+
+/// Opens the snapshots. Whatever its outcome, tablets and streams go on as before.
+async fn synchronize(
     context: &JobContext,
-    kind: Kind,
     options: &Options,
-    info: &ShardInfo,
-    source: &SourceShard,
+    comparison: &Comparison,
     cleaner: &mut Cleaner,
-) -> Result<()> {
-    let (env, status) = (&context.env, &context.status);
+) -> Result<Snapshots> {
+    let status = &context.status;
     status.set_state(State::FindTargets);
-    let destination_name = (info.keyspace.clone(), info.shard_name.clone());
-    let source_name = (source.keyspace.clone(), source.shard.clone());
-    let tablets = Tablets::watch(env, &[destination_name.clone(), source_name.clone()])?;
-    for shard in [&destination_name, &source_name] {
+    let (source, destination) = (&comparison.source, &comparison.destinations[0].0.keyspace);
+    let keyspaces = [source.0.as_str(), destination.as_str()];
+    let action = format!("{}({}/{})", status.command, source.0, source.1);
+    let locks = context.or_canceled(sync::lock(&context.env, &keyspaces, &action)).await?;
+    let mut held = Cleaner::default();
+    let opened = context.or_canceled(open(context, options, comparison, &mut held, cleaner)).await;
+    let put_back = held.clean().await;
+    let unlocked = sync::unlock(locks).await;
+    let snapshots = opened?;
+    put_back?;
+    unlocked?;
+    Ok(snapshots)
+}
+
+async fn open(
+    context: &JobContext,
+    options: &Options,
+    comparison: &Comparison,
+    held: &mut Cleaner,
+    cleaner: &mut Cleaner,
+) -> Result<Snapshots> {
+    let (env, source) = (&context.env, &comparison.source);
+    let name = |info: &ShardInfo| (info.keyspace.clone(), info.shard_name.clone());
+    let mut shards: Vec<ShardName> = comparison.destinations.iter().map(|(info, _)| name(info)).collect();
+    shards.push(source.clone());
+    let tablets = Tablets::watch(env, &shards)?;
+    for shard in &shards {
         tablets.reclaim(shard).await?;
     }
-    let alias = info
-        .master_alias()
-        .ok_or_else(|| fault(format!("cannot get master of {}/{}", info.keyspace, info.shard_name)))?;
-    let master = env.topo.get_tablet(alias).await?.record;
-    let destination = tablets.drain(&destination_name, options.destination_type, 1, cleaner).await?;
-    let from = tablets.drain(&source_name, options.source_type, options.min_healthy, cleaner).await?;
+    let mut destinations = Vec::new();
+    for (info, from) in &comparison.destinations {
+        let alias = info
+            .master_alias()
+            .ok_or_else(|| fault(format!("cannot get master of {}/{}", info.keyspace, info.shard_name)))?;
+        let master = env.topo.get_tablet(alias).await?.record;
+        let (replica, kind) = tablets.choose_or_drain(&name(info), options.destination_type, 1, cleaner).await?;
+        let replica = Endpoint::connect(env, &replica, kind).await?;
+        destinations.push(Destination { stream: Stream { env: env.clone(), master, uid: from.uid }, replica });
+    }
+    let (tablet, kind) = tablets.choose_or_drain(source, options.source_type, options.min_healthy, cleaner).await?;
+    let endpoint = Endpoint::connect(env, &tablet, kind).await?;
 
-    status.set_state(State::SyncReplication);
-    let stream = Arc::new(Stream { env: env.clone(), master, uid: source.uid });
-    let position = stop_both(stream, &from, &destination, cleaner).await?;
-    tracing::info!(
-        "comparing {}/{} with {}/{} at {position}",
-        info.keyspace,
-        info.shard_name,
-        source.keyspace,
-        source.shard
-    );
+    context.status.set_state(State::SyncReplication);
+    let (source, destinations, position) =
+        sync::snapshots(context, &tablets, endpoint, destinations, options.parallel, held, cleaner).await?;
+    let there: Vec<String> = destinations.iter().map(|snapshot| snapshot.endpoint.alias()).collect();
+    tracing::info!("comparing {} with {} at {position}", source.endpoint.alias(), there.join(", "));
+    Ok(Snapshots { source, destinations })
+}
 
+/// One table with what says which of its rows are where.
+struct Job {
+    table: Table,
+    /// For each destination.
+    filters: Vec<Filter>,
+    progress: Arc<TableProgress>,
+}
+
+async fn diff(context: &JobContext, options: &Options, comparison: &Comparison, snapshots: Snapshots) -> Result<()> {
+    let status = &context.status;
     status.set_state(State::Diff);
-    let from = Endpoint::connect(env, &from, TabletType::Drained).await?;
-    let destination = Endpoint::connect(env, &destination, TabletType::Drained).await?;
-    let tables = load_tables(&from, &source.tables, &options.exclude_tables).await?;
-    let others = load_tables(&destination, &source.tables, &options.exclude_tables).await?;
-    let filters = filters(context, kind, info, source, &tables).await?;
-    let progress: Vec<Arc<TableProgress>> =
-        tables.iter().map(|table| Arc::new(TableProgress::new(&table.name, table.rows, 1))).collect();
-    status.begin_pass(format!("{}, {}", from.alias(), destination.alias()), progress.clone());
-    let slots = Arc::new(Semaphore::new(options.parallel));
+    context.pass("diff.comparing").await?;
+    let names = &comparison.destinations[0].1.tables;
+    let from = &snapshots.source.endpoint;
+    let tables = load_tables(from, names, &options.exclude_tables).await?;
+    let mut found = Vec::new();
+    for ((info, _), snapshot) in comparison.destinations.iter().zip(&snapshots.destinations) {
+        let others = load_tables(&snapshot.endpoint, names, &options.exclude_tables).await?;
+        let place = format!("{}/{}", info.keyspace, info.shard_name);
+        found.extend(compare_schemas(&tables, &others, &place, &snapshot.endpoint.alias()));
+    }
+    if !found.is_empty() {
+        // What is not there cannot be read.
+        status.set_state(State::DiffWillFail);
+        return Err(VtError::new(Code::Unknown, found.join("; ")));
+    }
+    let jobs = jobs(context, comparison, tables).await?;
+    let aliases: Vec<String> = snapshots.destinations.iter().map(|snapshot| snapshot.endpoint.alias()).collect();
+    status.begin_pass(
+        format!("{}, {}", from.alias(), aliases.join(", ")),
+        jobs.iter().map(|job| job.progress.clone()).collect(),
+    );
+    let slots = snapshots.destinations.iter().chain([&snapshots.source]).map(|snapshot| snapshot.transactions.len());
+    let slots = slots.min().unwrap_or(0).min(jobs.len());
+    let places: Vec<String> =
+        comparison.destinations.iter().map(|(info, _)| format!("{}/{}", info.keyspace, info.shard_name)).collect();
+    let work = Arc::new(Work {
+        context: context.clone(),
+        snapshots,
+        places,
+        jobs: Mutex::new(jobs.into_iter().rev().collect()),
+        found: Mutex::default(),
+    });
     // Dropped with this future, which ends the comparisons.
     let mut running = JoinSet::new();
-    for ((table, filter), progress) in tables.into_iter().zip(filters).zip(progress) {
-        let other = others.iter().find(|other| other.name == table.name);
-        let Some(other) = other else {
-            return Err(fault(format!("table {} is missing at the destination", table.name)));
-        };
-        // The schemas may differ on the way to a change: rows decide.
-        if let Err(error) = table.check_destination(other, &destination.alias()) {
-            tracing::warn!("different schemas: {error}");
-        }
-        let (from, destination, status, slots) = (from.clone(), destination.clone(), status.clone(), slots.clone());
-        running.spawn(async move {
-            let _slot = slots.acquire().await;
-            let differences = compare(&table, &filter, &from, &destination, &progress).await?;
-            if differences.is_empty() {
-                tracing::info!("table {}: {}", table.name, differences.text());
-                return Ok::<_, VtError>(None);
-            }
-            status.set_state(State::DiffWillFail);
-            let text = format!("table {} has differences: {}", table.name, differences.text());
-            tracing::error!("{text}");
-            Ok(Some(text))
-        });
+    for slot in 0..slots {
+        running.spawn(work.clone().run(slot));
     }
-    let mut found: Vec<Option<String>> = Vec::new();
     while let Some(ended) = running.join_next().await {
-        found.push(ended.unwrap_or_else(|error| Err(VtError::new(Code::Internal, error.to_string())))?);
+        ended.unwrap_or_else(|error| Err(VtError::new(Code::Internal, error.to_string())))?;
     }
-    status.end_pass("Diff Result");
-    let found: Vec<String> = found.into_iter().flatten().collect();
+    status.end_pass("Diff Result", TableProgress::diff_result);
+    let found = lock(&work.found);
     if found.is_empty() { Ok(()) } else { Err(VtError::new(Code::Unknown, found.join("; "))) }
 }
 
-/// Which rows of each table both shards hold.
-async fn filters(
-    context: &JobContext,
-    kind: Kind,
-    info: &ShardInfo,
-    source: &SourceShard,
-    tables: &[Table],
-) -> Result<Vec<Filter>> {
-    let whole = || Filter { route: Route::All, source: KeyRange::full(), destination: KeyRange::full() };
-    if kind == Kind::Vertical {
-        return Ok(tables.iter().map(|_| whole()).collect());
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the comparisons of a job share. Each has one transaction of every snapshot.
+struct Work {
+    context: JobContext,
+    snapshots: Snapshots,
+    /// The names of the destination shards.
+    places: Vec<String>,
+    jobs: Mutex<Vec<Job>>,
+    /// What differs, a text for each table and shard.
+    found: Mutex<Vec<String>>,
+}
+
+impl Work {
+    async fn run(self: Arc<Self>, slot: usize) -> Result<()> {
+        loop {
+            let next = lock(&self.jobs).pop();
+            let Some(job) = next else { return Ok(()) };
+            self.table(job, slot).await?;
+        }
     }
-    let vschema = load_vschema(context, &info.keyspace).await?;
-    let keyspace = context.env.topo.get_keyspace(&info.keyspace).await?.record;
-    let source = topo::topoproto::key_range(source.key_range.as_ref());
-    tables
-        .iter()
-        .map(|table| {
-            let route = match &vschema {
-                Some(vschema) => Route::by_vschema(vschema, &info.keyspace, table)?,
-                None => Route::by_keyspace(&info.keyspace, &keyspace, table)?,
-            };
-            Ok(Filter { route, source: source.clone(), destination: info.range() })
-        })
-        .collect()
+
+    async fn table(&self, job: Job, slot: usize) -> Result<()> {
+        let reader = |snapshot| Reader::new(snapshot, slot);
+        let mut sides: Vec<Side> = self
+            .snapshots
+            .destinations
+            .iter()
+            .zip(job.filters)
+            .map(|(snapshot, filter)| Side { reader: reader(snapshot), filter, differences: Differences::default() })
+            .collect();
+        let compared = compare(&job.table, reader(&self.snapshots.source), &mut sides, &job.progress).await;
+        compared.map_err(|error| error.wrap(format!("table {}", job.table.name)))?;
+        for (side, place) in sides.iter().zip(&self.places) {
+            let text = side.differences.text();
+            if side.differences.is_empty() {
+                tracing::info!("table {} of {place}: {text}", job.table.name);
+                continue;
+            }
+            self.context.status.set_state(State::DiffWillFail);
+            let text = format!("table {} has differences: {text} (in {place})", job.table.name);
+            tracing::error!("{text}");
+            lock(&self.found).push(text);
+        }
+        Ok(())
+    }
+}
+
+/// Tables that cannot be compared because the destination has none or not all of their columns. Other differences of the
+/// schemas are warned of: they may be on the way to a change, and rows decide.
+fn compare_schemas(tables: &[Table], others: &[Table], place: &str, alias: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for table in tables {
+        let Some(other) = others.iter().find(|other| other.name == table.name) else {
+            found.push(format!("table {} is missing at the destination {place}", table.name));
+            continue;
+        };
+        found.extend(
+            table
+                .missing_columns(other)
+                .map(|column| format!("table {}: column {column} is missing at the destination {place}", table.name)),
+        );
+        if let Err(error) = table.check_destination(other, alias) {
+            tracing::warn!("different schemas: {error}");
+        }
+    }
+    for other in others.iter().filter(|other| !tables.iter().any(|table| table.name == other.name)) {
+        tracing::warn!("different schemas: table {} is only at the destination {place}", other.name);
+    }
+    found
+}
+
+/// The tables, with which of their rows each destination holds.
+async fn jobs(context: &JobContext, comparison: &Comparison, tables: Vec<Table>) -> Result<Vec<Job>> {
+    let horizontal = match comparison.kind {
+        Kind::Vertical => None,
+        Kind::Horizontal => {
+            let keyspace = &comparison.source.0;
+            let record = context.env.topo.get_keyspace(keyspace).await?.record;
+            Some((keyspace, load_vschema(context, keyspace).await?, record))
+        }
+    };
+    let mut jobs = Vec::with_capacity(tables.len());
+    for table in tables {
+        let route = match &horizontal {
+            None => Route::All,
+            Some((keyspace, Some(vschema), _)) => Route::by_vschema(vschema, keyspace, &table)?,
+            Some((keyspace, None, record)) => Route::by_keyspace(keyspace, record, &table)?,
+        };
+        let filter = |(info, source): &(ShardInfo, SourceShard)| match comparison.kind {
+            Kind::Vertical => Filter { route: route.clone(), source: KeyRange::full(), destination: KeyRange::full() },
+            Kind::Horizontal => Filter {
+                route: route.clone(),
+                source: topoproto::key_range(source.key_range.as_ref()),
+                destination: info.range(),
+            },
+        };
+        let filters = comparison.destinations.iter().map(filter).collect();
+        let progress = Arc::new(TableProgress::new(&table.name, table.rows, 1));
+        jobs.push(Job { table, filters, progress });
+    }
+    Ok(jobs)
 }

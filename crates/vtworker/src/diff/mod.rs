@@ -1,10 +1,12 @@
 //! SplitDiff, VerticalSplitDiff and MultiSplitDiff: whether source and destination hold the same rows at one position.
 //!
-//! A replica of each side is taken out of service and stopped where the stream between them stands ([`sync`]); the rows
-//! are compared in batches of bounded size ([`compare`]). Differences are named by their keys, and fail the job.
+//! Snapshots of a replica of each side are opened at one position ([`sync`]); their rows are compared in batches of bounded
+//! size ([`compare`]) while the replicas serve and replicate on. Any number of comparisons may run at once. Differences
+//! are named by their keys, and fail the job.
 
 mod compare;
 mod job;
+mod keyless;
 mod sync;
 
 use futures::FutureExt;
@@ -46,7 +48,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "MultiSplitDiff",
-        params: "[-tablet_type=RDONLY] [-exclude_tables=''] [-min_healthy_tablets=2] [-parallel_diffs_count=8] \
+        params: "[-tablet_type=RDONLY] [-exclude_tables=''] [-min_healthy_tablets=1] [-parallel_diffs_count=8] \
                  [-wait_for_fixed_time_rather_than_gtid_set=false] [-use_consistent_snapshot=false] <source keyspace/shard>",
         help: "Compares a source shard with all destination shards of its split.",
         flags: multi_flags,
@@ -76,7 +78,8 @@ fn vertical_flags(set: &mut FlagSet) {
 fn multi_flags(set: &mut FlagSet) {
     set.string("tablet_type", "RDONLY", "type of the tablets on both sides: REPLICA or RDONLY")
         .list("exclude_tables", "", "tables that are not compared: names or /expressions/")
-        .int("min_healthy_tablets", 2, "healthy source tablets that have to be there")
+        // v5.0.1 prints 2 and needs one.
+        .int("min_healthy_tablets", 1, "healthy source tablets that have to be there")
         .int("parallel_diffs_count", 8, "tables that are compared at once")
         .accepted("wait_for_fixed_time_rather_than_gtid_set", "false", true)
         .accepted("use_consistent_snapshot", "false", true);
@@ -90,6 +93,14 @@ fn number<T: TryFrom<i64>>(flags: &Parsed, name: &str, least: i64) -> Result<T, 
         .ok_or_else(|| VtError::new(Code::InvalidArgument, format!("{name} cannot be {value}")))
 }
 
+/// A type whose tablets replicate.
+fn replica_type(name: &str) -> Result<TabletType, VtError> {
+    match tablet_type(name)? {
+        kind @ (TabletType::Replica | TabletType::Rdonly) => Ok(kind),
+        _ => Err(VtError::new(Code::InvalidArgument, format!("only REPLICA and RDONLY can be compared, got: {name}"))),
+    }
+}
+
 fn split_diff(args: Parsed) -> Result<Work, VtError> {
     let [shard] = exactly(&args, "command SplitDiff requires <keyspace/shard>")?;
     let options = Options {
@@ -97,7 +108,7 @@ fn split_diff(args: Parsed) -> Result<Work, VtError> {
         exclude_tables: args.list("exclude_tables"),
         min_healthy: number(&args, "min_healthy_rdonly_tablets", 0)?,
         source_type: TabletType::Rdonly,
-        destination_type: tablet_type(args.str("dest_tablet_type"))?,
+        destination_type: replica_type(args.str("dest_tablet_type"))?,
         parallel: number(&args, "parallel_diffs_count", 1)?,
     };
     let shard = topo::topoproto::parse_keyspace_shard(&shard)?;
@@ -111,7 +122,7 @@ fn vertical_split_diff(args: Parsed) -> Result<Work, VtError> {
         exclude_tables: Vec::new(),
         min_healthy: number(&args, "min_healthy_rdonly_tablets", 0)?,
         source_type: TabletType::Rdonly,
-        destination_type: tablet_type(args.str("dest_tablet_type"))?,
+        destination_type: replica_type(args.str("dest_tablet_type"))?,
         parallel: number(&args, "parallel_diffs_count", 1)?,
     };
     let shard = topo::topoproto::parse_keyspace_shard(&shard)?;
@@ -120,7 +131,7 @@ fn vertical_split_diff(args: Parsed) -> Result<Work, VtError> {
 
 fn multi_split_diff(args: Parsed) -> Result<Work, VtError> {
     let [shard] = exactly(&args, "command MultiSplitDiff requires <keyspace/shard>")?;
-    let tablet_type = tablet_type(args.str("tablet_type"))?;
+    let tablet_type = replica_type(args.str("tablet_type"))?;
     let options = Options {
         source_uid: 0,
         exclude_tables: args.list("exclude_tables"),

@@ -10,6 +10,7 @@ mod schema;
 mod serving;
 mod shards;
 mod tablets;
+mod throttler;
 mod topo_files;
 mod version;
 mod vschema;
@@ -28,7 +29,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { name: "Cells", families: &[cells::CELLS] },
     Group { name: "CellsAliases", families: &[cells::ALIASES] },
     Group { name: "Queries", families: &[queries::COMMANDS] },
-    Group { name: "Resharding Throttler", families: &[not_built::THROTTLER] },
+    Group { name: "Resharding Throttler", families: &[throttler::COMMANDS] },
     Group { name: "Topo", families: &[topo_files::COMMANDS] },
     Group { name: "Workflows", families: &[not_built::WORKFLOWS] },
 ];

@@ -211,7 +211,13 @@ fn vtgate_request(args: &Parsed, command: &str) -> Result<(BoundQuery, Option<Ex
 
 /// A failure of the connection, or the error in the body of an answer.
 fn failed(status: &tonic::Status) -> crate::Error {
-    err!("Execute failed: {}", VtError::from_status(status))
+    let error = VtError::from_status(status);
+    // A status that came over the wire has no source; of one made here it tells what is wrong with the connection.
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    match causes.last() {
+        Some(cause) => err!("Execute failed: {error}: {cause}"),
+        None => err!("Execute failed: {error}"),
+    }
 }
 
 async fn print_answer(wr: &Wrangler, args: &Parsed, error: Option<RpcError>, result: Option<QueryResult>) -> Result {

@@ -8,14 +8,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use tabletclient::tm::TmError;
+use tokio::time::Instant;
 use vterrors::Code;
 use vtproto::cutover as pb;
 use vtproto::tabletmanagerdata as tmd;
 
 use super::plan::{Place, Plan};
+use super::run::each;
 use crate::Wrangler;
-use crate::error::{Result, bail, err};
+use crate::error::{Result, bail, err, join_errors};
 use crate::logger::warning;
 use crate::resharding::refresh_masters;
 use crate::wrangler::within;
@@ -28,6 +29,8 @@ const RENEWAL: Duration = Duration::from_millis(1500);
 const SLACK: Duration = Duration::from_secs(5);
 /// What a tablet may need to kill what is left at the deadline, beside the deadline.
 const KILLING: Duration = Duration::from_secs(12);
+/// How often several sources are asked whether they have work from before.
+const LOOK: Duration = Duration::from_millis(5);
 /// How often lifting a gate is tried: one that is left refuses everything.
 const RELEASE_TRIES: u32 = 5;
 
@@ -59,17 +62,16 @@ impl<'a> Gates<'a> {
         Self { wr, plan, id: id.to_owned(), plain: false }
     }
 
-    fn request(&self) -> pb::GateRequest {
+    fn request(&self, others_follow: bool) -> pb::GateRequest {
         let ttl_ms = i64::try_from(TTL.as_millis()).unwrap_or(i64::MAX);
-        pb::GateRequest { id: self.id.clone(), tables: self.plan.tables.clone(), ttl_ms }
+        pb::GateRequest { id: self.id.clone(), tables: self.plan.tables.clone(), ttl_ms, others_follow }
     }
 
     /// Holds new work back at every source, or finds out that they cannot.
     pub async fn gate(&mut self) -> Result {
-        let answers = join_all(
-            self.plan.sources.iter().map(|source| within(SLACK, self.wr.gates().gate(&source.master, self.request()))),
-        )
-        .await;
+        let several = self.plan.sources.len() > 1;
+        let raise = |source: &'a Place| within(SLACK, self.wr.gates().gate(&source.master, self.request(several)));
+        let answers = join_all(self.plan.sources.iter().map(raise)).await;
         let mut failure = None;
         for (source, answer) in self.plan.sources.iter().zip(answers) {
             match answer {
@@ -98,6 +100,7 @@ impl<'a> Gates<'a> {
         if self.plain {
             return Ok(());
         }
+        let timeout = timeout.saturating_sub(self.all_idle(timeout).await?);
         let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         let one = |source: &'a Place| async move {
             let mut timeout_ms = timeout_ms;
@@ -114,19 +117,41 @@ impl<'a> Gates<'a> {
             }
             bail!("{} still runs transactions that could not be killed", source.alias())
         };
-        self.renewing(try_join_all(self.plan.sources.iter().map(one))).await.map(drop)
+        self.renewing(each(self.plan.sources.iter().map(one))).await.map(drop)
     }
 
-    /// Makes the denial, which is in the topology already, final, and reads the positions behind it.
-    pub async fn fence(&self) -> Result<Vec<Fenced>> {
-        if self.plain {
-            refresh_masters(self.wr, self.plan.sources.iter().map(|source| &source.master)).await?;
-            return try_join_all(self.plan.sources.iter().map(|source| async move {
-                Ok(Fenced { position: master_position(self.wr, source).await?, read_only_set: false })
+    /// Waits until no source has work from before at the same time: a transaction that is open at one may yet come to
+    /// another, which must not be closed before. Returns how long it took.
+    async fn all_idle(&self, timeout: Duration) -> Result<Duration> {
+        let started = Instant::now();
+        while self.plan.sources.len() > 1 && started.elapsed() < timeout {
+            let answers = each(self.plan.sources.iter().map(|source| async move {
+                within(SLACK, self.wr.gates().gate(&source.master, self.request(false)))
+                    .await
+                    .map_err(|error| err!("cannot drain {}: {error}", source.alias()))
             }))
-            .await;
+            .await?;
+            if answers.iter().all(|answer| answer.transactions == 0 && answer.statements == 0) {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        try_join_all(self.plan.sources.iter().map(|source| async move {
+        Ok(started.elapsed())
+    }
+
+    /// Makes the gates final and reads the positions behind them. Sources without gates have to be denied in
+    /// the topology before.
+    /// One answer for each source, in their order.
+    pub async fn fence(&self) -> Vec<Result<Fenced>> {
+        if self.plain
+            && let Err(error) = refresh_masters(self.wr, self.plan.sources.iter().map(|source| &source.master)).await
+        {
+            return vec![Err(error)];
+        }
+        join_all(self.plan.sources.iter().map(|source| async move {
+            if self.plain {
+                return Ok(Fenced { position: master_position(self.wr, source).await?, read_only_set: false });
+            }
             let request = pb::FenceRequest { id: self.id.clone(), read_only: self.plan.whole_shards() };
             let fenced = within(SLACK, self.wr.gates().fence(&source.master, request))
                 .await
@@ -136,42 +161,71 @@ impl<'a> Gates<'a> {
         .await
     }
 
+    /// Whether the sources know no gates.
+    pub fn are_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Fails unless every source still holds its fence: one that was restarted since its position was
+    /// read may have let work in behind it.
+    pub async fn check_fenced(&self) -> Result {
+        if self.plain {
+            return Ok(());
+        }
+        try_join_all(self.plan.sources.iter().map(|source| async move {
+            let status = within(SLACK, self.wr.gates().status(&source.master, pb::StatusRequest {}))
+                .await
+                .map_err(|error| err!("cannot see whether {} is still fenced: {error}", source.alias()))?;
+            if status.id != self.id || status.phase() != pb::GatePhase::Fenced {
+                bail!("{} has lost its fence: its vttablet was restarted meanwhile", source.alias());
+            }
+            Ok(())
+        }))
+        .await
+        .map(drop)
+    }
+
     /// Lifts every gate. `read_only` names the sources (by index) whose mysqlds accept writes again.
     pub async fn release(&self, read_only: &[usize]) -> Result<Released> {
         let answers = join_all(self.plan.sources.iter().enumerate().map(|(index, source)| async move {
-            let request = pb::ReleaseRequest { id: self.id.clone(), read_write: read_only.contains(&index) };
-            (source, self.release_one(source, request).await)
+            let mut pause = Duration::from_millis(100);
+            let mut tries = 1;
+            loop {
+                match self.release_at(source, read_only.contains(&index)).await {
+                    Err(_) if tries < RELEASE_TRIES => tokio::time::sleep(pause).await,
+                    answer => return answer,
+                }
+                tries += 1;
+                pause *= 2;
+            }
         }))
         .await;
         let mut sum = Released::default();
         let mut failures = Vec::new();
-        for (source, answer) in answers {
+        for answer in answers {
             match answer {
                 Ok(told) => {
                     sum.refused += told.refused;
                     sum.killed += told.killed;
                     sum.longest_stall_ms = sum.longest_stall_ms.max(told.longest_stall_ms);
                 }
-                Err(error) if error.code == Code::Unimplemented => {}
-                Err(error) => failures.push(format!("cannot lift the gate of {}: {error}", source.alias())),
+                Err(error) => failures.push(error.to_string()),
             }
         }
-        match failures.is_empty() {
-            true => Ok(sum),
-            false => bail!("{}", failures.join(";")),
-        }
+        join_errors(&failures)?;
+        Ok(sum)
     }
 
-    async fn release_one(&self, source: &Place, request: pb::ReleaseRequest) -> Result<pb::ReleaseResponse, TmError> {
-        let mut pause = Duration::from_millis(100);
-        for _ in 1..RELEASE_TRIES {
-            match within(SLACK, self.wr.gates().release(&source.master, request.clone())).await {
-                Err(error) if error.code != Code::Unimplemented => tokio::time::sleep(pause).await,
-                answer => return answer,
+    /// Lifts the gate of one source, if it has any; tried once. `read_write`: its mysqld accepts writes again.
+    pub async fn release_at(&self, source: &Place, read_write: bool) -> Result<Released> {
+        let request = pb::ReleaseRequest { id: self.id.clone(), read_write };
+        match within(SLACK, self.wr.gates().release(&source.master, request)).await {
+            Ok(told) => {
+                Ok(Released { refused: told.refused, killed: told.killed, longest_stall_ms: told.longest_stall_ms })
             }
-            pause *= 2;
+            Err(error) if error.code == Code::Unimplemented => Ok(Released::default()),
+            Err(error) => bail!("cannot lift the gate of {}: {error}", source.alias()),
         }
-        within(SLACK, self.wr.gates().release(&source.master, request)).await
     }
 
     /// Runs something that may take longer than a gate holds by itself. A renewal that fails shows when
@@ -184,7 +238,7 @@ impl<'a> Gates<'a> {
                     self.plan
                         .sources
                         .iter()
-                        .map(|source| within(RENEWAL, self.wr.gates().gate(&source.master, self.request()))),
+                        .map(|source| within(RENEWAL, self.wr.gates().gate(&source.master, self.request(false)))),
                 )
                 .await;
             }

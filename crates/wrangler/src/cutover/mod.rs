@@ -31,7 +31,7 @@ mod served_types;
 
 use std::time::Duration;
 
-pub(crate) use journal::refuse_unfinished;
+pub(crate) use journal::{is_unfinished, refuse_unfinished};
 pub(crate) use plan::group_name;
 pub(crate) use served_from::migrate_served_from_master;
 pub(crate) use served_types::migrate_served_types_master;

@@ -1,6 +1,7 @@
 //! What a cutover moves, and where to: decided from records, before anything is done.
 
 use topo::{KeyspaceInfo, ShardInfo};
+use vtproto::binlogdata::BinlogSource;
 use vtproto::cutover as pb;
 use vtproto::topodata::{Tablet, TabletType};
 
@@ -45,6 +46,16 @@ pub(super) struct StreamRef {
     pub uid: u32,
 }
 
+/// A stream that will bring later changes of a destination back to a source.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StreamBack {
+    /// Index of the source, where it runs.
+    pub source: usize,
+    /// Index of the destination, which it reads.
+    pub destination: usize,
+    pub reads: BinlogSource,
+}
+
 /// Everything that the phases need to know.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plan {
@@ -78,6 +89,32 @@ impl Plan {
         self.tables.is_empty()
     }
 
+    /// The streams back that are prepared. Those of a horizontal split always are, as in v5.0.1.
+    pub fn streams_back(&self) -> Vec<StreamBack> {
+        let horizontal = self.kind == pb::Kind::MigrateServedTypes;
+        if !horizontal && !self.return_stream {
+            return Vec::new();
+        }
+        let mut back = Vec::new();
+        for (source, to) in self.sources.iter().enumerate() {
+            for (destination, from) in self.destinations.iter().enumerate() {
+                if !from.shard.range().intersects(&to.shard.range()) {
+                    continue;
+                }
+                let key_range = horizontal.then(|| to.shard.record.key_range.clone().unwrap_or_default());
+                let reads = BinlogSource {
+                    keyspace: from.keyspace().to_owned(),
+                    shard: from.name().to_owned(),
+                    tables: self.tables.clone(),
+                    key_range,
+                    ..Default::default()
+                };
+                back.push(StreamBack { source, destination, reads });
+            }
+        }
+        back
+    }
+
     /// The journal of a cutover that is about to begin.
     pub fn journal(&self, id: String) -> pb::Journal {
         pb::Journal {
@@ -106,6 +143,7 @@ impl Plan {
                     source_keyspace: self.sources[stream.source].keyspace().to_owned(),
                     source_shard: self.sources[stream.source].name().to_owned(),
                     reverse: false,
+                    position: String::new(),
                 })
                 .collect(),
             tables: self.tables.clone(),

@@ -3,16 +3,17 @@
 //! Possible as long as the stream back, which `-reverse_replication` started at the switch, runs. After
 //! it everything is as before the switch, so that it can be made again.
 
-use topo::Update;
+use futures::join;
+use topo::{ShardInfo, Update};
 use vtproto::cutover as pb;
-use vtproto::topodata::{TabletType, shard::SourceShard};
+use vtproto::topodata::TabletType;
 
 use super::journal::JournalFile;
 use super::plan::{self, Plan, ShardId};
 use super::run::{Context, Records};
-use super::served_from::{blacklist, place, tables_of};
+use super::served_from::{blacklist, place};
 use crate::Wrangler;
-use crate::error::{Result, bail, err};
+use crate::error::{Error, Result, bail, err};
 use crate::resharding::streams;
 use crate::schema::{Filter, get_schema};
 
@@ -77,57 +78,33 @@ impl Records for ServedBack {
         blacklist(cx, &cx.plan.sources[0], true).await
     }
 
-    async fn prepare(&self, cx: &Context<'_>) -> Result<Vec<pb::Stream>> {
-        let (source, destination) = (&cx.plan.sources[0], &cx.plan.destinations[0]);
-        let prepared = cx.prepare_at(source, &[(0, tables_of(destination, &cx.plan.tables))]).await?;
+    async fn open(&self, cx: &Context<'_>, back: &[pb::Stream]) -> Result {
+        let (source, destination, topo) = (&cx.plan.sources[0], &cx.plan.destinations[0], cx.wr.topo());
         let lock = cx.lock(source.keyspace())?;
-        cx.wr
-            .topo()
-            .update_shard_fields(source.keyspace(), source.name(), |shard| {
+        let keyspace_record = async {
+            let mut info = topo.get_keyspace(&cx.plan.keyspace).await?;
+            if info.get_served_from(TabletType::Master).is_none() {
+                info.restore_master_served_from(destination.keyspace());
+                topo.update_keyspace(cx.lock(&cx.plan.keyspace)?, &mut info).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        let source_record = async {
+            let fed_by = cx.fed_back(source, back)?;
+            let turned = |shard: &mut ShardInfo| {
                 shard.record.source_shards.clear();
-                for stream in &prepared {
-                    let fed_by = SourceShard {
-                        uid: stream.uid,
-                        keyspace: destination.keyspace().to_owned(),
-                        shard: destination.name().to_owned(),
-                        key_range: None,
-                        tables: cx.plan.tables.clone(),
-                    };
-                    shard.add_source_shard(lock, fed_by)?;
+                for stream in &fed_by {
+                    shard.add_source_shard(lock, stream.clone())?;
                 }
                 // One denial takes the place of the other in one write.
                 shard.update_source_blacklisted_tables(lock, TabletType::Master, &[], true, &cx.plan.tables)?;
                 Ok(Update::Write)
-            })
-            .await?;
-        Ok(prepared)
-    }
-
-    async fn unprepare(&self, cx: &Context<'_>) -> Result {
-        let (source, destination) = (&cx.plan.sources[0], &cx.plan.destinations[0]);
-        let lock = cx.lock(source.keyspace())?;
-        cx.wr
-            .topo()
-            .update_shard_fields(source.keyspace(), source.name(), |shard| {
-                lock.check_held(source.keyspace())?;
-                shard.record.source_shards.clear();
-                Ok(Update::Write)
-            })
-            .await?;
-        let from = [(destination.keyspace(), destination.name())];
-        streams::delete_prepared(cx.wr, &source.master, &from).await
-    }
-
-    async fn open(&self, cx: &Context<'_>) -> Result {
-        let (destination, topo) = (&cx.plan.destinations[0], cx.wr.topo());
-        cx.end_streams().await?;
-        let mut info = topo.get_keyspace(&cx.plan.keyspace).await?;
-        if info.get_served_from(TabletType::Master).is_none() {
-            info.restore_master_served_from(destination.keyspace());
-            topo.update_keyspace(cx.lock(&cx.plan.keyspace)?, &mut info).await?;
-        }
-        blacklist(cx, destination, true).await?;
-        cx.refresh_destinations().await
+            };
+            topo.update_shard_fields(source.keyspace(), source.name(), turned).await?;
+            Ok(())
+        };
+        let (redirected, turned, allowed) = join!(keyspace_record, source_record, blacklist(cx, destination, true));
+        redirected.and(turned).and(allowed)
     }
 
     async fn route(&self, cx: &Context<'_>) -> Result {
@@ -135,9 +112,6 @@ impl Records for ServedBack {
     }
 
     async fn settle(&self, cx: &Context<'_>, back: &[pb::Stream]) -> Result {
-        for stream in back {
-            streams::start(cx.wr, &cx.source_of(stream)?.master, stream.uid).await?;
-        }
-        Ok(())
+        cx.start_back(back).await
     }
 }

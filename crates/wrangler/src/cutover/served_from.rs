@@ -1,7 +1,7 @@
 //! MigrateServedFrom … master: the tables leave the keyspace that they were split from.
 
+use futures::join;
 use topo::{KeyspaceLock, ShardInfo, Update, topoproto::tablet_alias_string};
-use vtproto::binlogdata::BinlogSource;
 use vtproto::cutover as pb;
 use vtproto::topodata::{TabletType, shard};
 
@@ -11,9 +11,9 @@ use super::plan::{self, Place, Plan, ShardId};
 use super::run::{Context, Records, Run};
 use super::served_back;
 use crate::Wrangler;
-use crate::error::{Result, bail, err};
+use crate::error::{Error, Result, bail, err};
 use crate::logger::info;
-use crate::resharding::{MigrateServedFrom, read_split, streams};
+use crate::resharding::{MigrateServedFrom, read_split};
 
 /// Takes locks in the order given, runs the block, gives them back. A macro for the reason of
 /// [`crate::locked`].
@@ -24,9 +24,12 @@ macro_rules! with_locks {
             guards.push($wr.topo().lock_keyspace(keyspace, $action).await?);
         }
         let $locks = guards.as_slice();
-        let mut outcome: $crate::error::Result = async { $body }.await;
+        let outcome: $crate::error::Result = async { $body }.await;
         for guard in guards.into_iter().rev() {
-            outcome = $crate::locked::finish(outcome, guard.unlock().await);
+            // The journal says how far the cutover is: one that is done does not fail by a lease that has ended.
+            if let Err(error) = guard.unlock().await {
+                $crate::logger::warning!($wr, "the lock for {} cannot be given back: {error}", $action);
+            }
         }
         outcome
     }};
@@ -110,7 +113,7 @@ async fn drive(
 
 async fn run(wr: &Wrangler, locks: &[KeyspaceLock], plan: &Plan, journal: JournalFile, options: &Options) -> Result {
     let records: &dyn Records = if plan.back { &served_back::ServedBack } else { &ServedFrom };
-    let run = Run { cx: Context { wr, locks, plan }, records, options, journal };
+    let run = Run::new(Context { wr, locks, plan }, records, options, journal);
     if options.cancel { run.cancel().await } else { run.finish().await }
 }
 
@@ -155,37 +158,30 @@ impl Records for ServedFrom {
         blacklist(cx, &cx.plan.sources[0], true).await
     }
 
-    async fn prepare(&self, cx: &Context<'_>) -> Result<Vec<pb::Stream>> {
-        if !cx.plan.return_stream {
-            return Ok(Vec::new());
-        }
-        cx.prepare_at(&cx.plan.sources[0], &[(0, tables_of(&cx.plan.destinations[0], &cx.plan.tables))]).await
-    }
-
-    async fn unprepare(&self, cx: &Context<'_>) -> Result {
-        let destination = &cx.plan.destinations[0];
-        let from = [(destination.keyspace(), destination.name())];
-        streams::delete_prepared(cx.wr, &cx.plan.sources[0].master, &from).await
-    }
-
-    async fn open(&self, cx: &Context<'_>) -> Result {
+    async fn open(&self, cx: &Context<'_>, _back: &[pb::Stream]) -> Result {
         let destination = &cx.plan.destinations[0];
         let (keyspace, topo) = (destination.keyspace(), cx.wr.topo());
         let lock = cx.lock(keyspace)?;
-        cx.end_streams().await?;
-        let mut info = topo.get_keyspace(keyspace).await?;
-        if info.get_served_from(TabletType::Master).is_some() {
-            let cells = topo.get_known_cells().await?;
-            info.update_served_from_map(TabletType::Master, &[], cx.plan.sources[0].keyspace(), true, &cells)?;
-            topo.update_keyspace(lock, &mut info).await?;
-        }
-        topo.update_shard_fields(keyspace, destination.name(), |shard| {
-            lock.check_held(keyspace)?;
-            shard.record.source_shards.clear();
-            Ok(Update::Write)
-        })
-        .await?;
-        cx.refresh_destinations().await
+        let keyspace_record = async {
+            let mut info = topo.get_keyspace(keyspace).await?;
+            if info.get_served_from(TabletType::Master).is_some() {
+                let cells = topo.get_known_cells().await?;
+                info.update_served_from_map(TabletType::Master, &[], cx.plan.sources[0].keyspace(), true, &cells)?;
+                topo.update_keyspace(lock, &mut info).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        let shard_record = async {
+            let cleared = |shard: &mut ShardInfo| {
+                lock.check_held(keyspace)?;
+                shard.record.source_shards.clear();
+                Ok(Update::Write)
+            };
+            topo.update_shard_fields(keyspace, destination.name(), cleared).await?;
+            Ok(())
+        };
+        let (redirected, cleared) = join!(keyspace_record, shard_record);
+        redirected.and(cleared)
     }
 
     async fn route(&self, cx: &Context<'_>) -> Result {
@@ -193,10 +189,7 @@ impl Records for ServedFrom {
     }
 
     async fn settle(&self, cx: &Context<'_>, back: &[pb::Stream]) -> Result {
-        for stream in back {
-            streams::start(cx.wr, &cx.source_of(stream)?.master, stream.uid).await?;
-        }
-        Ok(())
+        cx.start_back(back).await
     }
 }
 
@@ -216,14 +209,4 @@ pub(super) async fn blacklist(cx: &Context<'_>, place: &Place, remove: bool) -> 
         })
         .await?;
     Ok(())
-}
-
-/// The source of a stream of tables.
-pub(super) fn tables_of(place: &Place, tables: &[String]) -> BinlogSource {
-    BinlogSource {
-        keyspace: place.keyspace().to_owned(),
-        shard: place.name().to_owned(),
-        tables: tables.to_vec(),
-        ..Default::default()
-    }
 }

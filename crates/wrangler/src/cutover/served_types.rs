@@ -2,21 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::try_join_all;
+use futures::join;
 use topo::{KeyspaceLock, ShardInfo, Update, is_query_service_disabled};
-use vtproto::binlogdata::BinlogSource;
 use vtproto::cutover as pb;
 use vtproto::topodata::{TabletType, shard::SourceShard};
 
 use super::Options;
 use super::journal::JournalFile;
 use super::plan::{self, Place, Plan, group_name};
-use super::run::{Context, Records, Run};
+use super::run::{Context, Records, Run, each};
 use super::served_from::{new_id, place, with_locks};
 use crate::Wrangler;
 use crate::error::{Error, Result, bail};
 use crate::logger::info;
 use crate::resharding::sides::{Sides, overlapping, sides_of};
-use crate::resharding::{MigrateServedTypes, refresh_masters, streams};
+use crate::resharding::{MigrateServedTypes, refresh_masters};
 
 /// Runs a MigrateServedTypes of MASTER to its end even if the client goes away.
 pub(crate) async fn migrate_served_types_master(wr: &Wrangler, request: MigrateServedTypes) -> Result {
@@ -68,7 +69,7 @@ async fn locked(wr: &Wrangler, locks: &[KeyspaceLock], request: &MigrateServedTy
 }
 
 async fn run(cx: Context<'_>, journal: JournalFile, options: &Options) -> Result {
-    let run = Run { cx, records: &ServedTypes, options, journal };
+    let run = Run::new(cx, &ServedTypes, options, journal);
     if options.cancel { run.cancel().await } else { run.finish().await }
 }
 
@@ -126,7 +127,7 @@ async fn after_the_flip(
     record.streams.extend(back);
     record.set_phase(pb::Phase::Flipped);
     let journal = JournalFile::begin(wr, before, &plan.name, record).await?;
-    Run { cx, records: &ServedTypes, options, journal }.finish().await
+    Run::new(cx, &ServedTypes, options, journal).finish().await
 }
 
 /// The streams back that a source's record names.
@@ -138,6 +139,7 @@ fn streams_back(source: &ShardInfo) -> Vec<pb::Stream> {
         source_keyspace: fed_by.keyspace.clone(),
         source_shard: fed_by.shard.clone(),
         reverse: true,
+        position: String::new(),
     };
     source.record.source_shards.iter().map(stream).collect()
 }
@@ -166,7 +168,7 @@ async fn disabled(cx: &Context<'_>, places: &[Place]) -> Result<bool> {
 
 /// The present records of shards.
 async fn current(cx: &Context<'_>, places: &[Place]) -> Result<Vec<ShardInfo>> {
-    futures::future::try_join_all(
+    try_join_all(
         places
             .iter()
             .map(|place| async move { Ok::<_, Error>(cx.wr.topo().get_shard(place.keyspace(), place.name()).await?) }),
@@ -184,111 +186,65 @@ impl Records for ServedTypes {
         if disabled(cx, &cx.plan.sources).await? { self.disable(cx, false).await } else { Ok(()) }
     }
 
-    async fn prepare(&self, cx: &Context<'_>) -> Result<Vec<pb::Stream>> {
-        let lock = cx.lock(&cx.plan.keyspace)?;
-        let mut prepared = Vec::new();
-        for source in &cx.plan.sources {
-            let range = source.shard.record.key_range.clone();
-            let from: Vec<(usize, BinlogSource)> = cx
-                .plan
-                .destinations
-                .iter()
-                .enumerate()
-                .filter(|(_, destination)| destination.shard.range().intersects(&source.shard.range()))
-                .map(|(index, destination)| {
-                    let source = BinlogSource {
-                        keyspace: destination.keyspace().to_owned(),
-                        shard: destination.name().to_owned(),
-                        key_range: Some(range.clone().unwrap_or_default()),
-                        ..Default::default()
-                    };
-                    (index, source)
-                })
-                .collect();
-            let made = cx.prepare_at(source, &from).await?;
-            cx.wr
-                .topo()
-                .update_shard_fields(source.keyspace(), source.name(), |shard| {
-                    shard.record.source_shards.clear();
-                    for (stream, (destination, _)) in made.iter().zip(&from) {
-                        let destination = &cx.plan.destinations[*destination];
-                        let fed_by = SourceShard {
-                            uid: stream.uid,
-                            keyspace: destination.keyspace().to_owned(),
-                            shard: destination.name().to_owned(),
-                            key_range: destination.shard.record.key_range.clone(),
-                            tables: Vec::new(),
-                        };
-                        shard.add_source_shard(lock, fed_by)?;
-                    }
-                    shard.set_master_frozen(lock, true)?;
-                    Ok(Update::Write)
-                })
-                .await?;
-            prepared.extend(made);
-        }
-        Ok(prepared)
-    }
-
-    async fn unprepare(&self, cx: &Context<'_>) -> Result {
-        let lock = cx.lock(&cx.plan.keyspace)?;
-        for source in &cx.plan.sources {
-            cx.wr
-                .topo()
-                .update_shard_fields(source.keyspace(), source.name(), |shard| {
-                    shard.record.source_shards.clear();
-                    shard.set_master_frozen(lock, false)?;
-                    Ok(Update::Write)
-                })
-                .await?;
-            let from: Vec<(&str, &str)> =
-                cx.plan.destinations.iter().map(|place| (place.keyspace(), place.name())).collect();
-            streams::delete_prepared(cx.wr, &source.master, &from).await?;
-        }
-        Ok(())
-    }
-
-    async fn open(&self, cx: &Context<'_>) -> Result {
+    async fn open(&self, cx: &Context<'_>, back: &[pb::Stream]) -> Result {
         let (topo, lock) = (cx.wr.topo(), cx.lock(&cx.plan.keyspace)?);
-        cx.end_streams().await?;
-        // Left from a cutover in the other direction.
-        if disabled(cx, &cx.plan.destinations).await? {
-            let destinations = current(cx, &cx.plan.destinations).await?;
-            topo.update_disable_query_service(lock, &destinations, TabletType::Master, &[], false).await?;
-        }
-        for place in &cx.plan.destinations {
-            topo.update_shard_fields(place.keyspace(), place.name(), |shard| {
+        let serve = each(cx.plan.destinations.iter().map(|place| {
+            let serve = |shard: &mut ShardInfo| {
                 lock.check_held(place.keyspace())?;
                 shard.record.source_shards.clear();
                 shard.record.is_master_serving = true;
                 Ok(Update::Write)
-            })
-            .await?;
-        }
-        cx.refresh_destinations().await
+            };
+            async move { topo.update_shard_fields(place.keyspace(), place.name(), serve).await.map_err(Error::from) }
+        }));
+        let feed = each(cx.plan.sources.iter().map(|place| async move {
+            let fed_by = cx.fed_back(place, back)?;
+            let feed = |shard: &mut ShardInfo| {
+                shard.record.source_shards.clear();
+                for stream in &fed_by {
+                    shard.add_source_shard(lock, stream.clone())?;
+                }
+                shard.set_master_frozen(lock, true)?;
+                Ok(Update::Write)
+            };
+            topo.update_shard_fields(place.keyspace(), place.name(), feed).await?;
+            Ok::<_, Error>(())
+        }));
+        // Left from a cutover in the other direction.
+        let allow = async {
+            if disabled(cx, &cx.plan.destinations).await? {
+                let destinations = current(cx, &cx.plan.destinations).await?;
+                topo.update_disable_query_service(lock, &destinations, TabletType::Master, &[], false).await?;
+            }
+            Ok(())
+        };
+        let (served, fed, allowed) = join!(serve, feed, allow);
+        served.and(fed)?;
+        allowed
     }
 
     async fn route(&self, cx: &Context<'_>) -> Result {
         let (topo, lock) = (cx.wr.topo(), cx.lock(&cx.plan.keyspace)?);
-        let (sources, destinations) = (current(cx, &cx.plan.sources).await?, current(cx, &cx.plan.destinations).await?);
-        topo.migrate_served_type(lock, &destinations, &sources, TabletType::Master, &[]).await?;
-        for place in &cx.plan.sources {
-            topo.update_shard_fields(place.keyspace(), place.name(), |shard| {
+        // Only names and ranges count, which do not change.
+        let shards = |places: &[Place]| places.iter().map(|place| place.shard.clone()).collect::<Vec<_>>();
+        let (to_add, to_remove) = (shards(&cx.plan.destinations), shards(&cx.plan.sources));
+        topo.migrate_served_type(lock, &to_add, &to_remove, TabletType::Master, &[]).await?;
+        each(cx.plan.sources.iter().map(|place| {
+            let stop = |shard: &mut ShardInfo| {
                 lock.check_held(place.keyspace())?;
                 shard.record.is_master_serving = false;
                 Ok(Update::Write)
-            })
-            .await?;
-        }
-        Ok(())
+            };
+            async move { topo.update_shard_fields(place.keyspace(), place.name(), stop).await.map_err(Error::from) }
+        }))
+        .await
+        .map(drop)
     }
 
     async fn settle(&self, cx: &Context<'_>, back: &[pb::Stream]) -> Result {
+        cx.start_back(back).await?;
         if !cx.plan.return_stream {
             return Ok(());
-        }
-        for stream in back {
-            streams::start(cx.wr, &cx.source_of(stream)?.master, stream.uid).await?;
         }
         let lock = cx.lock(&cx.plan.keyspace)?;
         for place in &cx.plan.sources {

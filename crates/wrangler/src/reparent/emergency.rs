@@ -9,7 +9,7 @@ use mysql::replication::Position;
 use topo::{ShardInfo, ShardLock, TabletMap};
 use vtproto::replicationdata::Status;
 use vtproto::tabletmanagerdata as tmd;
-use vtproto::topodata::TabletAlias;
+use vtproto::topodata::{TabletAlias, TabletType};
 
 use super::{NewMaster, check_lock, elect_of, now_ns, parse_position, wait_for_shard_sync};
 use crate::Wrangler;
@@ -76,8 +76,18 @@ async fn execute(
     }))
     .await;
     let statuses: BTreeMap<String, Status> = stopped.into_iter().flatten().collect();
-    check_most_advanced(&statuses, &alias)?;
-    check_lock(lock).await?;
+    // Everything that can be known before the old master goes: a run that is refused here has changed nothing.
+    let mut checked = check_most_advanced(&statuses, &alias);
+    if checked.is_ok() {
+        checked = check_acknowledgement(wr, &tablets, &statuses, &alias).await;
+    }
+    if checked.is_ok() {
+        checked = check_lock(lock).await;
+    }
+    if let Err(refused) = checked {
+        resume(wr, &tablets, &statuses).await;
+        return Err(refused);
+    }
 
     // Only now, with a proven successor, the old master goes: it must not come back as a master.
     if let Some(old) = shard.master_alias() {
@@ -102,11 +112,81 @@ async fn execute(
 
     let master =
         NewMaster { elect, action: "EmergencyReparentShard", position, time_created_ns: now_ns(), wait_slave_timeout };
-    let was_running = |alias: &str| statuses.get(alias).is_some_and(|s| s.slave_io_running || s.slave_sql_running);
-    master.announce(wr, &tablets, was_running).await?;
+    master.announce(wr, &tablets, |alias| statuses.get(alias).is_some_and(was_running)).await?;
     wait_for_shard_sync(wr, lock, elect_alias, wait_slave_timeout).await;
     Ok(())
 }
+
+fn was_running(status: &Status) -> bool {
+    status.slave_io_running || status.slave_sql_running
+}
+
+/// Lets replication go on where it ran: a run that is refused leaves the shard as it was.
+async fn resume(wr: &Wrangler, tablets: &TabletMap, statuses: &BTreeMap<String, Status>) {
+    let limit = wr.config().remote_operation_timeout;
+    let starts = tablets.iter().map(|(alias, tablet)| async move {
+        if !statuses.get(alias).is_some_and(was_running) {
+            return;
+        }
+        let start = wr.tmc().start_slave(&tablet.record, tmd::StartSlaveRequest {});
+        if let Err(error) = within(limit, start).await {
+            warning!(wr, "replication of {alias} stands since this run, use StartSlave: {error}");
+        }
+    });
+    join_all(starts).await;
+}
+
+/// Refuses an elect that takes part in semi-sync when no other tablet would acknowledge: as master it would wait with every
+/// write, beginning with the journal row, and the old master would be gone.
+async fn check_acknowledgement(
+    wr: &Wrangler,
+    tablets: &TabletMap,
+    statuses: &BTreeMap<String, Status>,
+    elect_alias: &str,
+) -> Result {
+    let elect = elect_of(tablets, elect_alias)?;
+    let mut candidate = None;
+    for (alias, tablet) in tablets {
+        if alias == elect_alias || !statuses.contains_key(alias) {
+            continue;
+        }
+        if tablet.record.r#type() == TabletType::Replica {
+            return Ok(());
+        }
+        candidate.get_or_insert(alias);
+    }
+    let request = tmd::ExecuteFetchAsDbaRequest {
+        query: SEMI_SYNC_ROLES.as_bytes().to_vec(),
+        max_rows: 10,
+        ..Default::default()
+    };
+    // One that cannot say is asked to promote itself all the same: this is an emergency.
+    let roles =
+        match within(wr.config().remote_operation_timeout, wr.tmc().execute_fetch_as_dba(&elect.record, request)).await
+        {
+            Ok(response) => response.result.unwrap_or_default(),
+            Err(error) => {
+                warning!(wr, "{elect_alias} does not say whether it uses semi-sync: {error}");
+                return Ok(());
+            }
+        };
+    if roles.rows.is_empty() {
+        return Ok(());
+    }
+    let way_out = match candidate {
+        Some(alias) => format!("make one of the others a replica first (ChangeSlaveType {alias} replica)"),
+        None => "start another tablet of type replica first".to_owned(),
+    };
+    bail!(
+        "no tablet of type replica is left beside master-elect tablet {elect_alias}: with semi-sync every write would wait for one. \
+         {way_out}, or do without semi-sync: set rpl_semi_sync_slave_enabled (rpl_semi_sync_replica_enabled since MySQL 8.4) \
+         off there and restart its vttablet with -enable_semi_sync=false"
+    );
+}
+
+/// Rows while the tablet acknowledges as a replica, which says that it will wait as a master.
+const SEMI_SYNC_ROLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('rpl_semi_sync_slave_enabled', \
+                               'rpl_semi_sync_replica_enabled') AND Value = 'ON'";
 
 /// Refuses an elect that lacks a transaction which another tablet has.
 fn check_most_advanced(statuses: &BTreeMap<String, Status>, elect: &str) -> Result {

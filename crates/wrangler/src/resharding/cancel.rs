@@ -1,14 +1,18 @@
 //! CancelResharding: gives up a split of which nothing has been moved yet.
 
+use topo::topoproto::tablet_alias_string;
 use topo::{KeyspaceLock, ShardInfo, Update};
+use vtproto::tabletmanagerdata as tmd;
+use vtproto::topodata::Tablet;
 
 use super::refresh::{master_of, refresh_master, refresh_tablets};
 use super::{sides, streams};
 use crate::Wrangler;
 use crate::cutover;
-use crate::error::{Result, bail};
+use crate::error::{Result, bail, err};
 use crate::locked::with_keyspace_lock;
 use crate::logger::info;
+use crate::wrangler::within;
 
 /// Ends the streams into the destinations of a split, and makes them ordinary shards again.
 pub(crate) async fn cancel_resharding(wr: &Wrangler, keyspace: &str, shard: &str) -> Result {
@@ -37,6 +41,7 @@ async fn horizontal(wr: &Wrangler, lock: &KeyspaceLock, keyspace: &str, shard: &
     }
     for destination in &sides.destinations {
         let master = master_of(wr, destination).await?;
+        forget_clones(wr, &master).await?;
         for source in &destination.record.source_shards {
             streams::delete(wr, &master, source.uid).await?;
         }
@@ -61,9 +66,25 @@ async fn vertical(wr: &Wrangler, lock: &KeyspaceLock, keyspace: &str, shard: &st
         return migrated(keyspace, shard);
     }
     let master = master_of(wr, &destination).await?;
+    forget_clones(wr, &master).await?;
     streams::delete(wr, &master, source.uid).await?;
     clear(wr, lock, &destination).await?;
     refresh_master(wr, &master).await
+}
+
+/// Removes what clones into a shard have noted at its master: the next one begins anew, and one that runs still can write
+/// no more, because it looks at its notes with every statement.
+async fn forget_clones(wr: &Wrangler, master: &Tablet) -> Result {
+    let alias = tablet_alias_string(master.alias.as_ref());
+    info!(wr, "removing the notes of clones at {alias}");
+    let request = tmd::ExecuteFetchAsDbaRequest {
+        query: b"drop table if exists _vt.vtworker_owner, _vt.vtworker_job, _vt.vtworker_chunk".to_vec(),
+        ..Default::default()
+    };
+    within(wr.config().remote_operation_timeout, wr.tmc().execute_fetch_as_dba(master, request))
+        .await
+        .map_err(|error| err!("removing the notes of clones at {alias} failed: {error}"))?;
+    Ok(())
 }
 
 /// A shard that nothing is replicated into.

@@ -2,20 +2,19 @@
 //!
 //! The plan is a list of the commands that an operator would type, found from the records alone: what is
 //! done is left out. It is printed first, and run only then; run again after a failure, it goes on with
-//! what is left. The jobs of vtworker are sent to one that serves (`-vtworker host:port`).
+//! what is left. The jobs of vtworker are sent to one that serves (`-vtworker host:port`; `worker.rs`).
+//!
+//! Shards that share rows are a group, which is cloned and switched as one: `-80,80-` to four shards are two
+//! groups. Each step is done for all groups before the next.
 
-use futures::StreamExt;
-use servenv::grpc::ClientOptions;
+use keyrange::KeyRange;
 use topo::ShardInfo;
-use vtproto::logutil::Level;
 use vtproto::topodata::TabletType;
-use vtproto::vtworkerdata::ExecuteVtworkerCommandRequest;
-use vtproto::vtworkerservice::vtworker_client::VtworkerClient;
 
-use super::sides::sides_of;
-use crate::Wrangler;
+use super::sides::{Sides, direction, overlapping};
+use super::worker::run_on_vtworker;
 use crate::error::{Result, bail, err};
-use crate::logger::info;
+use crate::{Wrangler, cutover};
 
 /// One command.
 pub(crate) struct Drive {
@@ -53,60 +52,72 @@ pub(crate) struct Target {
     pub name: String,
     /// The tablet to become master, where there is none.
     pub elect: Option<String>,
-    pub cloned: bool,
+    /// Filtered replication has been set up.
+    pub fed: bool,
 }
 
-/// What the records say, before anything is done.
-pub(crate) struct Snapshot {
+/// Shards that share rows, and what has been done for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub sources: Vec<String>,
     pub targets: Vec<Target>,
     /// Types that the sources still serve.
     pub left: Vec<TabletType>,
+    /// A switch of MASTER was begun and is not over.
+    pub switching: bool,
+}
+
+impl Group {
+    /// Nothing of MASTER has been touched.
+    fn is_before_switch(&self) -> bool {
+        self.left.contains(&TabletType::Master) && !self.switching
+    }
+
+    fn is_cloned(&self) -> bool {
+        self.targets.iter().all(|target| target.fed)
+    }
 }
 
 /// The commands that are left to run. Pure.
-pub(crate) fn plan(request: &Drive, snapshot: &Snapshot) -> Vec<Step> {
-    let keyspace = &request.keyspace;
+pub(crate) fn plan(request: &Drive, groups: &[Group]) -> Vec<Step> {
+    let path = |shard: &str| format!("{}/{shard}", request.keyspace);
     let vtctl = |words: &[&str]| Step::Vtctl(words.iter().map(|&word| word.to_owned()).collect());
     let worker = |words: &[&str]| Step::Vtworker(words.iter().map(|&word| word.to_owned()).collect());
-    let source = format!("{keyspace}/{}", request.sources[0]);
+    let waiting: Vec<&Group> = groups.iter().filter(|group| group.is_before_switch()).collect();
+    let to_clone: Vec<&Group> = waiting.iter().copied().filter(|group| !group.is_cloned()).collect();
     let mut steps = Vec::new();
-    for target in &snapshot.targets {
-        let shard = format!("{keyspace}/{}", target.name);
+    for target in waiting.iter().flat_map(|group| &group.targets) {
         if let Some(elect) = &target.elect {
-            steps.push(vtctl(&["InitShardMaster", "-force", &shard, elect]));
+            steps.push(vtctl(&["InitShardMaster", "-force", &path(&target.name), elect]));
         }
     }
-    let cloned = snapshot.targets.iter().all(|target| target.cloned);
-    let everything_left = snapshot.left.contains(&TabletType::Master);
-    if !cloned && everything_left {
-        if !request.skip_schema_copy {
-            for target in &snapshot.targets {
-                steps.push(vtctl(&["CopySchemaShard", &source, &format!("{keyspace}/{}", target.name)]));
-            }
+    for group in to_clone.iter().filter(|_| !request.skip_schema_copy) {
+        for target in group.targets.iter().filter(|target| !target.fed) {
+            steps.push(vtctl(&["CopySchemaShard", &path(&group.sources[0]), &path(&target.name)]));
         }
-        steps.push(worker(&["SplitClone", "-min_healthy_rdonly_tablets=1", &source]));
     }
-    if everything_left {
-        for target in &snapshot.targets {
-            steps.push(vtctl(&["WaitForFilteredReplication", &format!("{keyspace}/{}", target.name)]));
-        }
-        if !request.skip_diff {
-            for target in &snapshot.targets {
-                let shard = format!("{keyspace}/{}", target.name);
-                steps.push(worker(&["SplitDiff", "-min_healthy_rdonly_tablets=1", &shard]));
-            }
-        }
+    for group in &to_clone {
+        steps.push(worker(&["SplitClone", "-min_healthy_rdonly_tablets=1", &path(&group.sources[0])]));
+    }
+    for target in waiting.iter().flat_map(|group| &group.targets) {
+        steps.push(vtctl(&["WaitForFilteredReplication", &path(&target.name)]));
+    }
+    // The diff reads rdonly tablets, which serve no more once they were moved.
+    let to_compare = waiting.iter().filter(|group| !request.skip_diff && group.left.contains(&TabletType::Rdonly));
+    for source in to_compare.flat_map(|group| &group.sources) {
+        steps.push(worker(&["MultiSplitDiff", "-min_healthy_tablets=1", &path(source)]));
     }
     for (served_type, name) in [(TabletType::Rdonly, "rdonly"), (TabletType::Replica, "replica")] {
-        if snapshot.left.contains(&served_type) {
-            steps.push(vtctl(&["MigrateServedTypes", &source, name]));
+        for group in groups.iter().filter(|group| group.left.contains(&served_type)) {
+            steps.push(vtctl(&["MigrateServedTypes", &path(&group.sources[0]), name]));
         }
     }
-    if everything_left {
+    for group in groups.iter().filter(|group| group.left.contains(&TabletType::Master) || group.switching) {
         let mut words = vec!["MigrateServedTypes"];
         if request.reverse_replication {
             words.push("-reverse_replication");
         }
+        let source = path(&group.sources[0]);
         words.extend([source.as_str(), "master"]);
         steps.push(vtctl(&words));
     }
@@ -115,8 +126,8 @@ pub(crate) fn plan(request: &Drive, snapshot: &Snapshot) -> Vec<Step> {
 
 /// Prints the plan of a split and runs it.
 pub(crate) async fn drive(wr: &Wrangler, request: Drive) -> Result {
-    let snapshot = look(wr, &request).await?;
-    let steps = plan(&request, &snapshot);
+    let groups = look(wr, &request).await?;
+    let steps = plan(&request, &groups);
     if steps.is_empty() {
         wr.logger().println(format!("{} is served by {}", request.keyspace, request.targets.join(","))).await;
         return Ok(());
@@ -147,69 +158,108 @@ pub(crate) async fn drive(wr: &Wrangler, request: Drive) -> Result {
 }
 
 /// Reads what there is, and refuses what is no split.
-async fn look(wr: &Wrangler, request: &Drive) -> Result<Snapshot> {
+async fn look(wr: &Wrangler, request: &Drive) -> Result<Vec<Group>> {
     let keyspace = &request.keyspace;
     let mut sources = Vec::new();
     for name in &request.sources {
         sources.push(wr.topo().get_shard(keyspace, name).await?);
     }
-    let mut ranges = Vec::new();
-    for name in &request.targets {
-        if request.sources.contains(name) {
-            bail!("{keyspace}/{name} is a source and a target");
-        }
-        let (_, range) = topo::validate_shard_name(name)?;
-        ranges.push(topo::topoproto::key_range(range.as_ref()));
-    }
-    same_span(sources.iter().map(ShardInfo::range).collect(), ranges)?;
     let mut targets = Vec::new();
     for name in &request.targets {
-        targets.push(look_at_target(wr, keyspace, name).await?);
+        targets.push(shard_with_tablets(wr, keyspace, name).await?);
     }
-    if targets.iter().all(|target| target.cloned) {
-        // Before anything is moved: the records have to agree on who is the source.
-        let sides = sides_of(wr, keyspace, &request.targets[0]).await?;
-        if sides.destinations.iter().any(|shard| !request.targets.contains(&shard.shard_name)) {
-            bail!("the targets are cloned to the sources: {} is the other direction", request.targets.join(","));
+    let mut groups = Vec::new();
+    for sides in groups_of(sources, targets)? {
+        groups.push(look_at(wr, sides).await?);
+    }
+    Ok(groups)
+}
+
+/// Shards that together share rows with no other of these.
+fn groups_of(mut sources: Vec<ShardInfo>, mut targets: Vec<ShardInfo>) -> Result<Vec<Sides>> {
+    let ranges = |side: &[ShardInfo]| side.iter().map(|shard| Some(shard.range())).collect::<Vec<Option<KeyRange>>>();
+    keyrange::validate_for_reshard(&ranges(&sources), &ranges(&targets)).map_err(|error| err!("{error}"))?;
+    // Each side is without gaps now, and both end at the same place.
+    for side in [&mut sources, &mut targets] {
+        side.sort_by_key(ShardInfo::range);
+    }
+    let (mut sources, mut targets) = (sources.into_iter(), targets.into_iter());
+    let mut groups = Vec::new();
+    while let (Some(source), Some(target)) = (sources.next(), targets.next()) {
+        let (mut source_end, mut target_end) = (source.range(), target.range());
+        let mut group = Sides { sources: vec![source], destinations: vec![target] };
+        loop {
+            let (side, end, rest) = match source_end.compare_end(&target_end) {
+                std::cmp::Ordering::Equal => break,
+                std::cmp::Ordering::Less => (&mut group.sources, &mut source_end, &mut sources),
+                std::cmp::Ordering::Greater => (&mut group.destinations, &mut target_end, &mut targets),
+            };
+            let Some(next) = rest.next() else { break };
+            *end = next.range();
+            side.push(next);
         }
+        groups.push(group);
     }
+    Ok(groups)
+}
+
+async fn look_at(wr: &Wrangler, sides: Sides) -> Result<Group> {
+    let switching = cutover::is_unfinished(wr, &sides.sources[0].keyspace, &cutover::group_name(&sides)).await?;
     let mut left = Vec::new();
-    for source in &sources {
+    for source in &sides.sources {
         left.extend(wr.topo().get_shard_serving_types(source).await?);
     }
     left.sort();
     left.dedup();
-    Ok(Snapshot { targets, left })
+    if !switching {
+        check_direction(wr, &sides, &left).await?;
+    }
+    let mut targets = Vec::new();
+    for target in &sides.destinations {
+        targets.push(look_at_target(wr, target).await?);
+    }
+    let sources = sides.sources.into_iter().map(|source| source.shard_name).collect();
+    Ok(Group { sources, targets, left, switching })
 }
 
-/// Both sides have to hold the same ids, each once.
-fn same_span(mut sources: Vec<keyrange::KeyRange>, mut targets: Vec<keyrange::KeyRange>) -> Result {
-    for side in [&mut sources, &mut targets] {
-        side.sort();
-        for pair in side.windows(2) {
-            if !pair[0].is_followed_by(&pair[1]) {
-                bail!("shards don't form a contiguous keyrange");
-            }
+/// Before anything is moved: the records have to agree on who the source is.
+async fn check_direction(wr: &Wrangler, sides: &Sides, left: &[TabletType]) -> Result {
+    let names = |side: &[ShardInfo]| side.iter().map(|shard| shard.shard_name.clone()).collect::<Vec<_>>().join(",");
+    let (keyspace, sources, targets) = (&sides.sources[0].keyspace, names(&sides.sources), names(&sides.destinations));
+    if left.is_empty() {
+        if sides.destinations.iter().all(|shard| shard.record.is_master_serving) {
+            return Ok(());
+        }
+        bail!("neither {sources} nor {targets} serve in {keyspace}");
+    }
+    let Some(group) = overlapping(wr, keyspace, &sides.sources[0].shard_name).await? else { return Ok(()) };
+    for shard in group.left.iter().chain(&group.right) {
+        if !sides.sources.iter().chain(&sides.destinations).any(|named| named.shard_name == shard.shard_name) {
+            bail!("{keyspace}/{} shares rows with {sources} and is none of the shards named", shard.shard_name);
         }
     }
-    let (Some(first), Some(last)) = (sources.first(), sources.last()) else { bail!("there are no shards to combine") };
-    let (Some(from), Some(to)) = (targets.first(), targets.last()) else { bail!("there are no shards to combine") };
-    if first.start() != from.start() || last.end() != to.end() {
-        bail!("source and target keyranges don't match: {first} to {last} vs {from} to {to}");
+    if sides.destinations.iter().all(|shard| !shard.record.source_shards.is_empty())
+        && names(&direction(group)?.sources) != sources
+    {
+        bail!(
+            "{targets} were replaced by {sources} without -reverse_replication: delete {targets} before they are filled anew"
+        );
     }
     Ok(())
 }
 
-async fn look_at_target(wr: &Wrangler, keyspace: &str, name: &str) -> Result<Target> {
-    let shard = match wr.topo().get_shard(keyspace, name).await {
-        Ok(shard) => shard,
-        Err(error) if error.is_no_node() => {
-            bail!(
-                "shard {keyspace}/{name} has no tablets: start them with -init_keyspace={keyspace} -init_shard={name}, then run this again"
-            )
-        }
-        Err(error) => return Err(error.into()),
-    };
+async fn shard_with_tablets(wr: &Wrangler, keyspace: &str, name: &str) -> Result<ShardInfo> {
+    topo::validate_shard_name(name)?;
+    match wr.topo().get_shard(keyspace, name).await {
+        Err(error) if error.is_no_node() => bail!(
+            "shard {keyspace}/{name} has no tablets: start them with -init_keyspace={keyspace} -init_shard={name}, then run this again"
+        ),
+        shard => Ok(shard?),
+    }
+}
+
+async fn look_at_target(wr: &Wrangler, shard: &ShardInfo) -> Result<Target> {
+    let (keyspace, name) = (&shard.keyspace, &shard.shard_name);
     let elect = if shard.has_master() {
         None
     } else {
@@ -222,42 +272,23 @@ async fn look_at_target(wr: &Wrangler, keyspace: &str, name: &str) -> Result<Tar
         };
         Some(replica.alias_string())
     };
-    let cloned = !shard.record.source_shards.is_empty() || shard.record.is_master_serving;
-    Ok(Target { name: name.to_owned(), elect, cloned })
-}
-
-/// Runs a job of vtworker to its end, with its log among ours.
-async fn run_on_vtworker(wr: &Wrangler, address: &str, words: &[String]) -> Result {
-    let mut options = ClientOptions::default();
-    options.auth = wr.config().vtgate_client.auth.clone();
-    let channel = options.channel(address).map_err(|error| err!("cannot dial to vtworker {address}: {error}"))?;
-    let mut client = VtworkerClient::with_interceptor(channel, options.auth.clone());
-    let request = ExecuteVtworkerCommandRequest { args: words.to_vec() };
-    let answer = client.execute_vtworker_command(request).await.map_err(|status| err!("{}", status.message()))?;
-    let mut events = answer.into_inner();
-    while let Some(response) = events.next().await {
-        let event = response.map_err(|status| err!("{}", status.message()))?.event.unwrap_or_default();
-        if event.level() == Level::Console {
-            wr.logger().print(event.value).await;
-        } else {
-            info!(wr, "vtworker: {}", event.value);
-        }
-    }
-    // A finished job is kept for its page; the next one needs the place.
-    let reset = ExecuteVtworkerCommandRequest { args: vec!["Reset".to_owned()] };
-    client.execute_vtworker_command(reset).await.map_err(|status| err!("{}", status.message()))?;
-    Ok(())
+    Ok(Target { name: name.clone(), elect, fed: !shard.record.source_shards.is_empty() })
 }
 
 #[cfg(test)]
 mod tests {
+    use TabletType::{Master, Rdonly, Replica};
+    use vtproto::topodata::Shard;
+
     use super::*;
+
+    const ALL: &[TabletType] = &[Master, Replica, Rdonly];
 
     fn request() -> Drive {
         Drive {
             keyspace: "customer".into(),
-            sources: vec!["0".into()],
-            targets: vec!["-80".into(), "80-".into()],
+            sources: vec![],
+            targets: vec![],
             vtworker: String::new(),
             skip_schema_copy: false,
             skip_diff: false,
@@ -266,61 +297,115 @@ mod tests {
         }
     }
 
-    fn lines(elect: bool, cloned: bool, left: &[TabletType]) -> Vec<String> {
-        let target = |name: &str, uid: &str| Target {
+    fn group(sources: &[&str], targets: &[(&str, bool, bool)], left: &[TabletType]) -> Group {
+        let target = |&(name, elect, fed): &(&str, bool, bool)| Target {
             name: name.into(),
-            elect: elect.then(|| format!("zone1-0000000{uid}")),
-            cloned,
+            elect: elect.then(|| format!("the replica of {name}")),
+            fed,
         };
-        let snapshot = Snapshot { targets: vec![target("-80", "300"), target("80-", "400")], left: left.to_vec() };
-        plan(&request(), &snapshot).iter().map(ToString::to_string).collect()
+        Group {
+            sources: sources.iter().map(|&name| name.into()).collect(),
+            targets: targets.iter().map(target).collect(),
+            left: left.to_vec(),
+            switching: false,
+        }
+    }
+
+    fn lines(groups: &[Group]) -> Vec<String> {
+        plan(&request(), groups).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn the_plan_is_what_an_operator_would_type_and_shrinks_as_it_is_done() {
-        use TabletType::{Master, Rdonly, Replica};
-        let all = [Master, Replica, Rdonly];
-        let whole = lines(true, false, &all);
+        let halves = |elect, fed, left| lines(&[group(&["0"], &[("-80", elect, fed), ("80-", elect, fed)], left)]);
+        let whole = halves(true, false, ALL);
         assert_eq!(
             whole,
             [
-                "vtctlclient InitShardMaster -force customer/-80 zone1-0000000300",
-                "vtctlclient InitShardMaster -force customer/80- zone1-0000000400",
+                "vtctlclient InitShardMaster -force customer/-80 the replica of -80",
+                "vtctlclient InitShardMaster -force customer/80- the replica of 80-",
                 "vtctlclient CopySchemaShard customer/0 customer/-80",
                 "vtctlclient CopySchemaShard customer/0 customer/80-",
                 "vtworker SplitClone -min_healthy_rdonly_tablets=1 customer/0",
                 "vtctlclient WaitForFilteredReplication customer/-80",
                 "vtctlclient WaitForFilteredReplication customer/80-",
-                "vtworker SplitDiff -min_healthy_rdonly_tablets=1 customer/-80",
-                "vtworker SplitDiff -min_healthy_rdonly_tablets=1 customer/80-",
+                "vtworker MultiSplitDiff -min_healthy_tablets=1 customer/0",
                 "vtctlclient MigrateServedTypes customer/0 rdonly",
                 "vtctlclient MigrateServedTypes customer/0 replica",
                 "vtctlclient MigrateServedTypes -reverse_replication customer/0 master",
             ]
         );
-        assert_eq!(lines(false, false, &all), whole[2..]);
-        assert_eq!(lines(false, true, &all), whole[5..]);
-        assert_eq!(lines(false, true, &[Master, Replica])[4..], whole[10..]);
-        assert_eq!(lines(false, true, &[]), [""; 0]);
+        assert_eq!(halves(false, false, ALL), whole[2..]);
+        assert_eq!(halves(false, true, ALL), whole[5..]);
+        assert_eq!(halves(false, true, &[Master, Replica]), [&whole[5..7], &whole[9..]].concat());
+        assert_eq!(halves(false, false, &[]), [""; 0]);
+        // Only the first target was fed: the clone goes on.
+        let half_way = lines(&[group(&["0"], &[("-80", false, true), ("80-", false, false)], ALL)]);
+        assert_eq!(half_way, whole[3..]);
     }
 
     #[test]
-    fn both_sides_hold_the_same_ids() {
-        let ranges = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| topo::topoproto::key_range(topo::validate_shard_name(name).expect("a name").1.as_ref()))
-                .collect::<Vec<_>>()
-        };
-        let check = |sources: &[&str], targets: &[&str]| {
-            same_span(ranges(sources), ranges(targets)).map_err(|error| error.to_string())
-        };
-        assert_eq!(check(&["0"], &["80-", "-80"]), Ok(()));
-        assert_eq!(check(&["-40", "40-80"], &["-80"]), Ok(()));
-        assert_eq!(check(&["0"], &["-40", "80-"]), Err("shards don't form a contiguous keyrange".into()));
+    fn a_switch_that_was_begun_is_finished_first_of_all() {
+        for left in [&[Master][..], &[]] {
+            let mut begun = group(&["0"], &[("-80", false, left.is_empty()), ("80-", false, true)], left);
+            begun.switching = true;
+            assert_eq!(lines(&[begun]), ["vtctlclient MigrateServedTypes -reverse_replication customer/0 master"]);
+        }
+    }
+
+    #[test]
+    fn each_group_is_cloned_and_switched_as_one() {
+        let groups = [
+            group(&["-40", "40-80"], &[("-80", false, false)], ALL),
+            group(&["80-c0", "c0-"], &[("80-", false, false)], &[]),
+            group(&["80-c0", "c0-"], &[("80-", false, false)], ALL),
+        ];
         assert_eq!(
-            check(&["-80"], &["-40"]),
-            Err("source and target keyranges don't match: -80 to -80 vs -40 to -40".into())
+            lines(&groups),
+            [
+                "vtctlclient CopySchemaShard customer/-40 customer/-80",
+                "vtctlclient CopySchemaShard customer/80-c0 customer/80-",
+                "vtworker SplitClone -min_healthy_rdonly_tablets=1 customer/-40",
+                "vtworker SplitClone -min_healthy_rdonly_tablets=1 customer/80-c0",
+                "vtctlclient WaitForFilteredReplication customer/-80",
+                "vtctlclient WaitForFilteredReplication customer/80-",
+                "vtworker MultiSplitDiff -min_healthy_tablets=1 customer/-40",
+                "vtworker MultiSplitDiff -min_healthy_tablets=1 customer/40-80",
+                "vtworker MultiSplitDiff -min_healthy_tablets=1 customer/80-c0",
+                "vtworker MultiSplitDiff -min_healthy_tablets=1 customer/c0-",
+                "vtctlclient MigrateServedTypes customer/-40 rdonly",
+                "vtctlclient MigrateServedTypes customer/80-c0 rdonly",
+                "vtctlclient MigrateServedTypes customer/-40 replica",
+                "vtctlclient MigrateServedTypes customer/80-c0 replica",
+                "vtctlclient MigrateServedTypes -reverse_replication customer/-40 master",
+                "vtctlclient MigrateServedTypes -reverse_replication customer/80-c0 master",
+            ]
         );
+    }
+
+    #[test]
+    fn shards_that_share_rows_are_a_group() {
+        let shards = |names: &[&str]| {
+            let shard = |name: &&str| {
+                let (name, key_range) = topo::validate_shard_name(name).expect("a name");
+                ShardInfo::new("customer", &name, Shard { key_range, ..Default::default() })
+            };
+            names.iter().map(shard).collect::<Vec<_>>()
+        };
+        let groups = |sources: &[&str], targets: &[&str]| -> Result<Vec<String>, String> {
+            let groups = groups_of(shards(sources), shards(targets)).map_err(|error| error.to_string())?;
+            Ok(groups.iter().map(cutover::group_name).collect())
+        };
+        assert_eq!(groups(&["0"], &["80-", "-80"]), Ok(vec!["-80,80-:0".into()]));
+        assert_eq!(groups(&["-40", "40-80"], &["-80"]), Ok(vec!["-40,40-80:-80".into()]));
+        assert_eq!(
+            groups(&["80-", "-80"], &["c0-", "-40", "80-c0", "40-80"]),
+            Ok(vec!["-40,40-80:-80".into(), "80-:80-c0,c0-".into()])
+        );
+        // Bounds that cross make one group.
+        assert_eq!(groups(&["-60", "60-"], &["-40", "40-80", "80-"]), Ok(vec!["-40,40-80,80-:-60,60-".into()]));
+        assert_eq!(groups(&["0"], &["-40", "80-"]), Err("shards don't form a contiguous keyrange".into()));
+        assert_eq!(groups(&["-80"], &["-40"]), Err("source and target keyranges don't match: -80 vs -40".into()));
+        assert_eq!(groups(&["0"], &["-"]), Err("same keyrange is present in source and target: -".into()));
     }
 }

@@ -13,6 +13,7 @@ mod served_types;
 mod show;
 pub(crate) mod sides;
 pub(crate) mod streams;
+mod worker;
 
 pub(crate) use cancel::cancel_resharding;
 pub(crate) use drive::{Drive, drive};
@@ -30,15 +31,15 @@ use crate::logger::warning;
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(5);
 
 /// Waits until every vtgate acts on the present SrvKeyspace of its cell (no cells given: of all cells).
-/// Returns the names of those that did not in time; each is a warning too. What cannot be found out is
-/// only a warning: the records are written.
+/// Returns the names of those that did not in time, and the cells of which it cannot be told (`cell zone2:
+/// <error>`); each is a warning too, and no error: the records are written.
 pub(crate) async fn wait_for_gates(wr: &Wrangler, keyspace: &str, cells: &[String]) -> Vec<String> {
     let cells = if cells.is_empty() {
         match wr.topo().get_known_cells().await {
             Ok(cells) => cells,
             Err(error) => {
                 warning!(wr, "cannot tell whether vtgates act on the new serving records: {error}");
-                return Vec::new();
+                return vec![format!("all cells: {error}")];
             }
         }
     } else {
@@ -51,15 +52,19 @@ pub(crate) async fn wait_for_gates(wr: &Wrangler, keyspace: &str, cells: &[Strin
         };
         wr.topo().wait_for_gate_acks(cell, keyspace, version, ACKNOWLEDGEMENT).await
     });
-    let mut silent = Vec::new();
+    let (mut silent, mut unknown) = (Vec::new(), Vec::new());
     for (cell, outcome) in cells.iter().zip(futures::future::join_all(waits).await) {
         match outcome {
             Ok(gates) => silent.extend(gates),
-            Err(error) => warning!(wr, "cannot tell whether vtgates of {cell} act on the new SrvKeyspace: {error}"),
+            Err(error) => {
+                warning!(wr, "cannot tell whether vtgates of {cell} act on the new SrvKeyspace: {error}");
+                unknown.push(format!("cell {cell}: {error}"));
+            }
         }
     }
     for gate in &silent {
         warning!(wr, "vtgate {gate} has not acted on the new SrvKeyspace of {keyspace} within {ACKNOWLEDGEMENT:?}");
     }
+    silent.extend(unknown);
     silent
 }

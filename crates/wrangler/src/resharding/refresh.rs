@@ -1,6 +1,6 @@
 //! Making tablets read the records that concern them again.
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use topo::ShardInfo;
 use topo::topoproto::tablet_alias_string;
 use vtproto::tabletmanagerdata as tmd;
@@ -30,9 +30,9 @@ pub(crate) async fn refresh_master(wr: &Wrangler, master: &Tablet) -> Result {
     Ok(())
 }
 
-/// Refreshes masters side by side; each has to answer.
+/// Refreshes masters side by side; each has to answer, and none is left half-way because another did not.
 pub(crate) async fn refresh_masters<'a>(wr: &Wrangler, masters: impl IntoIterator<Item = &'a Tablet>) -> Result {
-    try_join_all(masters.into_iter().map(|master| refresh_master(wr, master))).await.map(drop)
+    join_all(masters.into_iter().map(|master| refresh_master(wr, master))).await.into_iter().collect()
 }
 
 /// Refreshes the tablets of a type (`None`: of every type) of a shard in some cells (none given: in all).

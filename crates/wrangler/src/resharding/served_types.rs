@@ -7,7 +7,7 @@ use topo::KeyspaceLock;
 use vtproto::topodata::TabletType;
 
 use super::refresh::refresh_tablets;
-use super::sides::{Sides, sides_of};
+use super::sides::{Sides, overlapping, sides_of};
 use super::wait_for_gates;
 use crate::Wrangler;
 use crate::cutover;
@@ -43,7 +43,9 @@ pub(crate) async fn migrate_served_types(wr: &Wrangler, request: MigrateServedTy
         if !request.cells.is_empty() {
             bail!("cannot specify cells for master migration on {keyspace}/{shard}");
         }
-        return cutover::migrate_served_types_master(wr, request).await;
+        let (keyspace, shard, back) = (keyspace.clone(), shard.clone(), request.master.reverse_replication);
+        cutover::migrate_served_types_master(wr, request).await?;
+        return if back { wake_replicas(wr, &keyspace, &shard).await } else { Ok(()) };
     }
     let action = format!("MigrateServedTypes({})", request.served_type.as_str_name());
     with_keyspace_lock!(wr, keyspace, &action, |lock| {
@@ -83,6 +85,18 @@ async fn migrate_replicas(wr: &Wrangler, lock: &KeyspaceLock, sides: Sides, requ
     info!(wr, "WaitForDrain: Sleeping finished. Shutting down queryservice on old tablets now.");
     for shard in &from {
         refresh_tablets(wr, shard, Some(served_type), cells).await?;
+    }
+    Ok(())
+}
+
+/// Lets the replicas of shards that have given up MASTER, and are kept up to date, answer again: the controls by
+/// which they refused went with MASTER. No vtgate asks them; diffs and the way back need them.
+async fn wake_replicas(wr: &Wrangler, keyspace: &str, shard: &str) -> Result {
+    let Some(group) = overlapping(wr, keyspace, shard).await? else { return Ok(()) };
+    for shard in group.left.iter().chain(&group.right).filter(|shard| !shard.record.is_master_serving) {
+        for served_type in [TabletType::Replica, TabletType::Rdonly] {
+            refresh_tablets(wr, shard, Some(served_type), &[]).await?;
+        }
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ use crate::wrangler::within;
 
 /// The workflow of a stream back to where the rows came from.
 pub(crate) const REVERSED: &str = "ReversedResharding";
+/// The state of a stream that is prepared and not started.
+const STOPPED: &str = "Stopped";
 /// "No limit" in the columns max_tps and max_replication_lag.
 const UNLIMITED: i64 = i64::MAX;
 
@@ -49,9 +51,22 @@ pub(crate) async fn delete(wr: &Wrangler, tablet: &Tablet, uid: u32) -> Result {
     exec(wr, tablet, format!("delete from _vt.vreplication where id={uid}")).await.map(drop)
 }
 
-/// Starts a stream that was prepared.
-pub(crate) async fn start(wr: &Wrangler, tablet: &Tablet, uid: u32) -> Result {
-    let query = format!("update _vt.vreplication set state='Running', stop_pos=NULL where id={uid}");
+/// Sets where a prepared stream begins to read (empty: where it was prepared to), and starts it if it shall run. One that
+/// has been started was so by an attempt before this one: it has gone on since, and taken back it would apply again what
+/// it has applied.
+pub(crate) async fn begin(wr: &Wrangler, tablet: &Tablet, uid: u32, position: &str, run: bool) -> Result {
+    let mut changes = Vec::new();
+    if !position.is_empty() {
+        changes.push(format!("pos={}", quoted(position)));
+    }
+    if run {
+        changes.push("state='Running', stop_pos=NULL".to_owned());
+    }
+    let has_begun = |stream: &Stream| stream.uid == uid && stream.state != STOPPED;
+    if changes.is_empty() || read(wr, tablet).await?.iter().any(has_begun) {
+        return Ok(());
+    }
+    let query = format!("update _vt.vreplication set {} where id={uid}", changes.join(", "));
     exec(wr, tablet, query).await.map(drop)
 }
 
@@ -60,7 +75,7 @@ pub(crate) async fn start(wr: &Wrangler, tablet: &Tablet, uid: u32) -> Result {
 pub(crate) async fn delete_prepared(wr: &Wrangler, tablet: &Tablet, from: &[(&str, &str)]) -> Result {
     for stream in read(wr, tablet).await? {
         let place = (stream.source.keyspace.as_str(), stream.source.shard.as_str());
-        if stream.workflow == REVERSED && stream.state == "Stopped" && from.contains(&place) {
+        if stream.workflow == REVERSED && stream.state == STOPPED && from.contains(&place) {
             delete(wr, tablet, stream.uid).await?;
         }
     }
@@ -85,7 +100,7 @@ pub(crate) async fn insert_stopped(
             let source = quoted(&vtjson::text_compact(&stream.source));
             let position = quoted(&stream.position);
             format!(
-                "({}, {source}, {position}, {UNLIMITED}, {UNLIMITED}, {now}, 0, 'Stopped', {database})",
+                "({}, {source}, {position}, {UNLIMITED}, {UNLIMITED}, {now}, 0, '{STOPPED}', {database})",
                 quoted(workflow)
             )
         })

@@ -29,15 +29,36 @@ pub(crate) fn diff_schema(
     for (key, table) in &left_tables {
         match right_tables.get(key) {
             None => diffs.push(extra(left_name, key)),
-            Some(other) if other.schema != table.schema => diffs.push(format!(
-                "schemas differ on table {}:\n{left_name}: {}\n differs from:\n{right_name}: {}",
-                table.name, table.schema, other.schema
-            )),
+            Some(other) if without_implied_charsets(&other.schema) != without_implied_charsets(&table.schema) => diffs
+                .push(format!(
+                    "schemas differ on table {}:\n{left_name}: {}\n differs from:\n{right_name}: {}",
+                    table.name, table.schema, other.schema
+                )),
             Some(_) => {}
         }
     }
     diffs.extend(right_tables.keys().filter(|key| !left_tables.contains_key(*key)).map(|key| extra(right_name, key)));
     diffs
+}
+
+/// A CREATE TABLE without the character sets of columns that the collation behind them implies. MySQL 8 prints them or not,
+/// as the column was created, and a table that is created from what it prints is not printed the same.
+fn without_implied_charsets(sql: &str) -> String {
+    const CHARSET: &str = " CHARACTER SET ";
+    let mut out = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some((before, behind)) = rest.split_once(CHARSET) {
+        out.push_str(before);
+        let end = behind.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(behind.len());
+        let (charset, after) = behind.split_at(end);
+        let collation = after.strip_prefix(" COLLATE ").and_then(|text| text.strip_prefix(charset));
+        if collation.is_none_or(|text| !text.starts_with('_')) {
+            out.push_str(CHARSET);
+            out.push_str(charset);
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 fn extra(name: &str, (is_view, table): &(bool, String)) -> String {
@@ -101,6 +122,18 @@ mod tests {
                 .collect(),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn a_character_set_that_its_collation_implies_is_no_difference() {
+        let table = |text: &str| schema(&[("a", "BASE TABLE", text)]);
+        let implied = table("`n` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, `m` int");
+        assert!(diff_schema("l", &implied, "r", &table("`n` text COLLATE utf8mb4_bin, `m` int")).is_empty());
+        for other in ["`n` text CHARACTER SET latin1 COLLATE latin1_bin, `m` int", "`n` text, `m` int"] {
+            assert_eq!(diff_schema("l", &implied, "r", &table(other)).len(), 1, "{other}");
+        }
+        let alone = table("`n` text CHARACTER SET utf8mb4");
+        assert_eq!(diff_schema("l", &alone, "r", &table("`n` text")).len(), 1);
     }
 
     #[test]

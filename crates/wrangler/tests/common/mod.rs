@@ -2,14 +2,14 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use servenv::failpoint::{Action, Failpoints};
 use tabletclient::cutover::Cutover;
 use tabletclient::tm::{Result, TabletManager, TmError};
-use topo::{TopoServer, Update, topoproto};
+use topo::{TopoServer, Update, memory::MemoryStore, topoproto};
 use vterrors::Code;
 use vtproto::cutover;
 use vtproto::query::{Field, QueryResult, Row};
@@ -28,10 +28,18 @@ pub fn alias(uid: u32) -> TabletAlias {
 pub struct Tablets {
     topo: TopoServer,
     pub calls: Mutex<Vec<String>>,
-    /// Answers to fail with, by `Method alias`.
+    /// Answers to fail with, by `Method alias`, or by that and what else is remembered of the call.
     pub failures: Mutex<HashMap<String, TmError>>,
+    /// Calls with which a tablet dies, by `Method alias`.
+    pub deadly: Mutex<Vec<String>>,
+    /// Tablets that do not answer.
+    pub dead: Mutex<BTreeSet<u32>>,
+    /// How far away tablets are: how long they take to tell positions.
+    pub distance: Mutex<Duration>,
     /// Calls that never answer, by `Method alias`.
     pub hanging: Mutex<Vec<String>>,
+    /// How long the next waits for a position take.
+    pub waits: Mutex<VecDeque<Duration>>,
     /// Positions, by uid.
     pub positions: Mutex<HashMap<u32, String>>,
     pub schemas: Mutex<HashMap<u32, tmd::SchemaDefinition>>,
@@ -43,8 +51,16 @@ pub struct Tablets {
     pub streams: Mutex<BTreeMap<u32, Vec<Stream>>>,
     /// Tablets that know no gates, as those of Vitess.
     pub gateless: Mutex<Vec<u32>>,
+    /// Tablets that lose their gates once they are fenced.
+    pub forgetful: Mutex<Vec<u32>>,
+    /// Tablets whose mysqld refuses writes.
+    pub read_only: Mutex<BTreeSet<u32>>,
+    /// Tablets whose answer to the next fence is lost.
+    pub unheard: Mutex<Vec<u32>>,
     /// The gate of a tablet: id and whether it is fenced.
     pub gates: Mutex<HashMap<u32, (String, bool)>>,
+    /// How often a gate finds an open transaction.
+    pub busy: Mutex<HashMap<u32, u32>>,
     term: Mutex<i64>,
 }
 
@@ -99,10 +115,18 @@ impl Tablets {
             rows.retain(|row| row.id != id);
             return QueryResult::default();
         }
-        let start = "update _vt.vreplication set state='Running', stop_pos=NULL where id=";
-        if let Some(id) = query.strip_prefix(start) {
+        if let Some(update) = query.strip_prefix("update _vt.vreplication set ") {
+            let (changes, id) = update.split_once(" where id=").expect("one row");
             let id: u32 = id.parse().unwrap();
-            rows.iter_mut().find(|row| row.id == id).expect("a prepared stream").state = "Running".into();
+            let row = rows.iter_mut().find(|row| row.id == id).expect("a prepared stream");
+            for change in changes.split(", ") {
+                match change.split_once('=').expect("a column") {
+                    ("pos", position) => row.pos = position.trim_matches('\'').to_owned(),
+                    ("state", state) => row.state = state.trim_matches('\'').to_owned(),
+                    ("stop_pos", "NULL") => {}
+                    other => panic!("{other:?}"),
+                }
+            }
             return QueryResult::default();
         }
         let values = query.split_once(" values ").unwrap_or_else(|| panic!("{query}")).1;
@@ -197,10 +221,26 @@ fn stream_rows(rows: &[Stream]) -> QueryResult {
 impl Tablets {
     fn call(&self, method: &str, tablet: &Tablet, detail: &str) -> Result<()> {
         let name = format!("{method} {}", topoproto::tablet_alias_string(tablet.alias.as_ref()));
-        self.calls.lock().unwrap().push(if detail.is_empty() { name.clone() } else { format!("{name} {detail}") });
-        match self.failures.lock().unwrap().get(&name) {
+        let full = if detail.is_empty() { name.clone() } else { format!("{name} {detail}") };
+        self.calls.lock().unwrap().push(full.clone());
+        let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        if self.deadly.lock().unwrap().contains(&name) {
+            self.dead.lock().unwrap().insert(uid);
+        }
+        if self.dead.lock().unwrap().contains(&uid) {
+            return Err(TmError::new(Code::Unavailable, "connection refused"));
+        }
+        let failures = self.failures.lock().unwrap();
+        match failures.get(&name).or_else(|| failures.get(&full)) {
             Some(error) => Err(error.clone()),
             None => Ok(()),
+        }
+    }
+
+    async fn travel(&self) {
+        let distance = *self.distance.lock().unwrap();
+        if !distance.is_zero() {
+            tokio::time::sleep(distance).await;
         }
     }
 
@@ -380,10 +420,12 @@ impl TabletManager for Tablets {
         _: tmd::MasterPositionRequest,
     ) -> Result<tmd::MasterPositionResponse> {
         self.call("MasterPosition", tablet, "")?;
+        self.travel().await;
         Ok(tmd::MasterPositionResponse { position: self.position(tablet) })
     }
     async fn set_read_write(&self, tablet: &Tablet, _: tmd::SetReadWriteRequest) -> Result<tmd::SetReadWriteResponse> {
         self.call("SetReadWrite", tablet, "")?;
+        self.read_only.lock().unwrap().remove(&tablet.alias.as_ref().map_or(0, |alias| alias.uid));
         Ok(tmd::SetReadWriteResponse {})
     }
     async fn v_replication_exec(
@@ -399,6 +441,9 @@ impl TabletManager for Tablets {
         };
         self.call("VReplicationExec", tablet, &detail)?;
         let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        if detail != "select" && self.read_only.lock().unwrap().contains(&uid) {
+            return Err(TmError::new(Code::Unknown, "The MySQL server is running with the --read-only option"));
+        }
         Ok(tmd::VReplicationExecResponse { result: Some(self.run_on_streams(uid, &request.query)) })
     }
     async fn v_replication_wait_for_pos(
@@ -407,6 +452,7 @@ impl TabletManager for Tablets {
         request: tmd::VReplicationWaitForPosRequest,
     ) -> Result<tmd::VReplicationWaitForPosResponse> {
         self.slow("VReplicationWaitForPos", tablet, &format!("{} {}", request.id, request.position)).await?;
+        self.travel().await;
         Ok(tmd::VReplicationWaitForPosResponse {})
     }
     async fn reset_replication(
@@ -464,6 +510,20 @@ impl TabletManager for Tablets {
         self.become_replica(tablet).await;
         Ok(tmd::SetMasterResponse {})
     }
+    async fn start_slave(&self, tablet: &Tablet, _: tmd::StartSlaveRequest) -> Result<tmd::StartSlaveResponse> {
+        self.call("StartSlave", tablet, "")?;
+        Ok(tmd::StartSlaveResponse {})
+    }
+    async fn wait_for_position(
+        &self,
+        tablet: &Tablet,
+        _: tmd::WaitForPositionRequest,
+    ) -> Result<tmd::WaitForPositionResponse> {
+        self.call("WaitForPosition", tablet, "")?;
+        let wait = self.waits.lock().unwrap().pop_front();
+        tokio::time::sleep(wait.unwrap_or_default()).await;
+        Ok(tmd::WaitForPositionResponse {})
+    }
     async fn stop_replication_and_get_status(
         &self,
         tablet: &Tablet,
@@ -491,7 +551,11 @@ impl Cutover for Tablets {
         if held.0 != request.id {
             return Err(TmError::new(Code::FailedPrecondition, format!("gate {} holds", held.0)));
         }
-        Ok(cutover::GateResponse::default())
+        let mut busy = self.busy.lock().unwrap();
+        let left = busy.entry(uid).or_default();
+        let transactions = i64::from(*left > 0);
+        *left = left.saturating_sub(1);
+        Ok(cutover::GateResponse { transactions, statements: 0 })
     }
     async fn drain(&self, tablet: &Tablet, _: cutover::DrainRequest) -> Result<cutover::DrainResponse> {
         self.gated(tablet)?;
@@ -506,7 +570,27 @@ impl Cutover for Tablets {
             Some((id, fenced)) if *id == request.id => *fenced = true,
             _ => return Err(TmError::new(Code::FailedPrecondition, "no such gate")),
         }
+        if request.read_only {
+            self.read_only.lock().unwrap().insert(uid);
+        }
+        let mut unheard = self.unheard.lock().unwrap();
+        if let Some(index) = unheard.iter().position(|one| *one == uid) {
+            unheard.remove(index);
+            return Err(TmError::new(Code::DeadlineExceeded, "context deadline exceeded"));
+        }
         Ok(cutover::FenceResponse { position: self.position(tablet), read_only_set: request.read_only })
+    }
+    async fn status(&self, tablet: &Tablet, _: cutover::StatusRequest) -> Result<cutover::StatusResponse> {
+        self.gated(tablet)?;
+        self.call("Status", tablet, "")?;
+        let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
+        let gates = self.gates.lock().unwrap();
+        let forgotten = self.forgetful.lock().unwrap().contains(&uid);
+        let Some((id, fenced)) = gates.get(&uid).filter(|_| !forgotten) else {
+            return Ok(cutover::StatusResponse::default());
+        };
+        let phase = if *fenced { cutover::GatePhase::Fenced } else { cutover::GatePhase::Gated };
+        Ok(cutover::StatusResponse { id: id.clone(), phase: phase.into(), ..Default::default() })
     }
     async fn release(&self, tablet: &Tablet, request: cutover::ReleaseRequest) -> Result<cutover::ReleaseResponse> {
         self.gated(tablet)?;
@@ -517,12 +601,16 @@ impl Cutover for Tablets {
         if released {
             gates.remove(&uid);
         }
+        if request.read_write {
+            self.read_only.lock().unwrap().remove(&uid);
+        }
         Ok(cutover::ReleaseResponse { released, refused: 3, killed: 1, longest_stall_ms: 42 })
     }
 }
 
 /// A topology with the cell `zone1`, and commands over it.
 pub struct Cluster {
+    pub store: MemoryStore,
     pub topo: TopoServer,
     pub tablets: Arc<Tablets>,
     wr: Wrangler,
@@ -538,19 +626,28 @@ pub struct Outcome {
 
 impl Cluster {
     pub fn empty() -> Self {
-        let topo = TopoServer::memory(&["zone1"]);
+        let store = MemoryStore::new();
+        let topo = store.server(&["zone1"]);
         let tablets = Arc::new(Tablets {
             topo: topo.clone(),
             calls: Mutex::default(),
             failures: Mutex::default(),
+            deadly: Mutex::default(),
+            dead: Mutex::default(),
+            distance: Mutex::default(),
             hanging: Mutex::default(),
             positions: Mutex::default(),
             schemas: Mutex::default(),
             preflights: Mutex::default(),
             results: Mutex::default(),
+            waits: Mutex::default(),
             streams: Mutex::default(),
             gateless: Mutex::default(),
+            forgetful: Mutex::default(),
+            read_only: Mutex::default(),
+            unheard: Mutex::default(),
             gates: Mutex::default(),
+            busy: Mutex::default(),
             term: Mutex::new(1_574_000_000),
         });
         let config = Config {
@@ -560,14 +657,14 @@ impl Cluster {
             ..Config::default()
         };
         let wr = Wrangler::new(topo.clone(), tablets.clone(), config);
-        Self { topo, tablets, wr }
+        Self { store, topo, tablets, wr }
     }
 
     /// The same cluster, driven by a process that fails at a point.
     pub fn failing_at(&self, point: &str, action: Action) -> Self {
         let config = Config { failpoints: Failpoints::at(point, action), ..self.wr.config().clone() };
         let wr = Wrangler::new(self.topo.clone(), self.tablets.clone(), config);
-        Self { topo: self.topo.clone(), tablets: self.tablets.clone(), wr }
+        Self { store: self.store.clone(), topo: self.topo.clone(), tablets: self.tablets.clone(), wr }
     }
 
     /// A shard with a master, a replica and an rdonly, of uids `uid`, `uid + 1`, `uid + 2`.

@@ -17,7 +17,9 @@ fn choose(short: &str, canonical: Option<String>, resolves: impl Fn(&str) -> boo
         Some(name) if usable(&name) => name,
         _ if usable(short) => short.to_owned(),
         _ => {
-            tracing::warn!("the host name {short:?} does not resolve: registering as 127.0.0.1, for this machine only");
+            tracing::warn!(
+                "the host name {short:?} does not resolve: 127.0.0.1 stands for it, which leads here from this machine only"
+            );
             "127.0.0.1".to_owned()
         }
     }

@@ -1,11 +1,14 @@
-//! Throttlers: how many transactions a second a stream or a copy may write.
+//! How many transactions a second a stream or a copy may write.
 //!
 //! A throttler paces one writer. Its rate is set when it is made and may be changed while it runs; 0 stops the writer,
 //! the largest number does not limit it at all. Time not used is kept for a moment only, so that a pause is not followed
-//! by a flood.
+//! by a flood. It also keeps how far replicas may be behind, where its writer looks at that.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,11 +29,49 @@ pub struct Throttler {
     max_rate: watch::Sender<i64>,
     /// From when on the next transaction may go.
     next: Mutex<Instant>,
+    max_lag: Option<MaxLag>,
+}
+
+/// How far replicas may be behind, seconds.
+#[derive(Debug)]
+struct MaxLag {
+    initial: i64,
+    now: AtomicI64,
 }
 
 impl Throttler {
     pub fn new(name: impl Into<String>, max_rate: i64) -> Self {
-        Self { name: name.into(), max_rate: watch::channel(max_rate).0, next: Mutex::new(Instant::now()) }
+        Self {
+            name: name.into(),
+            max_rate: watch::channel(max_rate).0,
+            next: Mutex::new(Instant::now()),
+            max_lag: None,
+        }
+    }
+
+    /// Its writer waits while a replica is further behind, in seconds, [`UNLIMITED`] for never.
+    #[must_use]
+    pub fn with_max_lag(self, seconds: i64) -> Self {
+        Self { max_lag: Some(MaxLag { initial: seconds, now: AtomicI64::new(seconds) }), ..self }
+    }
+
+    /// How far replicas may be behind, seconds; `None` where the writer does not look at that.
+    pub fn max_lag(&self) -> Option<i64> {
+        self.max_lag.as_ref().map(|lag| lag.now.load(Ordering::Relaxed))
+    }
+
+    /// Has no effect where the writer does not look at lag.
+    pub fn set_max_lag(&self, seconds: i64) {
+        if let Some(lag) = &self.max_lag {
+            lag.now.store(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// Goes back to the limit that it was made with.
+    pub fn reset_max_lag(&self) {
+        if let Some(lag) = &self.max_lag {
+            lag.now.store(lag.initial, Ordering::Relaxed);
+        }
     }
 
     pub fn name(&self) -> &str {
