@@ -23,7 +23,7 @@ use vtproto::{
 };
 
 use crate::{
-    BeginOutcome, QueryService, ResultStream,
+    BeginOutcome, QueryService, Region, ResultStream,
     buffer::{Buffer, Failure},
     cutover::is_refusal,
     grpc,
@@ -57,8 +57,8 @@ pub enum CallKind {
 /// Settings of a [`Gateway`].
 #[derive(Debug, Clone)]
 pub struct GatewayOptions {
-    /// Our cell: its replicas are preferred.
-    pub cell: String,
+    /// Our cell, whose replicas are preferred, and those whose replicas may be asked instead.
+    pub region: Region,
     /// How many more tablets are tried after a failure (`-retry-count`).
     pub retry_count: usize,
     /// Types that may be asked for (`-allowed_tablet_types`); empty means all.
@@ -102,18 +102,22 @@ impl Gateway {
         &self.buffer
     }
 
-    /// A healthy tablet of the target that is not among those tried before. Own cell first, and at
-    /// random within a cell.
+    /// A healthy tablet of the target that is not among those tried before: a master wherever it is, others within the
+    /// region. Own cell first, and at random within a cell.
     fn choose(&self, target: &Target, tried: &[Arc<TabletHealth>]) -> Choice {
         let snapshot = self.health.snapshot();
         let Some(group) = snapshot.group(&target.keyspace, &target.shard, target.tablet_type()) else {
             return Choice::NoneHealthy;
         };
-        if group.healthy.is_empty() {
+        let region = &self.options.region;
+        let near =
+            |health: &&Arc<TabletHealth>| target.tablet_type() == TabletType::Master || region.contains(health.cell());
+        if !group.healthy.iter().any(|health| near(&health)) {
             return Choice::NoneHealthy;
         }
-        let untried = |health: &&Arc<TabletHealth>| !tried.iter().any(|t| t.tablet.alias == health.tablet.alias);
-        let local = |health: &&Arc<TabletHealth>| health.cell() == self.options.cell;
+        let untried =
+            |health: &&Arc<TabletHealth>| near(health) && !tried.iter().any(|t| t.tablet.alias == health.tablet.alias);
+        let local = |health: &&Arc<TabletHealth>| health.cell() == region.cell();
         if let [only] = group.healthy.as_slice() {
             return if untried(&only) { Choice::Tablet(only.clone()) } else { Choice::AllTried };
         }

@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod health_check;
 mod query_service;
+mod region;
 pub mod replication_lag;
 pub mod tm;
 pub mod topology_watcher;
@@ -15,6 +16,7 @@ pub mod topology_watcher;
 pub use gateway::{CallKind, CallObserver, Gateway, GatewayOptions};
 pub use health_check::{HealthCheck, HealthCheckOptions, TabletHealth};
 pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream};
+pub use region::Region;
 pub use topology_watcher::{TabletFilter, TopologyWatcher, WatcherOptions};
 
 use vtproto::topodata::TabletAlias;

@@ -40,7 +40,7 @@ pub trait QueryService: Send + Sync {
     async fn rollback(&self, request: query::RollbackRequest) -> Result<()>;
     async fn begin_execute(&self, request: query::BeginExecuteRequest) -> BeginOutcome<QueryResult>;
     async fn begin_execute_batch(&self, request: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>>;
-    async fn prepare(&self, request: query::PrepareRequest) -> Result<()>;
+    async fn prepare(&self, request: query::PrepareRequest) -> Result<query::PrepareResponse>;
     async fn commit_prepared(&self, request: query::CommitPreparedRequest) -> Result<()>;
     async fn rollback_prepared(&self, request: query::RollbackPreparedRequest) -> Result<()>;
     async fn create_transaction(&self, request: query::CreateTransactionRequest) -> Result<()>;

@@ -6,14 +6,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use support::{FakeTablet, tablet, target, until};
 use tabletclient::{
-    CallKind, Gateway, GatewayOptions, HealthCheck, HealthCheckOptions, QueryService,
+    CallKind, Gateway, GatewayOptions, HealthCheck, HealthCheckOptions, QueryService, Region,
     buffer::{Buffer, BufferOptions},
     gateway::NoObserver,
 };
 use vterrors::{Code, VtError};
 use vtproto::{
     query::{BeginExecuteRequest, ExecuteRequest, QueryResult},
-    topodata::TabletType,
+    topodata::{CellsAlias, TabletType},
 };
 
 use TabletType::{Master, Rdonly, Replica};
@@ -25,7 +25,7 @@ struct Cluster {
     gateway: Gateway,
 }
 
-fn cluster_with(of: &[(&str, u32, TabletType)], buffer: BufferOptions) -> Cluster {
+fn cluster_in(region: Region, of: &[(&str, u32, TabletType)], buffer: BufferOptions) -> Cluster {
     let tablets: HashMap<u32, Arc<FakeTablet>> =
         of.iter().map(|(_, uid, _)| (*uid, FakeTablet::new(&uid.to_string()))).collect();
     let services = tablets.clone();
@@ -36,13 +36,16 @@ fn cluster_with(of: &[(&str, u32, TabletType)], buffer: BufferOptions) -> Cluste
         let service: Arc<dyn QueryService> = service.ok_or_else(|| VtError::new(Code::Internal, "unknown uid"))?;
         Ok(service)
     });
-    let options =
-        GatewayOptions { cell: "zone1".into(), retry_count: 2, allowed_types: Vec::new(), max_calls_per_tablet: 3 };
+    let options = GatewayOptions { region, retry_count: 2, allowed_types: Vec::new(), max_calls_per_tablet: 3 };
     let gateway = Gateway::start(options, health.clone(), Buffer::new(buffer), Arc::new(NoObserver));
     for (cell, uid, tablet_type) in of {
         health.add_tablet(tablet(cell, *uid, *tablet_type));
     }
     Cluster { tablets, health, gateway }
+}
+
+fn cluster_with(of: &[(&str, u32, TabletType)], buffer: BufferOptions) -> Cluster {
+    cluster_in(Region::of("zone1"), of, buffer)
 }
 
 fn cluster(of: &[(&str, u32, TabletType)]) -> Cluster {
@@ -85,12 +88,17 @@ async fn the_master_with_the_latest_term_is_the_only_one() {
 }
 
 #[tokio::test]
-async fn replicas_of_the_own_cell_come_first_and_share_the_load() {
-    let c = cluster(&[("zone1", 101, Replica), ("zone1", 102, Replica), ("zone2", 201, Replica)]);
+async fn replicas_of_the_own_cell_come_first_and_none_outside_of_its_alias() {
+    let topo = topo::memory::MemoryStore::new().server(&["zone1", "zone2", "zone3"]);
+    let near = CellsAlias { cells: vec!["zone1".into(), "zone2".into()] };
+    topo.create_cells_alias("near", &near).await.expect("an alias");
+    let region = Region::follow(topo.clone(), "zone1", Duration::from_millis(20)).await;
+    let of = [("zone1", 101, Replica), ("zone1", 102, Replica), ("zone2", 201, Replica), ("zone3", 301, Replica)];
+    let c = cluster_in(region.clone(), &of, BufferOptions::default());
     for tablet in c.tablets.values() {
         tablet.says(Replica, true, 0, 0);
     }
-    c.ready(Replica, 3).await;
+    c.ready(Replica, 4).await;
     for _ in 0..200 {
         c.execute(Replica, CallKind::Read).await.expect("answer");
     }
@@ -98,8 +106,17 @@ async fn replicas_of_the_own_cell_come_first_and_share_the_load() {
     assert!(c.tablets[&101].calls() > 20 && c.tablets[&102].calls() > 20);
     c.tablets[&101].says(Replica, false, 0, 0);
     c.tablets[&102].says(Replica, false, 0, 0);
-    c.ready(Replica, 1).await;
-    assert_eq!(c.execute(Replica, CallKind::Read).await.as_deref(), Ok("201"), "another cell beats no answer");
+    c.ready(Replica, 2).await;
+    assert_eq!(c.execute(Replica, CallKind::Read).await.as_deref(), Ok("201"), "a cell of the same alias");
+    // As in Vitess: reads do not leave the cells of an alias by themselves.
+    topo.delete_cells_alias("near").await.expect("deleted");
+    until("the alias is gone", || !region.contains("zone2")).await;
+    let error = c.execute(Replica, CallKind::Read).await.expect_err("none is near");
+    assert_eq!(error.to_string(), "target: ks.0.replica: no valid tablet");
+    // A master is asked wherever it is.
+    c.tablets[&301].says(Master, true, 5, 0);
+    c.ready(Master, 1).await;
+    assert_eq!(c.execute(Master, CallKind::Read).await.as_deref(), Ok("301"));
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context, Result};
 use mysql::server::{AuthServer, Server as MysqlServer, ServerConfig, bind_unix};
 use servenv::{Env, Registry, Server, hostname};
-use tabletclient::{Gateway, GatewayOptions, HealthCheck, TopologyWatcher, buffer::Buffer, health_check::target_text};
+use tabletclient::{
+    Gateway, GatewayOptions, HealthCheck, Region, TopologyWatcher, buffer::Buffer, health_check::target_text,
+};
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topo::{TopoServer, srv_cache::SrvTopoCache};
@@ -71,7 +73,7 @@ impl Gate {
             false => tabletclient::grpc::dial(tablet, &dial),
         });
         let options = GatewayOptions {
-            cell: config.cell.clone(),
+            region: Region::follow(topo.clone(), &config.cell, config.watcher.refresh_interval).await,
             retry_count: config.retry_count,
             allowed_types: config.allowed_tablet_types.clone(),
             max_calls_per_tablet: config.max_calls_per_tablet,

@@ -179,10 +179,9 @@ impl Transactions {
         let Some((manager, participants)) = all.split_first() else { return Ok(()) };
         let target = manager.target.clone().unwrap_or_default();
         let dtid = Dtid { target: target.clone(), transaction_id: manager.transaction_id }.to_string();
-        let others: Vec<Target> = participants.iter().filter_map(|open| open.target.clone()).collect();
         let created = on_tablet!(self, "CreateTransaction", create_transaction, CreateTransactionRequest, caller, &target, {
             dtid: dtid.clone(),
-            participants: others.clone(),
+            participants: participants.iter().filter_map(|open| open.target.clone()).collect(),
         });
         if let Err(error) = created {
             self.rollback_all(caller, all).await;
@@ -192,32 +191,49 @@ impl Transactions {
             let dtid = dtid.clone();
             async move {
                 let target = open.target.clone().unwrap_or_default();
-                on_tablet!(self, "Prepare", prepare, PrepareRequest, caller, &target, {
+                let prepared = on_tablet!(self, "Prepare", prepare, PrepareRequest, caller, &target, {
                     transaction_id: open.transaction_id,
                     dtid: dtid.clone(),
-                })
+                })?;
+                // Where nothing was written nothing is open any more, and a cutover does not wait for it.
+                Ok((!prepared.nothing_written).then_some(target))
             }
         });
-        if let Some(error) = join_all(prepares).await.into_iter().find_map(Result::err) {
-            // The decision is written first, so that a crash from here on also ends in a rollback.
-            let decided = on_tablet!(self, "SetRollback", set_rollback, SetRollbackRequest, caller, &target, {
-                transaction_id: manager.transaction_id,
-                dtid: dtid.clone(),
-            });
-            if let Err(failed) = decided {
-                tracing::warn!(%dtid, "the rollback of a distributed transaction is not recorded: {failed}");
-                return Err(error);
-            }
-            if let Err(failed) = self.conclude_rollback(caller, &target, &dtid, participants).await {
-                tracing::warn!(%dtid, "the rollback of a distributed transaction is not complete: {failed}");
-            }
-            return Err(error);
-        }
+        let prepared: Result<Vec<Option<Target>>> = join_all(prepares).await.into_iter().collect();
+        let written: Vec<Target> = match prepared {
+            Ok(targets) => targets.into_iter().flatten().collect(),
+            Err(error) => return Err(self.give_up_prepared(caller, manager, participants, &dtid, error).await),
+        };
         on_tablet!(self, "StartCommit", start_commit, StartCommitRequest, caller, &target, {
             transaction_id: manager.transaction_id,
             dtid: dtid.clone(),
         })?;
-        self.conclude_commit(caller, &target, &dtid, &others).await
+        self.conclude_commit(caller, &target, &dtid, &written).await
+    }
+
+    /// Rolls back a transaction of which a part could not be prepared. Returns the error that the client sees.
+    async fn give_up_prepared(
+        &self,
+        caller: &Caller,
+        manager: &ShardSession,
+        participants: &[ShardSession],
+        dtid: &str,
+        error: VtError,
+    ) -> VtError {
+        let target = manager.target.clone().unwrap_or_default();
+        // The decision is written first, so that a crash from here on also ends in a rollback.
+        let decided = on_tablet!(self, "SetRollback", set_rollback, SetRollbackRequest, caller, &target, {
+            transaction_id: manager.transaction_id,
+            dtid: dtid.to_string(),
+        });
+        if let Err(failed) = decided {
+            tracing::warn!(%dtid, "the rollback of a distributed transaction is not recorded: {failed}");
+            return error;
+        }
+        if let Err(failed) = self.conclude_rollback(caller, &target, dtid, participants).await {
+            tracing::warn!(%dtid, "the rollback of a distributed transaction is not complete: {failed}");
+        }
+        error
     }
 
     async fn conclude_commit(&self, caller: &Caller, manager: &Target, dtid: &str, others: &[Target]) -> Result<()> {

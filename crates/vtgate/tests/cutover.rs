@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use mysql::client::Connection;
 use support::{World, fails, run, two_shards, until, world, world_with};
@@ -295,4 +295,23 @@ async fn a_transaction_is_as_old_as_its_first_statement() {
     run(&mut teller, "update customer set name = 'b' where id = 4").await;
     let calls = w.replica.take_calls();
     assert!(calls[0].open_elsewhere_ms >= 100, "{calls:?}");
+}
+
+/// A shard on which a transaction only read may be served elsewhere as soon as that is prepared: a cutover does not wait
+/// for what has nothing to commit.
+#[tokio::test]
+async fn a_commit_in_two_phases_does_not_come_back_to_a_shard_that_was_only_read() {
+    for nothing_written in [true, false] {
+        let w = two_shards(&["-transaction_mode=TWOPC"]).await;
+        w.replica.prepares_nothing.store(nothing_written, Ordering::SeqCst);
+        let mut teller = w.connect_to("customer").await;
+        run(&mut teller, "begin").await;
+        run(&mut teller, "update customer set name = 'a' where id = 1").await;
+        run(&mut teller, "select name from customer where id = 4 for update").await;
+        w.replica.take_calls();
+        run(&mut teller, "commit").await;
+        let methods: Vec<&str> = w.replica.take_calls().iter().map(|call| call.method).collect();
+        let wanted: &[&str] = if nothing_written { &["Prepare"] } else { &["Prepare", "CommitPrepared"] };
+        assert_eq!(methods, wanted);
+    }
 }

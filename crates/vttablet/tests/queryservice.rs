@@ -32,6 +32,16 @@ const PRODUCT: &str =
 const NUMBERS: &str = "create table n(id bigint primary key, v varchar(200))";
 const FILL: &str = "insert into n select seq, repeat('x', 100) from seq_1_to_12000";
 
+/// As in Vitess: vtctl reloads a whole keyspace, and a tablet that has not begun to serve is no failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_without_a_connection_to_mysqld_has_nothing_to_do() {
+    let tablet = tablet!("qs_reload_closed");
+    tablet.server.stop_service().await;
+    tablet.server.reload_schema().await.expect("nothing to do");
+    tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving");
+    tablet.server.reload_schema().await.expect("reloaded");
+}
+
 async fn begin(tablet: &Tablet, options: ExecuteOptions) -> vterrors::Result<i64> {
     let request = query::BeginRequest {
         target: tablet.target(),
@@ -632,7 +642,7 @@ async fn two_phase_commit() {
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
 }
 
-async fn prepare(tablet: &Tablet, transaction_id: i64, dtid: &str) -> vterrors::Result<()> {
+async fn prepare(tablet: &Tablet, transaction_id: i64, dtid: &str) -> vterrors::Result<query::PrepareResponse> {
     let target = tablet.target();
     tablet
         .queries
@@ -745,7 +755,7 @@ async fn a_prepared_transaction_is_made_again_as_it_was() {
         let vars = [("v", bytes.clone())];
         tablet.execute_with(id, sql, &vars, ExecuteOptions::default()).await.expect("done");
     }
-    prepare(&tablet, id, "other:0:5").await.expect("prepared");
+    assert!(!prepare(&tablet, id, "other:0:5").await.expect("prepared").nothing_written);
     tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
     tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving");
     // A cutover of its table waits for it, now as before.
@@ -759,7 +769,7 @@ async fn a_prepared_transaction_is_made_again_as_it_was() {
     // Savepoints alone are nothing to prepare.
     let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
     tablet.execute_in(id, "savepoint a").await.expect("done");
-    prepare(&tablet, id, "other:0:6").await.expect("nothing to keep");
+    assert!(prepare(&tablet, id, "other:0:6").await.expect("nothing to keep").nothing_written);
     assert_eq!(cell(&tablet.execute("select count(*) from _vt.redo_state").await.expect("rows")), "0");
 
     // What is only in the store is not taken for committed.

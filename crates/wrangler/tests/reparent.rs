@@ -68,8 +68,11 @@ async fn no_replica_acknowledges_and_the_wait_ends() {
     let cluster = Cluster::with_tablets().await;
     cluster.tablets.hanging.lock().unwrap().push("PopulateReparentJournal zone1-0000000100".into());
     let args = ["InitShardMaster", "-force", "-wait_slave_timeout=50ms", "commerce/0", "zone1-100"];
-    let error = cluster.err(&args).await;
+    let outcome = cluster.run(&args).await;
+    let error = outcome.result.expect_err("nobody acknowledges").to_vt_error().message().to_owned();
     assert!(error.starts_with("failed to PopulateReparentJournal on master: "), "{error}");
+    let warned = "master failed to PopulateReparentJournal, canceling slaves";
+    assert!(outcome.warnings.iter().any(|warning| warning == warned), "{:?}", outcome.warnings);
     assert!(error.contains("a tablet of type replica has to follow"), "{error}");
 }
 

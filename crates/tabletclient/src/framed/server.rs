@@ -430,7 +430,7 @@ async fn run(
             };
             shared.answer(id, result).await;
         }
-        Method::Prepare => unary!(shared, service, id, request, prepare, |()| query::PrepareResponse {}),
+        Method::Prepare => unary!(shared, service, id, request, prepare, |answer| answer),
         Method::CommitPrepared => {
             unary!(shared, service, id, request, commit_prepared, |()| query::CommitPreparedResponse {})
         }

@@ -170,8 +170,8 @@ impl QueryService for FramedTablet {
         }
     }
 
-    async fn prepare(&self, request: query::PrepareRequest) -> Result<()> {
-        call!(self, Prepare, prepare, request, query::PrepareResponse, nothing)
+    async fn prepare(&self, request: query::PrepareRequest) -> Result<query::PrepareResponse> {
+        call!(self, Prepare, prepare, request, query::PrepareResponse, |answer| answer)
     }
 
     async fn commit_prepared(&self, request: query::CommitPreparedRequest) -> Result<()> {

@@ -123,8 +123,8 @@ impl QueryService for GrpcTablet {
         }
     }
 
-    async fn prepare(&self, request: query::PrepareRequest) -> Result<()> {
-        call!(self, prepare, request).map(drop)
+    async fn prepare(&self, request: query::PrepareRequest) -> Result<query::PrepareResponse> {
+        call!(self, prepare, request)
     }
 
     async fn commit_prepared(&self, request: query::CommitPreparedRequest) -> Result<()> {

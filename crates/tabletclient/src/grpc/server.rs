@@ -96,7 +96,7 @@ impl query_server::Query for QueryServer {
         &self,
         request: Request<query::PrepareRequest>,
     ) -> Result<Response<query::PrepareResponse>, Status> {
-        answer(self.service.prepare(request.into_inner()).await, |()| query::PrepareResponse {})
+        answer(self.service.prepare(request.into_inner()).await, |answer| answer)
     }
 
     async fn commit_prepared(

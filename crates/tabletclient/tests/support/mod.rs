@@ -264,7 +264,7 @@ impl QueryService for FakeTablet {
     async fn begin_execute_batch(&self, _: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>> {
         BeginOutcome { transaction_id: 0, result: not_faked() }
     }
-    async fn prepare(&self, _: query::PrepareRequest) -> Result<()> {
+    async fn prepare(&self, _: query::PrepareRequest) -> Result<query::PrepareResponse> {
         not_faked()
     }
     async fn commit_prepared(&self, _: query::CommitPreparedRequest) -> Result<()> {

@@ -61,6 +61,8 @@ pub struct FakeTablet {
     pub stream_length: AtomicUsize,
     pub open_transactions: Mutex<Vec<i64>>,
     pub lose_transactions: AtomicBool,
+    /// Transactions write nothing here: there is nothing to prepare.
+    pub prepares_nothing: AtomicBool,
 }
 
 struct OnDrop<'a>(&'a AtomicUsize, bool);
@@ -117,6 +119,7 @@ impl FakeTablet {
             stream_length: AtomicUsize::new(1),
             open_transactions: Mutex::default(),
             lose_transactions: AtomicBool::new(false),
+            prepares_nothing: AtomicBool::new(false),
         })
     }
 
@@ -256,9 +259,9 @@ impl QueryService for FakeTablet {
     async fn begin_execute_batch(&self, _: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>> {
         BeginOutcome { transaction_id: 0, result: not_faked() }
     }
-    async fn prepare(&self, r: query::PrepareRequest) -> Result<()> {
+    async fn prepare(&self, r: query::PrepareRequest) -> Result<query::PrepareResponse> {
         self.note("Prepare", None, r.transaction_id, None);
-        Ok(())
+        Ok(query::PrepareResponse { nothing_written: self.prepares_nothing.load(Ordering::SeqCst) })
     }
     async fn commit_prepared(&self, _: query::CommitPreparedRequest) -> Result<()> {
         self.note("CommitPrepared", None, 0, None);

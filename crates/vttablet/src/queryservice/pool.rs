@@ -108,6 +108,11 @@ impl Pool {
         lock(&self.state).open = true;
     }
 
+    /// Whether it gives out connections.
+    pub fn is_open(&self) -> bool {
+        lock(&self.state).open
+    }
+
     /// Makes every connection that the pool may have, `parallel` at a time. The pool is not in use yet.
     ///
     /// Errors: the first that kept one from being made.

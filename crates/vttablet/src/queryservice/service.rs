@@ -68,13 +68,13 @@ impl TabletServer {
         }
     }
 
-    async fn end(
+    async fn end<T>(
         &self,
         name: &'static str,
         sql: &str,
         immediate: Option<&VtGateCallerId>,
-        work: impl Future<Output = Result<(), ExecError>>,
-    ) -> Result<()> {
+        work: impl Future<Output = Result<T, ExecError>>,
+    ) -> Result<T> {
         let started = Instant::now();
         let outcome = work.await;
         self.stats.queries.record(&[name], started.elapsed());
@@ -119,7 +119,11 @@ impl TabletServer {
 
     /// Runs `work` to its end as a task of its own, also when the caller hangs up: what began to commit must not stop
     /// half way, for its coordinator has decided and nobody else would go on with it.
-    async fn to_the_end(&self, inside: Request, work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        inside: Request,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let task = tokio::spawn(async move {
             let outcome = work.await;
             drop(inside);
@@ -157,15 +161,16 @@ impl TabletServer {
     }
 
     /// Lets a call of the second kind (2PC) in, runs it to its end, counts it and names its caller in errors.
-    async fn twopc_call<F>(
+    async fn twopc_call<T, F>(
         &self,
         name: &'static str,
         target: Option<query::Target>,
         immediate: Option<VtGateCallerId>,
         call: impl FnOnce(Self) -> F,
-    ) -> Result<()>
+    ) -> Result<T>
     where
-        F: Future<Output = Result<()>> + Send + 'static,
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
         let inside = self.gate.enter(target.as_ref(), true)?;
         let (server, work) = (self.clone(), call(self.clone()));
@@ -286,7 +291,7 @@ impl QueryService for TabletServer {
         self.begun(transaction_id, result).await
     }
 
-    async fn prepare(&self, request: query::PrepareRequest) -> Result<()> {
+    async fn prepare(&self, request: query::PrepareRequest) -> Result<query::PrepareResponse> {
         let (target, immediate) = (request.target.clone(), request.immediate_caller_id.clone());
         let call = |server: Self| async move { server.twopc_prepare(request.transaction_id, &request.dtid).await };
         self.twopc_call("PREPARE", target, immediate, call).await

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use tokio::sync::Notify;
 use vterrors::{Code, Result, VtError};
-use vtproto::query::{Target, TransactionMetadata, TransactionState};
+use vtproto::query::{PrepareResponse, Target, TransactionMetadata, TransactionState};
 use vtproto::topodata::TabletType;
 use vtproto::{vtgate, vtgateservice};
 
@@ -270,16 +270,16 @@ impl TabletServer {
         guard.commit().await.map_err(bare)
     }
 
-    /// Phase one: stores the statements of a transaction and keeps it open under `dtid`.
-    pub(crate) async fn twopc_prepare(&self, transaction_id: i64, dtid: &str) -> Result<()> {
+    /// Phase one: stores the statements of a transaction and keeps it open under `dtid`. One that has written nothing is
+    /// over, and the answer says so.
+    pub(crate) async fn twopc_prepare(&self, transaction_id: i64, dtid: &str) -> Result<PrepareResponse> {
         self.twopc.check()?;
         let mut guard = self.tx.take(transaction_id, "for prepare").map_err(bare)?;
         let tx = guard.get().map_err(bare)?;
         let (statements, wrote) = (std::mem::take(&mut tx.queries), tx.wrote);
         if !wrote {
-            // Nothing was written: nothing to keep.
             guard.rollback(Conclusion::Rollback, "transaction rolled back: nothing to prepare").await;
-            return Ok(());
+            return Ok(PrepareResponse { nothing_written: true });
         }
         let _step = match self.twopc.begin_prepare(dtid) {
             Ok(step) => step,
@@ -309,7 +309,7 @@ impl TabletServer {
                 if let Some(tx) = guard.into_prepared() {
                     *entry = Prepared::Ready(tx);
                 }
-                Ok(())
+                Ok(PrepareResponse::default())
             }
             _ => {
                 // Serving has stopped meanwhile: what is stored is for the next master.

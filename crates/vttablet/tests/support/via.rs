@@ -92,7 +92,7 @@ impl QueryService for Remote {
     async fn begin_execute_batch(&self, request: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>> {
         began(self.0.begin_execute_batch(request).await)
     }
-    async fn prepare(&self, request: query::PrepareRequest) -> Result<()> {
+    async fn prepare(&self, request: query::PrepareRequest) -> Result<query::PrepareResponse> {
         self.0.prepare(request).await.map_err(said)
     }
     async fn commit_prepared(&self, request: query::CommitPreparedRequest) -> Result<()> {

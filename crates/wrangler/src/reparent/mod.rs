@@ -119,15 +119,16 @@ async fn run_journal_and_replicas(
     let mut replicas: FuturesUnordered<_> = replicas.into_iter().collect();
     let mut failures = Vec::new();
     let journal = async {
-        within(limit, journal).await.map_err(|error| {
+        if let Err(error) = within(limit, journal).await {
             let hint = match error.code {
                 Code::DeadlineExceeded => {
                     " (with semi-sync, a tablet of type replica has to follow the new master: others do not acknowledge)"
                 }
                 _ => "",
             };
-            err!("failed to PopulateReparentJournal on master: {error}{hint}")
-        })?;
+            warning!(wr, "master failed to PopulateReparentJournal, canceling slaves");
+            bail!("failed to PopulateReparentJournal on master: {error}{hint}");
+        }
         after_journal.await
     };
     tokio::pin!(journal);
@@ -136,10 +137,7 @@ async fn run_journal_and_replicas(
     loop {
         tokio::select! {
             outcome = &mut journal, if !journal_done => {
-                if let Err(error) = outcome {
-                    warning!(wr, "the new master is not in place, canceling slaves: {error}");
-                    return Err(error);
-                }
+                outcome?;
                 journal_done = true;
             }
             Some(failure) = replicas.next() => failures.extend(failure),
