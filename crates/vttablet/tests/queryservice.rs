@@ -789,6 +789,53 @@ async fn a_prepared_transaction_is_made_again_as_it_was() {
     assert_eq!(rows(&tablet.execute("select dtid from _vt.redo_state").await.expect("rows")), [["other:0:8"]]);
 }
 
+/// Settings of the client's session that its statements depend on are in force again for each of them, and for nobody
+/// after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_is_made_again_with_its_settings() {
+    let Some(mysqld) = Mysqld::start() else { return };
+    let few_connections = |config: &mut QueryServiceConfig| {
+        config.twopc_enable = true;
+        config.transaction_cap = 3;
+    };
+    let tablet = Tablet::over(std::sync::Arc::new(mysqld), "qs_settings", few_connections).await;
+    tablet.sql(&["create table s(id bigint primary key, at datetime)"]).await;
+    let in_zone = |zone: &str| ExecuteOptions {
+        session_settings: vec![format!("time_zone = '{zone}'")],
+        ..ExecuteOptions::default()
+    };
+    let id = begin(&tablet, in_zone("+05:00")).await.expect("begun");
+    for (number, options) in [(1, in_zone("+05:00")), (2, in_zone("+07:00")), (3, ExecuteOptions::default())] {
+        let insert = format!("insert into s values ({number}, from_unixtime(0))");
+        tablet.execute_with(id, &insert, &[], options).await.expect("done");
+    }
+    prepare(&tablet, id, "other:0:5").await.expect("prepared");
+    tablet.server.set_serving_type(TabletType::Master, false, vec![]).await.expect("stopped");
+    tablet.server.set_serving_type(TabletType::Master, true, vec![]).await.expect("serving");
+    commit_prepared(&tablet, "other:0:5").await.expect("committed");
+    // One on each connection.
+    let next = [4, 5, 6].map(async |number| {
+        let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+        let insert = format!("insert into s values ({number}, from_unixtime(0))");
+        tablet.execute_in(id, &insert).await.expect("done");
+        id
+    });
+    for id in futures::future::join_all(next).await {
+        let request = query::CommitRequest { target: tablet.target(), transaction_id: id, ..Default::default() };
+        tablet.queries.commit(request).await.expect("committed");
+    }
+    let zone_of_server = cell(&tablet.execute("select from_unixtime(0)").await.expect("rows"));
+    let expected = [
+        ["1", "1970-01-01 05:00:00"],
+        ["2", "1970-01-01 07:00:00"],
+        ["3", zone_of_server.as_str()],
+        ["4", zone_of_server.as_str()],
+        ["5", zone_of_server.as_str()],
+        ["6", zone_of_server.as_str()],
+    ];
+    assert_eq!(rows(&tablet.execute("select id, at from s order by id").await.expect("rows")), expected);
+}
+
 /// A prepared transaction whose connection is lost is not given up: it stays prepared, and the next commit applies it,
 /// once.
 #[tokio::test(flavor = "multi_thread")]

@@ -94,6 +94,16 @@ impl DbConn {
         !self.dirty && self.settings == settings
     }
 
+    /// Settings in force, as they were asked for.
+    pub fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
+    /// The statement that leads from `before` to the settings in force; `None` when they are the same.
+    pub fn settings_since(&self, before: &[String]) -> Option<String> {
+        settings_statement(before, &self.settings, &self.charset)
+    }
+
     /// Says that the statement just run left state behind (SET, LOCK TABLES, a user variable …).
     pub fn mark_dirty(&mut self) {
         self.dirty = true;

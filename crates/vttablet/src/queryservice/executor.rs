@@ -683,7 +683,7 @@ impl TabletServer {
         if outcome.is_ok() {
             tx.wrote |= shape.kind.is_write();
             if shape.recorded && self.config.twopc_enable {
-                tx.queries.push(sql.clone());
+                tx.remember(sql.clone())?;
             }
         }
         if self.tx_log.stream.is_active() {

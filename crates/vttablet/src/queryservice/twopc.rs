@@ -559,9 +559,18 @@ impl TabletServer {
             let tx = guard.get()?;
             for statement in &stored.statements {
                 let shown = String::from_utf8_lossy(statement);
-                match Shape::new(&shown) {
-                    Ok(shape) => tx.used().note(&shape),
-                    Err(_) => tx.used().note_opaque(),
+                let dirties = match Shape::new(&shown) {
+                    Ok(shape) => {
+                        tx.used().note(&shape);
+                        shape.dirties
+                    }
+                    Err(_) => {
+                        tx.used().note_opaque();
+                        true
+                    }
+                };
+                if dirties {
+                    tx.conn()?.mark_dirty();
                 }
                 tx.conn()?.exec(statement, &RunAs::internal(&shown, TIMEOUT)).await?;
             }

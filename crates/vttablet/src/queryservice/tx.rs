@@ -71,8 +71,10 @@ pub struct Transaction {
     pub effective: Option<CallerId>,
     pub immediate: Option<VtGateCallerId>,
     /// Statements that changed something and those about savepoints, with values: what a prepared transaction is
-    /// remembered by. Values may be any bytes.
+    /// remembered by. Values may be any bytes. Settings of the session that are not the default are among them.
     pub queries: Vec<Bytes>,
+    /// Settings after the last of `queries`.
+    settings_of_queries: Vec<String>,
     /// Statements for the transaction log, with placeholders; only filled when it has readers.
     pub shown: Vec<Arc<str>>,
     /// Opened for one statement each: nothing to commit.
@@ -127,6 +129,19 @@ impl Transaction {
 
     pub fn is_broken(&self) -> bool {
         self.conn.is_broken()
+    }
+
+    /// Remembers a statement that has just been run, and what it depends on in its session.
+    ///
+    /// Errors: ABORTED when the connection is gone.
+    pub(crate) fn remember(&mut self, sql: Bytes) -> Result<(), ExecError> {
+        let conn = self.conn.get_mut()?;
+        if let Some(change) = conn.settings_since(&self.settings_of_queries) {
+            self.settings_of_queries = conn.settings().to_vec();
+            self.queries.push(change.into());
+        }
+        self.queries.push(sql);
+        Ok(())
     }
 
     pub(crate) fn used(&self) -> &Arc<Used> {
@@ -305,6 +320,7 @@ impl Transactions {
             effective: options.effective,
             immediate: options.immediate,
             queries: Vec::new(),
+            settings_of_queries: Vec::new(),
             shown: Vec::new(),
             autocommit,
             wrote: false,
