@@ -64,11 +64,9 @@ impl Planner<'_> {
     }
 
     fn charset(&self, name: &str, charset: Option<&str>) -> Result<Vec<SetAction>, VtError> {
-        // All text travels as utf8mb4: these name what clients may assume without harm, as in Vitess.
         match charset.map(str::to_ascii_lowercase).as_deref() {
-            None | Some("" | "utf8" | "utf8mb3" | "utf8mb4" | "latin1" | "default") => {
-                Ok(vec![SetAction::Ignored { name: name.to_owned(), warning: None }])
-            }
+            None | Some("" | "utf8" | "utf8mb3" | "utf8mb4" | "default") => Ok(vec![ignored(name)]),
+            Some("latin1") => Ok(vec![latin1(name)]),
             Some(_) => Err(invalid(format!("unexpected value for charset/names: {}", charset.unwrap_or_default()))),
         }
     }
@@ -118,7 +116,8 @@ impl Planner<'_> {
             "character_set_results" => match value {
                 Value::Null => ignored(name),
                 other => match text(name, other)?.to_ascii_lowercase().as_str() {
-                    "" | "null" | "utf8" | "utf8mb3" | "utf8mb4" | "latin1" | "default" => ignored(name),
+                    "" | "null" | "utf8" | "utf8mb3" | "utf8mb4" | "default" => ignored(name),
+                    "latin1" => latin1(name),
                     bad => return Err(invalid(format!("disallowed value for character_set_results: {bad}"))),
                 },
             },
@@ -195,6 +194,12 @@ impl Planner<'_> {
 
 fn ignored(name: &str) -> SetAction {
     SetAction::Ignored { name: name.to_owned(), warning: None }
+}
+
+/// Accepted as in Vitess, which does not convert text either; who sends more than ASCII should know.
+fn latin1(name: &str) -> SetAction {
+    let warning = format!("Ignored SET {name} = latin1: text travels as utf8mb4");
+    SetAction::Ignored { name: name.to_owned(), warning: Some(warning) }
 }
 
 fn quoted(text: &str) -> String {
@@ -345,6 +350,12 @@ mod tests {
         }
         assert!(matches!(one("set names utf8mb4"), SetAction::Ignored { warning: None, .. }));
         assert!(matches!(one("set charset utf8"), SetAction::Ignored { warning: None, .. }));
+        for sql in ["set names latin1", "set charset latin1", "set character_set_results = latin1"] {
+            assert!(
+                matches!(one(sql), SetAction::Ignored { warning: Some(text), .. } if text.ends_with("text travels as utf8mb4")),
+                "{sql}"
+            );
+        }
         assert!(matches!(one("set net_read_timeout = 5"), SetAction::Ignored { warning: Some(_), .. }));
     }
 

@@ -181,6 +181,10 @@ impl Spec {
     }
 }
 
+/// Settings of every mysqld: the kernel has asynchronous I/O (`fs.aio-max-nr`) for about 25 of MySQL 9 at once, and two
+/// clusters that run side by side may have more.
+const EXTRA_CNF: &str = "extra.cnf";
+
 /// One running tablet with its mysqld.
 pub struct Tablet {
     pub spec: TabletSpec,
@@ -227,6 +231,7 @@ impl Cluster {
         let name = format!("vtdataroot-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(dir.join("tmp"))?;
+        std::fs::write(dir.join(EXTRA_CNF), "innodb_use_native_aio = OFF\n")?;
         let tls = spec.encrypted.then(|| TlsFiles::make(&dir.join("tls"))).transpose()?;
         let tablets = spec.tablets.iter().cloned().map(Tablet::stopped).collect();
         let mut cluster = Self {
@@ -311,6 +316,7 @@ impl Cluster {
     fn command(&self, name: &str, with_topo: bool) -> Command {
         let mut command = Command::new(program(name));
         command.env("VTDATAROOT", &self.dir).current_dir(&self.dir);
+        command.env("EXTRA_MY_CNF", self.dir.join(EXTRA_CNF));
         if let Flavor::MySql9(root) = &self.spec.flavor {
             command.env("VT_MYSQL_ROOT", root);
         }

@@ -30,14 +30,7 @@ const BUILT: [Built; 8] = [
         program: Program::Vttablet,
         sources: &["vttablet/src", "mysqlctl/src/logins.rs", "servenv/src"],
         also_read: &[],
-        // It calls nobody with the settings that gRPC clients share.
-        except: &[
-            "grpc_auth_static_client_creds",
-            "grpc_initial_conn_window_size",
-            "grpc_initial_window_size",
-            "grpc_keepalive_time",
-            "grpc_keepalive_timeout",
-        ],
+        except: &[],
     },
     Built {
         program: Program::Vtctld,

@@ -188,9 +188,19 @@ impl TabletConfig {
 
 /// Filtered replication; what depends on the tablet is filled in later.
 fn vreplication(flags: &Parsed, cell: &str, filtered: ConnectParams) -> Result<EngineConfig, ConfigError> {
-    match flags.str("binlog_player_protocol") {
-        "grpc" => {}
-        other => return Err(flag(format!("-binlog_player_protocol {other}: only grpc is built"))),
+    for name in ["binlog_player_protocol", "tablet_manager_protocol"] {
+        match flags.str(name) {
+            "grpc" => {}
+            other => return Err(flag(format!("-{name} {other}: only grpc is built"))),
+        }
+    }
+    match flags.str("db_flavor") {
+        "" => {}
+        other => {
+            return Err(flag(format!(
+                "-db_flavor {other} is not built: the flavour is read from the server's version"
+            )));
+        }
     }
     let types = flags.str("vreplication_tablet_type");
     Ok(EngineConfig {
@@ -495,6 +505,8 @@ mod tests {
         assert!(error(&["-querylog-format", "xml"]).contains("text or json"));
         assert!(error(&["-init_tags", "a"]).contains("key:value"));
         assert!(error(&["-port", "70000"]).contains("not a TCP port"));
+        assert!(error(&["-db_flavor", "FilePos"]).contains("read from the server's version"));
+        assert!(error(&["-tablet_manager_protocol", "rest"]).contains("only grpc is built"));
     }
 
     #[test]

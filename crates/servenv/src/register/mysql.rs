@@ -15,7 +15,7 @@ pub(super) const GROUPS: &[Group] = &[
             ("db_socket", Str, "", "its socket; used rather than host and port"),
             ("db_charset", Str, "", "character set of connections; empty: utf8mb4"),
             ("db_flags", Uint, "0", "capability flags of connections"),
-            ("db_flavor", Str, "", "flavour of the server: MariaDB, MySQL56; empty: read from its version"),
+            ("db_flavor", Str, "", "has to be empty: the flavour is read from the version of the server"),
             ("db_server_name", Str, "", "name expected in the server's certificate"),
             ("db_ssl_ca", Str, "", "PEM file of the authority of the server's certificate"),
             ("db_ssl_ca_path", Str, "", ""),
