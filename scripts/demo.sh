@@ -21,7 +21,7 @@ host=$(hostname -f 2>/dev/null) || host=127.0.0.1
 bin='' until=307 after=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --bin) bin=$2 ;;
+    --bin) bin=$(cd "$2" && pwd) ;;
     --until) until=$2 ;;
     --after) after=$2 ;;
     *) echo "usage: $0 [--bin DIR] [--until STAGE] [--after COMMAND]" >&2; exit 2 ;;

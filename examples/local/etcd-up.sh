@@ -9,18 +9,23 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 curl -s "http://${ETCD_SERVER}" >/dev/null && fail "etcd is already running. Exiting."
 
-etcd --enable-v2=true --data-dir "${VTDATAROOT}/etcd/" --listen-client-urls "http://${ETCD_SERVER}" \
+# Directories of etcd's old API, which it has before 3.6: only for eyes that look there, all records are in the new one.
+old_api=
+if etcd --help 2>&1 | grep -e --enable-v2 >/dev/null; then old_api=--enable-v2=true; fi
+
+# shellcheck disable=SC2086
+etcd $old_api --data-dir "${VTDATAROOT}/etcd/" --listen-client-urls "http://${ETCD_SERVER}" \
   --advertise-client-urls "http://${ETCD_SERVER}" >"${VTDATAROOT}/tmp/etcd.out" 2>&1 &
 echo $! >"${VTDATAROOT}/tmp/etcd.pid"
 wait_until 30 curl -fs "http://${ETCD_SERVER}/health" ||
   fail "etcd did not start: $(tail -n 3 "${VTDATAROOT}/tmp/etcd.out")"
 
-# Directories of etcd's old API: only for eyes that look there, all records are in the new one.
-export ETCDCTL_API=2
-echo "add /vitess/global"
-etcdctl --endpoints "http://${ETCD_SERVER}" mkdir /vitess/global || true
-echo "add /vitess/$cell"
-etcdctl --endpoints "http://${ETCD_SERVER}" mkdir "/vitess/$cell" || true
+make_directory() {
+  echo "add $1"
+  [ -z "$old_api" ] || ETCDCTL_API=2 etcdctl --endpoints "http://${ETCD_SERVER}" mkdir "$1" || true
+}
+make_directory /vitess/global
+make_directory "/vitess/$cell"
 
 # A cell that is there already means that the data of an earlier run is used again.
 echo "add $cell CellInfo"
