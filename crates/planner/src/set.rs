@@ -64,11 +64,10 @@ impl Planner<'_> {
     }
 
     fn charset(&self, name: &str, charset: Option<&str>) -> Result<Vec<SetAction>, VtError> {
-        match charset.map(str::to_ascii_lowercase).as_deref() {
-            None | Some("" | "utf8" | "utf8mb3" | "utf8mb4" | "default") => Ok(vec![ignored(name)]),
-            Some("latin1") => Ok(vec![latin1(name)]),
-            Some(_) => Err(invalid(format!("unexpected value for charset/names: {}", charset.unwrap_or_default()))),
-        }
+        let charset = charset.unwrap_or_default();
+        let action = accepted_charset(name, charset)
+            .ok_or_else(|| invalid(format!("unexpected value for charset/names: {charset}")))?;
+        Ok(vec![action])
     }
 
     fn system(&self, name: &str, value: &Value, next_only: bool) -> Result<Vec<SetAction>, VtError> {
@@ -116,9 +115,9 @@ impl Planner<'_> {
             "character_set_results" => match value {
                 Value::Null => ignored(name),
                 other => match text(name, other)?.to_ascii_lowercase().as_str() {
-                    "" | "null" | "utf8" | "utf8mb3" | "utf8mb4" | "default" => ignored(name),
-                    "latin1" => latin1(name),
-                    bad => return Err(invalid(format!("disallowed value for character_set_results: {bad}"))),
+                    "null" => ignored(name),
+                    charset => accepted_charset(name, charset)
+                        .ok_or_else(|| invalid(format!("disallowed value for character_set_results: {charset}")))?,
                 },
             },
             _ => match handling(name) {
@@ -196,10 +195,17 @@ fn ignored(name: &str) -> SetAction {
     SetAction::Ignored { name: name.to_owned(), warning: None }
 }
 
-/// Accepted as in Vitess, which does not convert text either; who sends more than ASCII should know.
-fn latin1(name: &str) -> SetAction {
-    let warning = format!("Ignored SET {name} = latin1: text travels as utf8mb4");
-    SetAction::Ignored { name: name.to_owned(), warning: Some(warning) }
+/// What `name = charset` does, as far as Vitess takes the character set; `None` for one that is refused. Text travels as
+/// utf8mb4 whatever is asked for: who asks for latin1 and sends more than ASCII should know.
+fn accepted_charset(name: &str, charset: &str) -> Option<SetAction> {
+    match charset.to_ascii_lowercase().as_str() {
+        "" | "utf8" | "utf8mb3" | "utf8mb4" | "default" => Some(ignored(name)),
+        "latin1" => {
+            let warning = format!("Ignored SET {name} = latin1: text travels as utf8mb4");
+            Some(SetAction::Ignored { name: name.to_owned(), warning: Some(warning) })
+        }
+        _ => None,
+    }
 }
 
 fn quoted(text: &str) -> String {

@@ -60,11 +60,8 @@ impl Region {
 }
 
 async fn read(topo: &TopoServer, cell: &str, joined: &ArcSwap<BTreeSet<String>>) {
-    match topo.get_cells_aliases().await {
-        Ok(aliases) => {
-            let ours = aliases.into_values().find(|alias| alias.cells.iter().any(|member| member == cell));
-            joined.store(Arc::new(ours.map(|alias| alias.cells.into_iter().collect()).unwrap_or_default()));
-        }
+    match topo.find_cells_alias(cell).await {
+        Ok(found) => joined.store(Arc::new(found.into_iter().flat_map(|(_, alias)| alias.cells).collect())),
         Err(error) => tracing::warn!(cell, "cannot read the cells aliases: {error}"),
     }
 }

@@ -88,11 +88,15 @@ impl TopoServer {
         Ok(read(&**self.global(), &paths::cells_alias_path(alias)).await?.0)
     }
 
-    /// The alias a cell belongs to; the cell itself when it is in none.
-    pub async fn get_alias_by_cell(&self, cell: &str) -> Result<String> {
+    /// The alias a cell belongs to, by name; `None` when it is in none.
+    pub async fn find_cells_alias(&self, cell: &str) -> Result<Option<(String, CellsAlias)>> {
         let aliases = self.get_cells_aliases().await?;
-        let found = aliases.into_iter().find(|(_, alias)| alias.cells.iter().any(|member| member == cell));
-        Ok(found.map_or_else(|| cell.to_owned(), |(name, _)| name))
+        Ok(aliases.into_iter().find(|(_, alias)| alias.cells.iter().any(|member| member == cell)))
+    }
+
+    /// The name of the alias a cell belongs to; the cell itself when it is in none.
+    pub async fn get_alias_by_cell(&self, cell: &str) -> Result<String> {
+        Ok(self.find_cells_alias(cell).await?.map_or_else(|| cell.to_owned(), |(name, _)| name))
     }
 
     pub async fn create_cells_alias(&self, alias: &str, cells: &CellsAlias) -> Result<()> {

@@ -107,7 +107,7 @@ async fn a_watch_outlives_a_killed_etcd() -> anyhow::Result<()> {
         assert_eq!(error.to_string(), "deadline exceeded: /v/zone1/File");
         assert!(conn.update("File", bytes("lost"), None).await.expect_err("etcd is down").is_timeout());
         assert!(conn.watch("File").await.err().expect("etcd is down").is_timeout());
-        assert!(asked.elapsed() < Duration::from_secs(20), "three calls, each with a deadline of 2 s");
+        assert!(asked.elapsed() < Duration::from_secs(7), "three calls, each with a deadline");
         assert!(tokio::time::timeout(Duration::from_millis(300), changes.next()).await.is_err(), "not ended");
 
         etcd.restart().await?;
@@ -191,7 +191,7 @@ async fn a_server_that_stands_still_is_a_timeout() -> anyhow::Result<()> {
     for _ in 0..2 {
         let asked = Instant::now();
         assert!(conn.get("File").await.expect_err("no answer").is_timeout());
-        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert!(asked.elapsed() < Duration::from_secs(3));
     }
     etcd.freeze(false)?;
     eventually("it works again", || async { conn.get("File").await.is_ok() }).await;

@@ -137,6 +137,7 @@ impl TabletConfig {
         if manager.health_check_interval.is_zero() {
             return Err(flag("-health_check_interval has to be longer than 0"));
         }
+        refuse_unbuilt(flags)?;
         let mut query = query_service(flags)?;
         query.uid = manager.alias.uid;
         query.alias = topoproto::tablet_alias_string(Some(&manager.alias));
@@ -186,8 +187,8 @@ impl TabletConfig {
     }
 }
 
-/// Filtered replication; what depends on the tablet is filled in later.
-fn vreplication(flags: &Parsed, cell: &str, filtered: ConnectParams) -> Result<EngineConfig, ConfigError> {
+/// Refuses values that name what is not built.
+fn refuse_unbuilt(flags: &Parsed) -> Result<(), ConfigError> {
     for name in ["binlog_player_protocol", "tablet_manager_protocol"] {
         match flags.str(name) {
             "grpc" => {}
@@ -195,13 +196,13 @@ fn vreplication(flags: &Parsed, cell: &str, filtered: ConnectParams) -> Result<E
         }
     }
     match flags.str("db_flavor") {
-        "" => {}
-        other => {
-            return Err(flag(format!(
-                "-db_flavor {other} is not built: the flavour is read from the server's version"
-            )));
-        }
+        "" => Ok(()),
+        other => Err(flag(format!("-db_flavor {other} is not built: the flavour is read from the server's version"))),
     }
+}
+
+/// Filtered replication; what depends on the tablet is filled in later.
+fn vreplication(flags: &Parsed, cell: &str, filtered: ConnectParams) -> Result<EngineConfig, ConfigError> {
     let types = flags.str("vreplication_tablet_type");
     Ok(EngineConfig {
         cell: cell.to_owned(),

@@ -97,6 +97,18 @@ fn closing() -> VtError {
 }
 
 impl Shared {
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            outbox: Outbox::default(),
+            calls: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            open: AtomicBool::new(true),
+            received: AtomicU64::new(0),
+            peer_gone: tokio::sync::Notify::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Calls> {
         // Every section leaves the table whole.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
@@ -157,15 +169,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let shared = Arc::new(Shared {
-            settings,
-            outbox: Outbox::default(),
-            calls: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            open: AtomicBool::new(true),
-            received: AtomicU64::new(0),
-            peer_gone: tokio::sync::Notify::new(),
-        });
+        let shared = Arc::new(Shared::new(settings));
         let (driven, watched) = (shared.clone(), shared.clone());
         let drive = async move {
             // Also when the task is aborted: nobody waits for ever.
@@ -504,15 +508,7 @@ mod tests {
             keepalive_time: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(60),
         };
-        let shared = Shared {
-            settings,
-            outbox: Outbox::default(),
-            calls: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            open: AtomicBool::new(true),
-            received: AtomicU64::new(0),
-            peer_gone: tokio::sync::Notify::new(),
-        };
+        let shared = Shared::new(settings);
         let mut answers = Answers { shared: &shared, assembler: Assembler::new(1 << 20, usize::MAX) };
         let (items, _receiver) = mpsc::unbounded_channel();
         let call = shared.register(Waiting::Stream { items, unread: Arc::default() }).expect("open");
