@@ -1,12 +1,16 @@
-//! Throttlers of everything that writes on behalf of a split: clones and filtered replication.
+//! Throttlers of what writes faster than replicas may follow: clones, filtered replication, the clients of a tablet.
 //!
-//! Owns: how fast one writer may go ([`Throttler`]), the throttlers of a process by name ([`Throttlers`]), and the RPCs that
-//! show and change them ([`ThrottlerService`]). Does not own: measuring how far replicas are behind, which the writers do.
+//! Owns: how fast one writer may go ([`Throttler`]), the rate that follows the lag of replicas ([`AdaptiveRate`]), the
+//! throttlers of a process by name ([`Throttlers`]), and the RPCs that show and change them ([`ThrottlerService`]). Does
+//! not own: measuring how far replicas are behind, which the writers do.
 
+mod adaptive;
+pub mod config;
 mod registry;
 mod service;
 mod throttler;
 
+pub use adaptive::AdaptiveRate;
 pub use registry::Throttlers;
 pub use service::ThrottlerService;
 pub use throttler::{Throttler, UNLIMITED};

@@ -1,8 +1,8 @@
 //! `throttlerservice.Throttler`: shows and changes the throttlers of this process.
 //!
-//! Of a configuration one field has an effect, `max_replication_lag_sec` of a clone: a writer waits while a replica of its
-//! shard is further behind. v5.0.1 also adapts the rate to the lag, which its other fields are about; these are kept and
-//! shown, and the log says that they have no effect.
+//! The whole configuration has an effect on a throttler whose rate adapts to replication lag. Of a clone one field has,
+//! `max_replication_lag_sec`: it waits while a replica of its shard is further behind. v5.0.1 adapts the rate there, too;
+//! the other fields are kept and shown, and the log says that they have no effect.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use vtproto::{
     throttlerservice::throttler_server::Throttler as Service,
 };
 
-use crate::{Throttler, Throttlers};
+use crate::{Throttler, Throttlers, config};
 
 /// The least limit of replication lag, seconds.
 const LEAST_LAG: i64 = 2;
@@ -40,6 +40,9 @@ impl ThrottlerService {
 
     /// What was asked of a throttler, with the limit that is in force.
     fn configuration(&self, throttler: &Throttler) -> Configuration {
+        if let Some(adaptive) = throttler.adaptive_config() {
+            return adaptive;
+        }
         let asked = self.asked().get(throttler.name()).cloned().unwrap_or_default();
         Configuration { max_replication_lag_sec: throttler.max_lag().unwrap_or(asked.max_replication_lag_sec), ..asked }
     }
@@ -53,46 +56,11 @@ fn names(throttlers: &[Arc<Throttler>]) -> Vec<String> {
     throttlers.iter().map(|throttler| throttler.name().to_owned()).collect()
 }
 
-/// The fields of `wanted`, those that are zero only if `copy_zero_values`, over what was there.
-fn merged(before: Configuration, wanted: &Configuration, copy_zero_values: bool) -> Configuration {
-    if copy_zero_values {
-        return *wanted;
-    }
-    let int = |before: i64, wanted: i64| if wanted == 0 { before } else { wanted };
-    let small = |before: i32, wanted: i32| if wanted == 0 { before } else { wanted };
-    let float = |before: f64, wanted: f64| if wanted == 0.0 { before } else { wanted };
-    Configuration {
-        target_replication_lag_sec: int(before.target_replication_lag_sec, wanted.target_replication_lag_sec),
-        max_replication_lag_sec: int(before.max_replication_lag_sec, wanted.max_replication_lag_sec),
-        initial_rate: int(before.initial_rate, wanted.initial_rate),
-        max_increase: float(before.max_increase, wanted.max_increase),
-        emergency_decrease: float(before.emergency_decrease, wanted.emergency_decrease),
-        min_duration_between_increases_sec: int(
-            before.min_duration_between_increases_sec,
-            wanted.min_duration_between_increases_sec,
-        ),
-        max_duration_between_increases_sec: int(
-            before.max_duration_between_increases_sec,
-            wanted.max_duration_between_increases_sec,
-        ),
-        min_duration_between_decreases_sec: int(
-            before.min_duration_between_decreases_sec,
-            wanted.min_duration_between_decreases_sec,
-        ),
-        spread_backlog_across_sec: int(before.spread_backlog_across_sec, wanted.spread_backlog_across_sec),
-        ignore_n_slowest_replicas: small(before.ignore_n_slowest_replicas, wanted.ignore_n_slowest_replicas),
-        ignore_n_slowest_rdonlys: small(before.ignore_n_slowest_rdonlys, wanted.ignore_n_slowest_rdonlys),
-        age_bad_rate_after_sec: int(before.age_bad_rate_after_sec, wanted.age_bad_rate_after_sec),
-        bad_rate_increase: float(before.bad_rate_increase, wanted.bad_rate_increase),
-        max_rate_approach_threshold: float(before.max_rate_approach_threshold, wanted.max_rate_approach_threshold),
-    }
-}
-
 #[tonic::async_trait]
 impl Service for ThrottlerService {
     async fn max_rates(&self, _request: Request<MaxRatesRequest>) -> Result<Response<MaxRatesResponse>, Status> {
         let throttlers = self.throttlers.named("")?;
-        let rates = throttlers.iter().map(|throttler| (throttler.name().to_owned(), throttler.max_rate())).collect();
+        let rates = throttlers.iter().map(|throttler| (throttler.name().to_owned(), throttler.rate())).collect();
         Ok(Response::new(MaxRatesResponse { rates }))
     }
 
@@ -130,10 +98,17 @@ impl Service for ThrottlerService {
         if lag < LEAST_LAG && (lag != 0 || request.copy_zero_values) {
             return Err(VtError::new(Code::InvalidArgument, "max_replication_lag_sec must be >= 2").into());
         }
+        // All or none.
+        for throttler in throttlers.iter().filter(|throttler| throttler.adaptive_config().is_some()) {
+            config::verify(&config::merged(self.configuration(throttler), &wanted, request.copy_zero_values))?;
+        }
         for throttler in &throttlers {
             let before = self.configuration(throttler);
-            let now = merged(before, &wanted, request.copy_zero_values);
+            let now = config::merged(before, &wanted, request.copy_zero_values);
             tracing::info!(throttler = throttler.name(), lag = now.max_replication_lag_sec, "the configuration is set");
+            if throttler.set_adaptive_config(now) {
+                continue;
+            }
             let only_lag = Configuration { max_replication_lag_sec: lag, ..Configuration::default() };
             if throttler.max_lag().is_none() || wanted != only_lag {
                 tracing::warn!(
@@ -154,7 +129,7 @@ impl Service for ThrottlerService {
         let throttlers = self.throttlers.named(&request.into_inner().throttler_name)?;
         for throttler in &throttlers {
             self.asked().remove(throttler.name());
-            throttler.reset_max_lag();
+            throttler.reset();
         }
         Ok(Response::new(ResetConfigurationResponse { names: names(&throttlers) }))
     }
@@ -215,6 +190,20 @@ mod tests {
         assert_eq!(shown, lag(40));
         service.reset_configuration(Request::new(ResetConfigurationRequest::default())).await.expect("reset");
         assert_eq!(clone.max_lag(), Some(UNLIMITED));
+
+        let adapting = throttlers.add(Throttler::new("TransactionThrottler", UNLIMITED).adaptive(config::defaults()));
+        let rate = Some(Configuration { max_increase: 0.25, ..Default::default() });
+        update(rate, "TransactionThrottler", false).await.expect("set");
+        let shown = get().await.expect("all").into_inner().configurations;
+        assert_eq!(shown["TransactionThrottler"], Configuration { max_increase: 0.25, ..config::defaults() });
+        let error = update(lag(5), "TransactionThrottler", true).await.expect_err("the others are zero");
+        assert_eq!(error.message(), "target_replication_lag_sec must be >= 1");
+        let shown = service.max_rates(Request::new(MaxRatesRequest {})).await.expect("rates").into_inner();
+        assert_eq!(shown.rates["TransactionThrottler"], 100);
+        let reset = ResetConfigurationRequest { throttler_name: "TransactionThrottler".into() };
+        service.reset_configuration(Request::new(reset)).await.expect("reset");
+        assert_eq!(adapting.adaptive_config(), Some(config::defaults()));
+        drop(adapting);
 
         let _stream = throttlers.add(Throttler::new("BinlogPlayer/1", UNLIMITED));
         assert_eq!(update(lag(5), "", false).await.expect("kept").into_inner().names, ["BinlogPlayer/1", "ks/0"]);

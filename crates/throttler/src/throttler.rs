@@ -1,13 +1,14 @@
-//! How many transactions a second a stream or a copy may write.
+//! How many transactions a second somebody may write: a stream, a copy, all clients of a tablet.
 //!
 //! A throttler paces one writer. Its rate is set when it is made and may be changed while it runs; 0 stops the writer,
 //! the largest number does not limit it at all. Time not used is kept for a moment only, so that a pause is not followed
-//! by a flood. It also keeps how far replicas may be behind, where its writer looks at that.
+//! by a flood. Its rate may adapt to the lag of replicas besides. It also keeps how far replicas may be behind, where its
+//! writer looks at that.
 
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,6 +17,9 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
+use vtproto::throttlerdata::Configuration;
+
+use crate::AdaptiveRate;
 
 /// A rate that does not limit.
 pub const UNLIMITED: i64 = i64::MAX;
@@ -30,6 +34,22 @@ pub struct Throttler {
     /// From when on the next transaction may go.
     next: Mutex<Instant>,
     max_lag: Option<MaxLag>,
+    adaptive: Option<Adaptive>,
+    /// Places that were taken so far.
+    taken: AtomicU64,
+}
+
+/// A rate that follows the lag of replicas, and the settings that it was made with.
+#[derive(Debug)]
+struct Adaptive {
+    initial: Configuration,
+    rate: Mutex<AdaptiveRate>,
+}
+
+impl Adaptive {
+    fn rate(&self) -> MutexGuard<'_, AdaptiveRate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How far replicas may be behind, seconds.
@@ -46,6 +66,31 @@ impl Throttler {
             max_rate: watch::channel(max_rate).0,
             next: Mutex::new(Instant::now()),
             max_lag: None,
+            adaptive: None,
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    /// Its rate follows the lag of replicas, which [`Self::observe`] is told of, and is never above the one that is set.
+    #[must_use]
+    pub fn adaptive(self, config: Configuration) -> Self {
+        Self { adaptive: Some(Adaptive { initial: config, rate: Mutex::new(AdaptiveRate::new(config)) }), ..self }
+    }
+
+    /// The settings by which its rate follows the lag of replicas; `None` where it does not.
+    pub fn adaptive_config(&self) -> Option<Configuration> {
+        self.adaptive.as_ref().map(|adaptive| adaptive.rate().config())
+    }
+
+    /// Says whether its rate adapts, so that the settings have an effect.
+    pub(crate) fn set_adaptive_config(&self, config: Configuration) -> bool {
+        self.adaptive.as_ref().map(|adaptive| adaptive.rate().set_config(config)).is_some()
+    }
+
+    /// One look at the replicas, which are `lags` seconds behind. Has no effect where the rate does not adapt.
+    pub fn observe(&self, lags: Vec<u32>) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.rate().observe(Instant::now(), lags, self.taken.load(Ordering::Relaxed));
         }
     }
 
@@ -67,10 +112,13 @@ impl Throttler {
         }
     }
 
-    /// Goes back to the limit that it was made with.
-    pub fn reset_max_lag(&self) {
+    /// Goes back to the limit of lag and the settings that it was made with.
+    pub(crate) fn reset(&self) {
         if let Some(lag) = &self.max_lag {
             lag.now.store(lag.initial, Ordering::Relaxed);
+        }
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.rate().set_config(adaptive.initial);
         }
     }
 
@@ -78,9 +126,15 @@ impl Throttler {
         &self.name
     }
 
-    /// Transactions a second.
+    /// Transactions a second that were set.
     pub fn max_rate(&self) -> i64 {
         *self.max_rate.borrow()
+    }
+
+    /// Transactions a second: those that were set, or fewer where replicas do not bear them.
+    pub fn rate(&self) -> i64 {
+        let adapted = self.adaptive.as_ref().map_or(UNLIMITED, |adaptive| adaptive.rate().rate());
+        self.max_rate().min(adapted)
     }
 
     pub fn set_max_rate(&self, rate: i64) {
@@ -93,7 +147,7 @@ impl Throttler {
 
     /// Takes the place of one transaction if it may go now.
     pub fn try_take(&self) -> bool {
-        let rate = self.max_rate();
+        let rate = self.rate();
         if rate == UNLIMITED {
             return true;
         }
@@ -107,6 +161,7 @@ impl Throttler {
         }
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         *next = (*next).max(earliest) + Duration::from_secs(1).div_f64(rate as f64);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         true
     }
 

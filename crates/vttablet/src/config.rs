@@ -19,6 +19,7 @@ use vtproto::topodata::{Tablet, TabletType};
 
 use crate::{
     queryservice::{HotRowLimits, LogFormat, QueryServiceConfig, TxLimit, UserParts},
+    replica_lag::TxThrottlerConfig,
     tabletmanager::{InitTarget, Logins, ManagerConfig, OrchestratorConfig, RestoreConfig},
 };
 
@@ -60,6 +61,8 @@ pub struct TabletConfig {
     pub table_acl: Option<PathBuf>,
     /// `-enforce-tableacl-config`: no table ACL, no start.
     pub enforce_table_acl: bool,
+    /// `-enable-tx-throttler`.
+    pub tx_throttler: Option<TxThrottlerConfig>,
 }
 
 /// Which topology server, and how.
@@ -145,6 +148,7 @@ impl TabletConfig {
         (query.appdebug, query.filtered) = (Some(params("appdebug")?), Some(params("filtered")?));
         let path = |name: &str| Some(flags.str(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
         let vreplication = vreplication(flags, &manager.alias.cell, params("filtered")?)?;
+        let tx_throttler = tx_throttler(flags, &manager.alias.cell)?;
         Ok(Self {
             manager,
             query,
@@ -162,6 +166,7 @@ impl TabletConfig {
             },
             table_acl: path("table-acl-config"),
             enforce_table_acl: flags.bool("enforce-tableacl-config"),
+            tx_throttler,
         })
     }
 
@@ -381,6 +386,21 @@ fn tx_limit(flags: &Parsed) -> Result<TxLimit, ConfigError> {
         return Err(flag(format!("-transaction_limit_per_user {}: a share between 0 and 1", limit.per_user)));
     }
     Ok(limit)
+}
+
+/// `None` without `-enable-tx-throttler`; its settings are checked then, too, for who turns it on later.
+fn tx_throttler(flags: &Parsed, cell: &str) -> Result<Option<TxThrottlerConfig>, ConfigError> {
+    let wrong = |error: vterrors::VtError| flag(format!("-tx-throttler-config: {}", error.message()));
+    let rate = throttler::config::parse_text(flags.str("tx-throttler-config")).map_err(wrong)?;
+    throttler::config::verify(&rate).map_err(wrong)?;
+    if !flags.bool("enable-tx-throttler") {
+        return Ok(None);
+    }
+    let mut cells = flags.list("tx-throttler-healthcheck-cells");
+    if cells.is_empty() {
+        cells.push(cell.to_owned());
+    }
+    Ok(Some(TxThrottlerConfig { rate, cells, dial: dial_options(flags, "tablet_grpc")? }))
 }
 
 fn heartbeat_interval(flags: &Parsed) -> Result<std::time::Duration, ConfigError> {

@@ -1,10 +1,11 @@
 //! vttablet: serves the queries of one mysqld and manages its life in the cluster.
 //!
 //! Owns: the query service ([`queryservice`]) and the tablet manager ([`tabletmanager`]) of one tablet, and their
-//! wiring ([`run`]). Does not own: mysqld itself, which `mysqlctl` starts and stops.
+//! wiring ([`run`]), with the look at the replicas that both need not know of ([`replica_lag`]). Does not own: mysqld itself, which `mysqlctl` starts and stops.
 
 pub mod config;
 pub mod queryservice;
+pub mod replica_lag;
 pub mod tabletmanager;
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use vtproto::{
 };
 
 use config::TabletConfig;
-use queryservice::TabletServer;
+use queryservice::{TabletServer, TxThrottler};
 use tabletmanager::{
     Addresses, CutoverService, Mysqld, ServedQueries, TabletManager, TabletManagerService, custom_rules, update_stream,
 };
@@ -68,6 +69,12 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
     let changes = UpdateStreamService::new(source, topo.clone(), env.stats());
     let vreplication = Engine::new(config.vreplication(&tablet), topo.clone());
     let throttlers = vreplication.throttlers();
+    if let Some(config) = &config.tx_throttler {
+        let throttler = TxThrottler::new(config.rate, &throttlers, env.stats());
+        queries.throttle_transactions(throttler.clone());
+        let follow = replica_lag::follow(queries.clone(), throttler, config.clone(), topo.clone(), stop.clone());
+        tokio::spawn(follow);
+    }
     let manager =
         TabletManager::new(config.manager.clone(), tablet, topo, mysqld, Arc::new(control), vreplication, env.stats());
     tokio::spawn(update_stream::follow(changes.clone(), manager.streaming(), stop.clone()));

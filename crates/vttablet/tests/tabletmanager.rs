@@ -7,8 +7,11 @@ mod cluster;
 use std::time::Duration;
 
 use cluster::{Cluster, eventually};
-use tabletclient::tm::TabletManager;
+use mysql::client::Connection;
+use tabletclient::{grpc::DialOptions, tm::TabletManager};
+use vterrors::Code;
 use vtproto::{
+    query::{BeginRequest, RollbackRequest, Target},
     tabletmanagerdata as tmd,
     topodata::{Tablet, TabletAlias, TabletType},
 };
@@ -101,6 +104,7 @@ async fn tablets_live_through_reparents_and_faults() -> anyhow::Result<()> {
 
     schema_rpcs(&cluster, &tablets).await?;
     replication_rpcs(&cluster, &tablets).await?;
+    transactions_wait_for_replicas(&cluster, &tablets).await?;
     types(&cluster, &tablets).await?;
     planned_reparent(&cluster, 0, 1).await?;
     mysqld_dies(&cluster, 1).await?;
@@ -216,6 +220,48 @@ async fn replication_rpcs(cluster: &Cluster, tablets: &[Tablet]) -> anyhow::Resu
     assert!(error.contains("tables already locked on this tablet"), "{error}");
     cluster.tm.unlock_tables(replica, tmd::UnlockTablesRequest {}).await?;
     Ok(())
+}
+
+/// While a replica lags behind its limit, the master lets few transactions begin; when it has caught up, all of them.
+async fn transactions_wait_for_replicas(cluster: &Cluster, tablets: &[Tablet]) -> anyhow::Result<()> {
+    let master = tabletclient::grpc::dial(&tablets[0], &DialOptions::default())?;
+    let mut target = Target { keyspace: "commerce".into(), shard: "0".into(), ..Default::default() };
+    target.set_tablet_type(TabletType::Master);
+    let begin_and_end = async || {
+        let begin = master.begin(BeginRequest { target: Some(target.clone()), ..Default::default() }).await?;
+        let end = RollbackRequest { target: Some(target.clone()), transaction_id: begin, ..Default::default() };
+        master.rollback(end).await
+    };
+    eventually(WAIT, "the throttler of the master runs", async || {
+        (variable(cluster, "TransactionThrottlerRunning").await == 1).then_some(())
+    })
+    .await;
+    begin_and_end().await?;
+
+    // A table that is locked there holds up the replication of a replica.
+    let mut reader = Connection::connect(&cluster.mysqld_login(1)).await?;
+    reader.query(b"FLUSH TABLES WITH READ LOCK", 0).await?;
+    cluster.tm.execute_fetch_as_dba(&tablets[0], dba("create table vt_commerce.slow (id int primary key)")).await?;
+    let refused = eventually(WAIT, "transactions are throttled", async || begin_and_end().await.err()).await;
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("Transaction throttled"), "{refused}");
+    assert!(variable(cluster, "TransactionThrottlerThrottled").await > 0);
+
+    reader.query(b"UNLOCK TABLES", 0).await?;
+    eventually(WAIT, "fifty transactions in a row are let through", async || {
+        for _ in 0..50 {
+            begin_and_end().await.ok()?;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Some(())
+    })
+    .await;
+    Ok(())
+}
+
+async fn variable(cluster: &Cluster, name: &str) -> i64 {
+    let vars: serde_json::Value = serde_json::from_str(&cluster.get(0, "/debug/vars").await).unwrap_or_default();
+    vars[name].as_i64().unwrap_or_default()
 }
 
 async fn types(cluster: &Cluster, tablets: &[Tablet]) -> anyhow::Result<()> {

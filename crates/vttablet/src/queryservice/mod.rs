@@ -32,6 +32,7 @@ mod stream;
 mod twopc;
 mod tx;
 mod tx_limiter;
+mod tx_throttler;
 mod unbuilt;
 mod variables;
 
@@ -43,3 +44,4 @@ pub use pages::{admin_routes, debugging_routes};
 pub use plan::{PlanSummary, plan_summary};
 pub use server::{Core, TabletServer};
 pub use tx_limiter::{TxLimit, UserParts};
+pub use tx_throttler::TxThrottler;

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -40,6 +40,7 @@ use super::stats::{Stats, register_pool};
 use super::twopc::TwoPc;
 use super::tx::Transactions;
 use super::tx_limiter::TxLimiter;
+use super::tx_throttler::TxThrottler;
 
 /// Bound on probing mysqld.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,6 +81,7 @@ pub struct Core {
     pub health: Health,
     pub(crate) twopc: TwoPc,
     pub(crate) tx_limiter: Arc<TxLimiter>,
+    pub(super) tx_throttler: OnceLock<Arc<TxThrottler>>,
     pub(crate) hot_rows: Arc<HotRows>,
     pub heartbeat: Heartbeat,
     transition: tokio::sync::Mutex<()>,
@@ -172,6 +174,7 @@ impl TabletServer {
         }
         let heartbeat_interval = config.heartbeat_interval;
         let core = Core {
+            tx_throttler: OnceLock::new(),
             tx_limiter: TxLimiter::new(config.tx_limit.clone(), config.transaction_cap, registry),
             hot_rows: HotRows::new(config.hot_rows.clone(), registry),
             heartbeat: Heartbeat::new(config.heartbeat_enable, registry),
@@ -287,6 +290,11 @@ impl TabletServer {
 
     pub(crate) fn weak(&self) -> Weak<Core> {
         Arc::downgrade(&self.core)
+    }
+
+    /// From now on transactions begin only if `throttler` admits them. Has an effect once.
+    pub fn throttle_transactions(&self, throttler: Arc<TxThrottler>) {
+        let _ = self.tx_throttler.set(throttler);
     }
 
     /// Where the service stands and for whom.

@@ -36,6 +36,9 @@ impl TabletServer {
         let is_snapshot = isolation == TransactionIsolation::ConsistentSnapshotReadOnly;
         let begun = async {
             self.check_tx_mode(is_snapshot)?;
+            if let Some(throttler) = self.tx_throttler.get() {
+                throttler.admit()?;
+            }
             let slot = self.tx_limiter.take(immediate.as_ref(), effective.as_ref())?;
             let options = BeginOptions {
                 slot,

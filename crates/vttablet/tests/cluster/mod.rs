@@ -27,6 +27,11 @@ use vtproto::topodata::{CellInfo, Tablet, TabletAlias};
 
 const START: Duration = Duration::from_secs(120);
 const UID: u32 = 100;
+/// Whatever is behind by more than two seconds stops nearly everything, and is forgiven at once.
+const TX_THROTTLER: &str = "target_replication_lag_sec: 1 max_replication_lag_sec: 2 initial_rate: 1000
+    max_increase: 100 emergency_decrease: 0.9 min_duration_between_increases_sec: 1 max_duration_between_increases_sec: 1
+    min_duration_between_decreases_sec: 1 spread_backlog_across_sec: 1 age_bad_rate_after_sec: 1 bad_rate_increase: 100
+    max_rate_approach_threshold: 0";
 
 pub struct Cluster {
     dir: PathBuf,
@@ -132,6 +137,7 @@ impl Cluster {
             .args(["-init_keyspace", "commerce", "-init_shard", "0"])
             .args(["-init_tablet_type", if index == 2 { "rdonly" } else { "replica" }])
             .args(["-health_check_interval", "1s", "-enable_semi_sync", "-enable_replication_reporter"])
+            .args(["-enable-tx-throttler", "-tx-throttler-config", TX_THROTTLER])
             .args(["-backup_storage_implementation", "file", "-restore_from_backup", "-file_backup_storage_root"])
             .arg(self.dir.join("backups"))
             .args(["-port", &http.to_string(), "-grpc_port", &grpc.to_string()])
@@ -157,9 +163,14 @@ impl Cluster {
         kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
     }
 
+    /// The login of the administrator at a mysqld itself.
+    pub fn mysqld_login(&self, index: usize) -> ConnectParams {
+        ConnectParams::unix(&self.mysqlds[index].cnf.socket, "vt_dba")
+    }
+
     pub async fn start_mysqld(&self, index: usize) -> Result<()> {
         let mysqld = &self.mysqlds[index];
-        let login = ConnectParams::unix(&mysqld.cnf.socket, "vt_dba");
+        let login = self.mysqld_login(index);
         process::start(&self.installation, mysqld, &[], &login, START).await?;
         Ok(())
     }
