@@ -4,6 +4,7 @@
 #
 #   scripts/bench.sh [--rounds N] [--seconds S] [--threads T] [--rows R] [--only 'WORKLOAD; …'] [--ways direct,grpc,framed]
 #   scripts/bench.sh soak [--minutes M] [--clients C]
+#   scripts/bench.sh overload [--seconds S] [--clients N,N,…]   goodput with ever more clients
 #   scripts/bench.sh clone …       clones against mysqldump | mysql, filtered replication against MariaDB's (--help)
 #
 # Prints the tables of docs/performance.md: queries/s, latency and CPU-µs per query of vtgate and vttablet, and resident
@@ -17,7 +18,7 @@ setup
 command -v python3 >/dev/null || install_packages python3
 measure=$root/scripts/bench.py
 case "${1:-}" in
-  soak | clone) measure=$root/scripts/bench/$1.py; shift ;;
+  soak | clone | overload) measure=$root/scripts/bench/$1.py; shift ;;
 esac
 command -v sysbench >/dev/null || { say "Installing sysbench"; install_packages sysbench; }
 cd "$root"

@@ -4,7 +4,10 @@ use servenv::flags::Parsed;
 use topo::topoproto;
 use vtproto::topodata::{TabletAlias, TabletType};
 
-use crate::error::{Error, Result, bail, err};
+use crate::{
+    Wrangler,
+    error::{Error, Result, bail, err},
+};
 
 /// Types that vtgate routes queries to.
 pub(crate) const SERVING_TYPES: &[TabletType] = &[TabletType::Master, TabletType::Replica, TabletType::Rdonly];
@@ -37,6 +40,18 @@ pub(crate) fn at_least<'a>(args: &'a Parsed, least: usize, message: &str) -> Res
 pub(crate) fn only<'a>(args: &'a Parsed, what: &str, command: &str) -> Result<&'a str> {
     let [word] = exactly(args, &format!("the <{what}> argument is required for the {command} command"))?;
     Ok(word)
+}
+
+/// The cells of `-cells`; nothing given means all of them to most commands.
+///
+/// # Errors
+/// One of them is not in the topology: a command would do nothing there and seem to have succeeded.
+pub(crate) async fn cells(wr: &Wrangler, args: &Parsed) -> Result<Vec<String>> {
+    let cells = args.list("cells");
+    for cell in &cells {
+        wr.topo().get_cell_info(cell).await?;
+    }
+    Ok(cells)
 }
 
 pub(crate) fn tablet_alias(word: &str) -> Result<TabletAlias> {

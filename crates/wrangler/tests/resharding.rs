@@ -189,6 +189,26 @@ async fn replicas_of_a_vertical_split_move_cell_by_cell_and_back() {
 }
 
 #[tokio::test]
+async fn a_cell_that_does_not_exist_is_named() {
+    let cluster = horizontal().await;
+    for command in [
+        &["MigrateServedTypes", "-cells=zone9", "customer/0", "rdonly"][..],
+        &["MigrateServedFrom", "-cells=zone9", "customer/0", "rdonly"],
+        &["SetShardTabletControl", "-cells=zone9", "-blacklisted_tables=t", "customer/0", "rdonly"],
+        &["UpdateSrvKeyspacePartition", "-cells=zone9", "customer/0", "rdonly"],
+        &["SetKeyspaceServedFrom", "-cells=zone9", "-source=commerce", "customer", "rdonly"],
+        &["RebuildKeyspaceGraph", "-cells=zone9", "customer"],
+        &["RebuildVSchemaGraph", "-cells=zone9"],
+        &["RefreshStateByShard", "-cells=zone9", "customer/0"],
+        &["ApplyVSchema", "-cells=zone9", "-vschema={\"tables\": {\"t\": {}}}", "customer"],
+    ] {
+        let error = cluster.err(command).await;
+        assert!(error.contains("node doesn't exist") && error.contains("zone9"), "{command:?}: {error}");
+    }
+    assert!(cluster.topo.get_vschema("customer").await.unwrap_err().is_no_node(), "nothing is half applied");
+}
+
+#[tokio::test]
 async fn the_master_of_a_vertical_split_moves_without_losing_what_is_open() {
     let cluster = vertical().await;
     migrate_replicas(&cluster, "MigrateServedFrom").await;

@@ -268,7 +268,7 @@ async fn set_keyspace_served_from(wr: Wrangler, args: Parsed) -> Result {
     let message = "the <keyspace name> and <tablet type> arguments are required for the SetKeyspaceServedFrom command";
     let [keyspace, tablet_type] = exactly(&args, message)?;
     let tablet_type = args::tablet_type(tablet_type, SERVING_TYPES)?;
-    let (source, cells, remove) = (args.str("source"), args.list("cells"), args.bool("remove"));
+    let (source, cells, remove) = (args.str("source"), args::cells(&wr, &args).await?, args.bool("remove"));
     with_keyspace_lock!(&wr, keyspace, "SetKeyspaceServedFrom", |lock| {
         let mut info = wr.topo().get_keyspace(keyspace).await?;
         let all_cells = wr.topo().get_known_cells().await?;
@@ -280,7 +280,7 @@ async fn set_keyspace_served_from(wr: Wrangler, args: Parsed) -> Result {
 async fn rebuild_keyspace_graph(wr: Wrangler, args: Parsed) -> Result {
     let message = "the <keyspace> argument must be used to specify at least one keyspace when calling the RebuildKeyspaceGraph command";
     let words = at_least(&args, 1, message)?;
-    let cells = args.list("cells");
+    let cells = args::cells(&wr, &args).await?;
     let mut keyspaces = Vec::new();
     for word in words {
         keyspaces.extend(shards::expand_keyspaces(&wr, word).await?);
@@ -313,7 +313,7 @@ async fn wait_for_drain(wr: Wrangler, args: Parsed) -> Result {
     if !ALL_TYPES.contains(&tablet_type) || !topoproto::is_in_serving_graph(tablet_type) {
         bail!("served_type has to be in the serving graph, not {}", tablet_type.as_str_name());
     }
-    let cells = match args.list("cells") {
+    let cells = match args::cells(&wr, &args).await? {
         cells if cells.is_empty() => wr.topo().get_known_cells().await?,
         cells => cells,
     };

@@ -205,7 +205,7 @@ async fn migrate_served_types(wr: Wrangler, args: Parsed) -> Result {
         keyspace,
         shard,
         served_type,
-        cells: args.list("cells"),
+        cells: args::cells(&wr, &args).await?,
         reverse: args.bool("reverse"),
         skip_refresh_state: args.bool("skip-refresh-state"),
         master: master_options(&args),
@@ -221,7 +221,7 @@ async fn migrate_served_from(wr: Wrangler, args: Parsed) -> Result {
         keyspace,
         shard,
         served_type: args::served_type(served_type)?,
-        cells: args.list("cells"),
+        cells: args::cells(&wr, &args).await?,
         reverse: args.bool("reverse"),
         master: master_options(&args),
     };

@@ -296,7 +296,7 @@ async fn set_shard_tablet_control(wr: Wrangler, args: Parsed) -> Result {
     let [shard, tablet_type] = exactly(&args, message)?;
     let (keyspace, shard) = args::keyspace_shard(shard)?;
     let tablet_type = args::tablet_type(tablet_type, ALL_TYPES)?;
-    let (cells, tables) = (args.list("cells"), args.list("blacklisted_tables"));
+    let (cells, tables) = (args::cells(&wr, &args).await?, args.list("blacklisted_tables"));
     let (remove, disable) = (args.bool("remove"), args.bool("disable_query_service"));
     // One lock over both edits: nobody sees the first without the second.
     with_keyspace_lock!(&wr, &keyspace, "SetShardTabletControl", |lock| {
@@ -320,7 +320,7 @@ async fn update_srv_keyspace_partition(wr: Wrangler, args: Parsed) -> Result {
     let [shard, tablet_type] = exactly(&args, message)?;
     let (keyspace, shard) = args::keyspace_shard(shard)?;
     let tablet_type = args::tablet_type(tablet_type, ALL_TYPES)?;
-    let (cells, remove) = (args.list("cells"), args.bool("remove"));
+    let (cells, remove) = (args::cells(&wr, &args).await?, args.bool("remove"));
     with_keyspace_lock!(&wr, &keyspace, "UpdateSrvKeyspacePartitions", |lock| {
         let info = [wr.topo().get_shard(&keyspace, &shard).await?];
         if remove {

@@ -426,7 +426,7 @@ async fn refresh_state(wr: Wrangler, args: Parsed) -> Result {
 
 async fn refresh_state_by_shard(wr: Wrangler, args: Parsed) -> Result {
     let (keyspace, shard) = args::keyspace_shard(only(&args, "keyspace/shard", "RefreshStateByShard")?)?;
-    refresh_shard_tablets(&wr, &keyspace, &shard, None, &args.list("cells")).await
+    refresh_shard_tablets(&wr, &keyspace, &shard, None, &args::cells(&wr, &args).await?).await
 }
 
 /// RefreshState on the tablets of a shard, of one type and of some cells if given. A tablet that

@@ -5,7 +5,7 @@ use vtproto::vschema::{Keyspace, RoutingRules};
 
 use super::schema::text_or_file;
 use crate::Wrangler;
-use crate::args::only;
+use crate::args::{self, only};
 use crate::command::{Command, command};
 use crate::error::{Result, bail, err};
 use crate::logger::warning;
@@ -75,6 +75,7 @@ async fn apply_vschema(wr: Wrangler, args: Parsed) -> Result {
             "only one of the sql, sql_file, vschema, or vschema_file flags may be specified when calling the ApplyVSchema command"
         ),
     }
+    let cells = args::cells(&wr, &args).await?;
     let vschema = if given[0] || given[1] {
         let sql = text_or_file(&args, "sql", "sql_file").await?;
         altered(&wr, keyspace, sql.trim()).await?
@@ -89,7 +90,7 @@ async fn apply_vschema(wr: Wrangler, args: Parsed) -> Result {
         return Ok(());
     }
     wr.topo().save_vschema(keyspace, &vschema).await?;
-    rebuild(&wr, &args).await
+    rebuild(&wr, &args, &cells).await
 }
 
 /// The vschema of a keyspace after an ALTER VSCHEMA statement.
@@ -105,13 +106,12 @@ async fn altered(wr: &Wrangler, keyspace: &str, sql: &str) -> Result<Keyspace> {
     Ok(vschema)
 }
 
-async fn rebuild(wr: &Wrangler, args: &Parsed) -> Result {
-    let cells = args.list("cells");
+async fn rebuild(wr: &Wrangler, args: &Parsed, cells: &[String]) -> Result {
     if args.bool("skip_rebuild") {
         warning!(wr, "Skipping rebuild of SrvVSchema, will need to run RebuildVSchemaGraph for changes to take effect");
         return Ok(());
     }
-    Ok(wr.topo().rebuild_srv_vschema(&cells).await?)
+    Ok(wr.topo().rebuild_srv_vschema(cells).await?)
 }
 
 async fn get_routing_rules(wr: Wrangler, args: Parsed) -> Result {
@@ -130,6 +130,7 @@ async fn apply_routing_rules(wr: Wrangler, args: Parsed) -> Result {
     if args.str("rules").is_empty() == args.str("rules_file").is_empty() {
         bail!("Exactly one of -rules or -rules_file must be specified");
     }
+    let cells = args::cells(&wr, &args).await?;
     let rules: RoutingRules = vschema::parse_routing_rules(&text_or_file(&args, "rules", "rules_file").await?)?;
     wr.logger().print(format!("New RoutingRules object:\n{}\n{CHECK_INPUT}\n", vtjson::vschema_json(&rules))).await;
     if args.bool("dry-run") {
@@ -137,12 +138,12 @@ async fn apply_routing_rules(wr: Wrangler, args: Parsed) -> Result {
         return Ok(());
     }
     wr.topo().save_routing_rules(&rules).await?;
-    rebuild(&wr, &args).await
+    rebuild(&wr, &args, &cells).await
 }
 
 async fn rebuild_vschema_graph(wr: Wrangler, args: Parsed) -> Result {
     if !args.args().is_empty() {
         bail!("RebuildVSchemaGraph doesn't take any arguments");
     }
-    Ok(wr.topo().rebuild_srv_vschema(&args.list("cells")).await?)
+    Ok(wr.topo().rebuild_srv_vschema(&args::cells(&wr, &args).await?).await?)
 }
