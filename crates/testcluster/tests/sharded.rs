@@ -250,6 +250,21 @@ fn lookups(cluster: &Cluster) -> Result<()> {
             ("select nick from nick_lookup where nick = 'one'", ""),
             ("delete from nick where customer_id = 1", ""),
             ("select nick from nick_lookup where nick = 'uno'", ""),
+            // Twice in one statement is twice, whether the owner has the first one yet or not.
+            ("insert into nick(customer_id, nick) values (1, 'twin'), (4, 'twin')", "~duplicate entry"),
+            ("insert into nick(customer_id, nick) values (1, 'twin'), (4, 'TWIN')", "~duplicate entry"),
+            ("select count(*) from nick where nick = 'twin'", "0"),
+            ("insert ignore into nick(customer_id, nick) values (1, 'twin'), (4, 'twin')", ""),
+            ("select customer_id from nick where nick = 'twin'", "1"),
+            (
+                "insert into nick(customer_id, nick) values (4, 'twain'); update nick set nick = 'same' where customer_id in (1, 4) and nick like 'tw%'",
+                "~duplicate entry",
+            ),
+            ("select nick from nick where nick like 'tw%' order by nick", "twain\ntwin"),
+            (
+                "delete from nick where nick in ('twin', 'twain'); select count(*) from nick_lookup where nick like 'tw%'",
+                "0",
+            ),
             // Not unique: one value on both shards.
             ("insert into tag(customer_id, tag) values (1, 'x'), (4, 'x'), (4, 'y')", ""),
             ("select customer_id from tag where tag = 'y'", "4"),

@@ -226,6 +226,51 @@ async fn a_gate_that_is_released_lets_statements_go_on_in_place() {
     assert!(w.replica.take_lines().is_empty());
 }
 
+/// The lookup row is written, on another shard, when the row itself is held back: the row is waited for, and the lookup row
+/// is not written again.
+#[tokio::test]
+async fn a_row_whose_lookup_row_is_written_waits_alone() {
+    let w = two_shards(&[]).await;
+    let mut vschema = w.topo.get_srv_vschema("zone1").await.expect("there");
+    let customer = vschema.keyspaces.get_mut("customer").expect("there");
+    let params = [("table", "lk"), ("from", "num"), ("to", "kid")].map(|(name, value)| (name.into(), value.into()));
+    let lookup =
+        vschema::Vindex { r#type: "lookup_hash_unique".into(), params: params.into(), owner: "customer".into() };
+    customer.vindexes.insert("lk".into(), lookup);
+    let by = |column: &str, name: &str| vschema::ColumnVindex {
+        column: column.into(),
+        name: name.into(),
+        columns: Vec::new(),
+    };
+    customer.tables.get_mut("customer").expect("there").column_vindexes.push(by("num", "lk"));
+    let lookup_table = vschema::Table { column_vindexes: vec![by("num", "hash")], ..Default::default() };
+    customer.tables.insert("lk".into(), lookup_table);
+    w.topo.update_srv_vschema("zone1", &vschema).await.expect("written");
+    until("the vschema is read", || {
+        let known = w.gate.executor.parts().vschema.current();
+        known.vschema.keyspaces["customer"].tables.contains_key("lk")
+    })
+    .await;
+
+    let mut client = w.connect_to("customer").await;
+    run(&mut client, "begin").await;
+    w.master.answer("into customer", Err(refusal()));
+    let writing = spawn(client, "insert into customer(id, num) values (1, 4)");
+    waits(&w, 1).await;
+    w.master.forget_answers();
+    w.master.take_calls();
+    w.master.set_health(|_| {});
+    let mut client = writing.await.expect("no error");
+    run(&mut client, "commit").await;
+    let lines = |tablet: &support::FakeTablet| {
+        let lines = tablet.take_lines();
+        lines.iter().map(|line| line.split('(').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    // This tablet keeps the transaction of a statement that it refused.
+    assert_eq!(lines(&w.master), ["Execute: insert into customer", "Commit: "]);
+    assert_eq!(lines(&w.replica), ["BeginExecute: insert into lk", "Commit: "]);
+}
+
 /// COMMIT at a tablet that serves no more has lost the work: run anew, it would find nothing to commit and succeed.
 #[tokio::test]
 async fn a_commit_that_failed_is_not_run_anew() {

@@ -58,12 +58,9 @@ impl Executor {
             && let Some(rows) = written
         {
             // Rows that all go to one shard need no transaction around them.
-            let running = async {
-                let (queries, first) =
-                    self.insert_queries(work, session, target, &insert.shape, rows, normalized, vars).await?;
-                self.insert_now(work, session, prepared, &insert.shape, queries, first, true).await
-            };
-            return running.await.map_err(|error| error.wrap(context(&insert.shape)));
+            let written =
+                self.insert_rows(work, session, target, prepared, &insert.shape, rows, normalized, vars, true);
+            return written.await.map_err(|error| error.wrap(context(&insert.shape)));
         }
         if own {
             self.transactions.begin_own(work.caller, session).await?;
@@ -71,9 +68,8 @@ impl Executor {
         let running = async {
             match (written, &insert.rows) {
                 (Some(rows), _) | (None, InsertedRows::Written(rows)) => {
-                    let (queries, first) =
-                        self.insert_queries(work, session, target, &insert.shape, rows, normalized, vars).await?;
-                    self.insert_now(work, session, prepared, &insert.shape, queries, first, false).await
+                    self.insert_rows(work, session, target, prepared, &insert.shape, rows, normalized, vars, false)
+                        .await
                 }
                 (None, InsertedRows::Query(plan)) => {
                     self.insert_from(work, session, target, prepared, &insert.shape, plan, normalized, vars).await
@@ -188,9 +184,9 @@ impl Executor {
                 items.push(names);
             }
             let rows = shape.rows(&items)?;
-            let (queries, first) =
-                self.insert_queries(work, session, target, shape, &rows, normalized, Arc::new(own)).await?;
-            let result = self.insert_now(work, session, prepared, shape, queries, first, false).await?;
+            let own = Arc::new(own);
+            let result =
+                self.insert_rows(work, session, target, prepared, shape, &rows, normalized, own, false).await?;
             total.rows_affected += result.rows_affected;
             if total.insert_id == 0 {
                 total.insert_id = result.insert_id;
@@ -199,64 +195,98 @@ impl Executor {
         Ok(total)
     }
 
-    /// The statement for each shard, and the first value that a sequence gave.
+    /// Writes rows with their lookup rows. `autocommit`: outside of a transaction where one shard has all rows.
     #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
-    async fn insert_queries(
+    async fn insert_rows(
         &self,
         work: &mut Work<'_>,
         session: &mut Session,
         target: &Target,
+        prepared: &Prepared,
         shape: &InsertShape,
         rows: &InsertRows,
         normalized: &Normalized,
         vars: Arc<BindVars>,
-    ) -> Result<(Vec<ShardQuery>, Option<i64>)> {
+        autocommit: bool,
+    ) -> Result<QueryResult> {
         let mut vars = (*vars).clone();
         let first = match &shape.table.auto_increment {
             Some(auto) => self.generate(work, session, auto, &rows.generate, &mut vars).await?,
             None => None,
         };
-        // Rows by shard, in the order of the statement.
-        let mut shards: Vec<(query::Target, Vec<usize>, Vec<KeyspaceId>)> = Vec::new();
-        if shape.table.sharded {
-            let ids = self.keyspace_ids(work, session, shape, rows, &mut vars).await;
-            let ids = ids.map_err(|error| error.wrap("getInsertShardedRoute"))?;
-            let map = self.parts.resolver.shard_map(&shape.table.keyspace, target.tablet_type).await?;
-            for (row, id) in ids.into_iter().enumerate() {
-                let Some(id) = id else { continue };
-                let holder = map.holder(&id)?;
-                match shards.iter_mut().find(|(known, ..)| known.shard == holder.shard) {
-                    Some((_, rows, ids)) => {
-                        rows.push(row);
-                        ids.push(id);
-                    }
-                    None => shards.push((holder, vec![row], vec![id])),
-                }
+        if !shape.table.sharded {
+            let only = self.only_shard(shape, target.tablet_type).await?;
+            let query = insert_query(only, shape, rows, &(0..rows.len()).collect::<Vec<_>>(), &[], normalized, &vars);
+            return self.insert_now(work, session, prepared, shape, vec![query], first, autocommit).await;
+        }
+        let ids = self.keyspace_ids(work, session, shape, rows, &mut vars).await;
+        let ids = ids.map_err(|error| error.wrap("getInsertShardedRoute"))?;
+        let lookups_done = session.parts_done;
+        let mut across = self.across_cutovers();
+        loop {
+            across.attempt(session);
+            let running = async {
+                let queries = self.insert_queries(target, shape, rows, &ids, normalized, &vars).await?;
+                self.insert_now(work, session, prepared, shape, queries, first, autocommit).await
+            };
+            let mut outcome = running.await;
+            // Lookup rows are written, and the statement as a whole cannot be run again. What holds back the rows
+            // themselves, none of which is written yet, is waited for here.
+            if lookups_done > 0 && session.parts_done == 0 {
+                outcome = match outcome {
+                    Err(error) => match across.again(session, normalized.sql.len(), error).await {
+                        Ok(()) => continue,
+                        Err(error) => Err(error),
+                    },
+                    done => done,
+                };
             }
-        } else {
-            let destination = planner::Destination::AllShards;
-            let all = self.parts.resolver.resolve(&shape.table.keyspace, target.tablet_type, &destination).await?;
-            let [only] = <[query::Target; 1]>::try_from(all).map_err(|all| {
-                let (name, count) = (&shape.table.keyspace, all.len());
-                let text = format!("Keyspace does not have exactly one shard: {name} has {count}");
-                VtError::new(Code::FailedPrecondition, text)
-            })?;
-            shards.push((only, (0..rows.len()).collect(), Vec::new()));
+            session.parts_done += lookups_done;
+            return outcome;
+        }
+    }
+
+    /// The shard of a keyspace that is not sharded.
+    async fn only_shard(&self, shape: &InsertShape, tablet_type: TabletType) -> Result<query::Target> {
+        let destination = planner::Destination::AllShards;
+        let all = self.parts.resolver.resolve(&shape.table.keyspace, tablet_type, &destination).await?;
+        let [only] = <[query::Target; 1]>::try_from(all).map_err(|all| {
+            let (name, count) = (&shape.table.keyspace, all.len());
+            let text = format!("Keyspace does not have exactly one shard: {name} has {count}");
+            VtError::new(Code::FailedPrecondition, text)
+        })?;
+        Ok(only)
+    }
+
+    /// The statement for each shard as the shards are now; `ids` are the places of the rows.
+    async fn insert_queries(
+        &self,
+        target: &Target,
+        shape: &InsertShape,
+        rows: &InsertRows,
+        ids: &[Option<KeyspaceId>],
+        normalized: &Normalized,
+        vars: &BindVars,
+    ) -> Result<Vec<ShardQuery>> {
+        // Rows by shard, in the order of the statement.
+        let mut shards: Vec<(query::Target, Vec<usize>, Vec<&KeyspaceId>)> = Vec::new();
+        let map = self.parts.resolver.shard_map(&shape.table.keyspace, target.tablet_type).await?;
+        for (row, id) in ids.iter().enumerate() {
+            let Some(id) = id else { continue };
+            let holder = map.holder(id)?;
+            match shards.iter_mut().find(|(known, ..)| known.shard == holder.shard) {
+                Some((_, rows, ids)) => {
+                    rows.push(row);
+                    ids.push(id);
+                }
+                None => shards.push((holder, vec![row], vec![id])),
+            }
         }
         shards.sort_by(|(a, ..), (b, ..)| a.shard.cmp(&b.shard));
-        let tail = shape.tail_names();
-        let queries = shards.into_iter().map(|(target, chosen, ids)| {
-            let names = chosen.iter().flat_map(|row| rows.names(*row)).chain(&tail);
-            let own: BTreeMap<String, BindVariable> =
-                names.filter_map(|name| Some((name.clone(), vars.get(name)?.clone()))).collect();
-            let mut sql = shape.sql(rows, &chosen);
-            if !ids.is_empty() {
-                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-                sql.push_str(&format!(" /* vtgate:: keyspace_id:{} */", ids.join(",")));
-            }
-            ShardQuery { target, sql: with_margins(&sql, normalized).into(), bind_variables: Arc::new(own), raw: false }
-        });
-        Ok((queries.collect(), first))
+        let query = |(holder, chosen, ids): (_, Vec<usize>, Vec<&KeyspaceId>)| {
+            insert_query(holder, shape, rows, &chosen, &ids, normalized, vars)
+        };
+        Ok(shards.into_iter().map(query).collect())
     }
 
     /// Gives values of the sequence to the rows that have none; the first of them.
@@ -390,9 +420,14 @@ impl Executor {
         let chosen: Vec<Vec<Value>> = present.iter().map(|row| keys[*row].clone()).collect();
         let at: Vec<KeyspaceId> = present.iter().filter_map(|row| ids[*row].clone()).collect();
         let verified = self.lookup_verify(work, session, &table.keyspace, lookup, &chosen, &at).await?;
-        for ((row, verified), id) in present.into_iter().zip(verified).zip(at) {
-            if !verified && !self.lookup_claim(work, session, table, cv, lookup, &keys[row], &id).await? {
-                ids[row] = None;
+        for (place, row) in present.iter().enumerate().filter(|(place, _)| !verified[*place]) {
+            let earlier: Vec<_> = (0..place)
+                .filter(|other| ids[present[*other]].is_some())
+                .map(|other| (&chosen[other][..], &at[other]))
+                .collect();
+            let (key, id) = (&chosen[place], &at[place]);
+            if !self.lookup_claim(work, session, table, cv, lookup, key, id, &earlier).await? {
+                ids[*row] = None;
             }
         }
         Ok(())
@@ -471,6 +506,28 @@ impl Executor {
 }
 
 /// What stands in front of errors, as in Vitess.
+/// The statement that puts the chosen rows, with their places, on one shard.
+fn insert_query(
+    target: query::Target,
+    shape: &InsertShape,
+    rows: &InsertRows,
+    chosen: &[usize],
+    ids: &[&KeyspaceId],
+    normalized: &Normalized,
+    vars: &BindVars,
+) -> ShardQuery {
+    let tail = shape.tail_names();
+    let names = chosen.iter().flat_map(|row| rows.names(*row)).chain(&tail);
+    let own: BTreeMap<String, BindVariable> =
+        names.filter_map(|name| Some((name.clone(), vars.get(name)?.clone()))).collect();
+    let mut sql = shape.sql(rows, chosen);
+    if !ids.is_empty() {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        sql.push_str(&format!(" /* vtgate:: keyspace_id:{} */", ids.join(",")));
+    }
+    ShardQuery { target, sql: with_margins(&sql, normalized).into(), bind_variables: Arc::new(own), raw: false }
+}
+
 fn context(shape: &InsertShape) -> &'static str {
     if shape.table.sharded { "execInsertSharded" } else { "execInsertUnsharded" }
 }

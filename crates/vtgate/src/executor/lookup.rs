@@ -130,8 +130,9 @@ impl Executor {
         match self.internal(work, session, &owner.keyspace, lookup, &sql, vars, order).await {
             Ok(_) => Ok(()),
             Err(error) if lookup.consistent && error.message().contains("Duplicate entry") => {
-                for (values, id) in &stored {
-                    self.lookup_take_over(work, session, owner, vindex, lookup, values, id).await?;
+                for (at, (values, id)) in stored.iter().enumerate() {
+                    let earlier: Vec<_> = stored[..at].iter().map(|(row, id)| (from_of(row), *id)).collect();
+                    self.lookup_take_over(work, session, owner, vindex, lookup, values, id, &earlier).await?;
                 }
                 Ok(())
             }
@@ -140,7 +141,8 @@ impl Executor {
     }
 
     /// A row of a consistent lookup that may be there already: left over from a transaction that was not
-    /// committed, or in use.
+    /// committed, or in use. `earlier` are values and places of rows that the same statement adds: they are in use,
+    /// though the owner does not have them yet.
     #[expect(clippy::too_many_arguments, reason = "a statement's context and the row")]
     async fn lookup_take_over(
         &self,
@@ -151,6 +153,7 @@ impl Executor {
         lookup: &Lookup,
         values: &[Value],
         id: &KeyspaceId,
+        earlier: &[(&[Value], &KeyspaceId)],
     ) -> Result<()> {
         let keyspace = &owner.keyspace;
         let columns = lookup.columns();
@@ -165,9 +168,16 @@ impl Executor {
             return Ok(());
         };
         let existing = lookup.keyspace_id(&there[0])?;
-        let from: Vec<Value> = values[..values.len() - 1].to_vec();
-        if self.owner_row_exists(work, session, owner, vindex, lookup, &from, &existing).await? {
-            let text = format!("duplicate entry {}", shown(&from));
+        let from = from_of(values);
+        let mut in_use = self.owner_row_exists(work, session, owner, vindex, lookup, from, &existing).await?;
+        if lookup.unique {
+            for (value, _) in earlier.iter().filter(|(_, id)| **id == existing) {
+                let same = value.iter().zip(from).all(|(one, other)| one.bytes == other.bytes);
+                in_use |= same || self.lookup_holds_equal(work, session, keyspace, lookup, value, from).await?;
+            }
+        }
+        if in_use {
+            let text = format!("duplicate entry {}", shown(from));
             return Err(MysqlError::new(1062, "23000", text).into());
         }
         if existing == *id {
@@ -189,13 +199,14 @@ impl Executor {
         lookup: &Lookup,
         row: &[Value],
         id: &KeyspaceId,
+        earlier: &[(&[Value], &KeyspaceId)],
     ) -> Result<bool> {
         if !lookup.consistent {
             return Ok(false);
         }
         let mut values: Vec<Value> = row.iter().map(|value| lookup.from_value(value)).collect::<Result<_>>()?;
         values.push(lookup.to_value(id)?);
-        match self.lookup_take_over(work, session, owner, vindex, lookup, &values, id).await {
+        match self.lookup_take_over(work, session, owner, vindex, lookup, &values, id, earlier).await {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Code::AlreadyExists => Ok(false),
             Err(error) => Err(error),
@@ -346,6 +357,11 @@ impl Executor {
 /// Reading places happens in the transaction that may just have added them.
 fn read_order(lookup: &Lookup) -> CommitOrder {
     if lookup.consistent { CommitOrder::Pre } else { CommitOrder::Normal }
+}
+
+/// The values of a lookup row without the place behind them.
+fn from_of(row: &[Value]) -> &[Value] {
+    &row[..row.len() - 1]
 }
 
 fn check_width(lookup: &Lookup, row: &[Value]) -> Result<()> {
