@@ -292,17 +292,24 @@ impl HealthCheck {
 
     /// For a target of which no healthy tablet is known: has the topology read now instead of at the next interval, and
     /// waits for such a tablet, at most [`LOOK_LIMIT`]. Returns whether there is one. At most once in [`LOOK_PAUSE`], so
-    /// that targets that do not exist burden nobody.
+    /// that targets that do not exist burden nobody; who comes while it is under way waits with the others.
     pub async fn look_for(&self, target: &Target) -> bool {
-        {
+        let now = Instant::now();
+        let (begins, until) = {
             let mut last = lock(&self.inner.last_look);
-            if last.is_some_and(|last| last.elapsed() < LOOK_PAUSE) {
-                return false;
+            match *last {
+                Some(begun) if now < begun + LOOK_LIMIT => (false, begun + LOOK_LIMIT),
+                Some(begun) if now < begun + LOOK_PAUSE => return false,
+                _ => {
+                    *last = Some(now);
+                    (true, now + LOOK_LIMIT)
+                }
             }
-            *last = Some(Instant::now());
-        }
+        };
         let mut version = self.inner.version.subscribe();
-        self.inner.look.notify_waiters();
+        if begins {
+            self.inner.look.notify_waiters();
+        }
         let found = async {
             loop {
                 let snapshot = self.snapshot();
@@ -315,7 +322,7 @@ impl HealthCheck {
                 }
             }
         };
-        tokio::time::timeout(LOOK_LIMIT, found).await.unwrap_or(false)
+        tokio::time::timeout_at(until, found).await.unwrap_or(false)
     }
 
     /// Resolves when [`HealthCheck::look_for`] wants the topology read.

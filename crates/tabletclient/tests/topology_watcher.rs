@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{FakeTablet, tablet, until};
+use support::{FakeTablet, tablet, target, until};
 use tabletclient::{HealthCheck, HealthCheckOptions, QueryService, TabletFilter, TopologyWatcher, WatcherOptions};
 use topo::TopoServer;
 use vtproto::topodata::TabletType;
@@ -65,4 +65,25 @@ async fn filters_keep_tablets_out() {
     watcher.refresh().await;
     assert_eq!(aliases(&health), ["zone1-0000000103"]);
     assert!(TabletFilter::parse(&["ks".into()]).is_err());
+}
+
+/// Statements for a shard of which nobody has heard wait for one look at the topology, all of them.
+#[tokio::test]
+async fn whoever_asks_for_unknown_tablets_shares_one_look() {
+    let topo = TopoServer::memory(&["zone1"]);
+    let fake = FakeTablet::new("100");
+    fake.says(TabletType::Master, true, 1, 0);
+    let health = HealthCheck::new(HealthCheckOptions::default(), move |tablet| {
+        let known = tablet.alias.as_ref().is_some_and(|alias| alias.uid == 100);
+        let service: std::sync::Arc<dyn QueryService> = if known { fake.clone() } else { FakeTablet::new("101") };
+        Ok(service)
+    });
+    let options = WatcherOptions { refresh_interval: Duration::from_secs(3600), ..Default::default() };
+    topo.create_tablet(&tablet("zone1", 101, TabletType::Replica)).await.expect("create");
+    let _watcher = TopologyWatcher::start(topo.clone(), "zone1", options, health.clone());
+    until("the first reading is done", || aliases(&health) == ["zone1-0000000101"]).await;
+    topo.create_tablet(&tablet("zone1", 100, TabletType::Master)).await.expect("create");
+    let wanted = target(TabletType::Master);
+    let (first, second) = tokio::join!(health.look_for(&wanted), health.look_for(&wanted));
+    assert!(first && second, "{first} {second}");
 }
