@@ -41,19 +41,19 @@ const BUILT: [Built; 8] = [
     Built {
         program: Program::Vtctl,
         sources: &["vtctl/src", "wrangler/src/flags.rs", "servenv/src/logging", "servenv/src/grpc/client.rs"],
-        also_read: &["version"],
+        also_read: &["config_file", "version"],
         except: &[],
     },
     Built {
         program: Program::Vtctlclient,
         sources: &["vtctlclient/src", "servenv/src/logging", "servenv/src/grpc/client.rs"],
-        also_read: &[],
+        also_read: &["config_file"],
         except: &[],
     },
     Built {
         program: Program::Mysqlctl,
         sources: &["mysqlctl/src", "servenv/src/logging"],
-        also_read: &["version"],
+        also_read: &["config_file", "version"],
         // It logs in to its own mysqld, by socket.
         except: &[
             "db_host",
@@ -99,7 +99,7 @@ const BUILT: [Built; 8] = [
     Built {
         program: Program::Vtworkerclient,
         sources: &["vtworkerclient/src", "vtctlclient/src/lib.rs", "servenv/src/logging", "servenv/src/grpc/client.rs"],
-        also_read: &[],
+        also_read: &["config_file"],
         except: &[],
     },
 ];

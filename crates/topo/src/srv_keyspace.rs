@@ -71,7 +71,8 @@ fn check_partition(cell: &str, partition: &KeyspacePartition) -> Result<()> {
     let (Some(first), Some(last)) = (references.first(), references.last()) else {
         return Err(TopoError::other(format!("keyspace partition for {tablet_type} in cell {cell} has no shards")));
     };
-    if first.key_range.as_ref().is_some_and(|range| !range.start.is_empty()) {
+    // `00-80` starts where `-80` does.
+    if topoproto::key_range(first.key_range.as_ref()).compare_start(&keyrange::KeyRange::full()).is_ne() {
         return Err(TopoError::other(format!(
             "keyspace partition for {tablet_type} in cell {cell} does not start with min key"
         )));
@@ -283,6 +284,7 @@ mod tests {
     #[test]
     fn a_partition_holds_every_id_exactly_once() {
         assert_eq!(check(&[("80-", Some((b"\x80", b""))), ("-80", Some((b"", b"\x80")))]), "ok");
+        assert_eq!(check(&[("8000-", Some((b"\x80\0", b""))), ("00-80", Some((b"\0", b"\x80")))]), "ok");
         assert_eq!(check(&[("0", None)]), "ok");
         assert_eq!(
             check(&[("80-", Some((b"\x80", b"")))]),

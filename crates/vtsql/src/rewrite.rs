@@ -261,7 +261,11 @@ impl Walk<'_, '_> {
                     Some(_) => return i + 1,
                     None => &text,
                 };
-                if (self.owns)(name) {
+                if matches!(name, "last_insert_id" | "identity") {
+                    let text = ":__lastInsertId".to_owned();
+                    self.edits.push(Edit { start: token.start, end: token.end, text });
+                    self.needs.last_insert_id = true;
+                } else if (self.owns)(name) {
                     let text = format!(":{}", Needs::system_var_bind_name(name));
                     self.edits.push(Edit { start: token.start, end: token.end, text });
                     self.needs.system_vars.insert(name.to_owned());
@@ -343,6 +347,10 @@ mod tests {
             ("select last_insert_id()", "select :__lastInsertId as `last_insert_id()`"),
             ("select LAST_INSERT_ID() as id, @X", "select :__lastInsertId as id, :__vtudvx as `@X`"),
             ("select last_insert_id() id", "select :__lastInsertId id"),
+            (
+                "select @@identity, @@session.last_insert_id id",
+                "select :__lastInsertId as `@@identity`, :__lastInsertId id",
+            ),
             ("select database(), schema()", "select :__vtdbname as `database()`, :__vtdbname as `schema()`"),
             ("select 1 + found_rows() from t", "select 1 + :__vtfrows as `1 + found_rows()` from t"),
             ("select distinct row_count()", "select distinct :__vtrcount as `row_count()`"),

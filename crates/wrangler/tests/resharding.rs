@@ -189,6 +189,28 @@ async fn replicas_of_a_vertical_split_move_cell_by_cell_and_back() {
 }
 
 #[tokio::test]
+async fn reads_do_not_move_to_shards_whose_streams_stand_still() {
+    let cluster = horizontal().await;
+    cluster.tablets.set_stream_state(300, 1, "Stopped");
+    let error = cluster.err(&["MigrateServedTypes", "customer/0", "rdonly"]).await;
+    assert!(error.contains("vreplication stream 1 on zone1-0000000300 is in state Stopped"), "{error}");
+    cluster.tablets.set_stream_state(300, 1, "Running");
+    for command in ["MigrateServedTypes", "MigrateServedFrom"] {
+        let error = cluster.err(&[command, "-cancel", "customer/0", "rdonly"]).await;
+        assert_eq!(error, "-cancel is for a migration of MASTER: RDONLY goes back by -reverse");
+    }
+    cluster.ok(&["MigrateServedTypes", "customer/0", "rdonly"]).await;
+}
+
+#[tokio::test]
+async fn shard_names_are_generated() {
+    let cluster = Cluster::empty();
+    let shown = cluster.ok(&["GenerateShardRanges", "3"]).await;
+    assert_eq!(shown, "[\n  \"-55\",\n  \"55-aa\",\n  \"aa-\"\n]\n");
+    assert_eq!(cluster.err(&["GenerateShardRanges", "three"]).await, "three is not a number of shards");
+}
+
+#[tokio::test]
 async fn a_cell_that_does_not_exist_is_named() {
     let cluster = horizontal().await;
     for command in [
@@ -588,7 +610,13 @@ async fn replicas_of_a_horizontal_split_move_and_move_back() {
     cluster.ok(&["MigrateServedTypes", "customer/0", "rdonly"]).await;
     assert_eq!(
         cluster.tablets.take_calls(),
-        ["RefreshState zone1-0000000302", "RefreshState zone1-0000000402", "RefreshState zone1-0000000202"]
+        [
+            "VReplicationExec zone1-0000000300 select",
+            "VReplicationExec zone1-0000000400 select",
+            "RefreshState zone1-0000000302",
+            "RefreshState zone1-0000000402",
+            "RefreshState zone1-0000000202"
+        ]
     );
     // The name of any shard of the split does, and repeating changes nothing.
     for shard in ["customer/-80", "customer/0"] {
@@ -609,7 +637,15 @@ async fn replicas_of_a_horizontal_split_move_and_move_back() {
     );
     cluster.tablets.take_calls();
     cluster.ok(&["MigrateServedTypes", "-skip-refresh-state", "customer/0", "replica"]).await;
-    assert_eq!(cluster.tablets.take_calls(), ["RefreshState zone1-0000000301", "RefreshState zone1-0000000401"]);
+    assert_eq!(
+        cluster.tablets.take_calls(),
+        [
+            "VReplicationExec zone1-0000000300 select",
+            "VReplicationExec zone1-0000000400 select",
+            "RefreshState zone1-0000000301",
+            "RefreshState zone1-0000000401"
+        ]
+    );
 }
 
 #[tokio::test]

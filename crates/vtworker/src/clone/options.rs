@@ -116,7 +116,15 @@ impl Options {
             max_rows: size("write_query_max_rows")?,
             max_size: size("write_query_max_size")?,
             writers: size("destination_writer_count")?,
-            tablet_type: tablet_type(flags.str("tablet_type"))?,
+            tablet_type: match tablet_type(flags.str("tablet_type"))? {
+                kind @ (TabletType::Replica | TabletType::Rdonly) => kind,
+                other => {
+                    return Err(fault(format!(
+                        "only REPLICA and RDONLY can be copied from, got: {}",
+                        other.as_str_name()
+                    )));
+                }
+            },
             min_healthy: usize::try_from(flags.int(min_healthy).max(0)).unwrap_or(0),
             consistent_snapshot: flags.bool("use_consistent_snapshot"),
             max_tps: limit("max_tps")?,

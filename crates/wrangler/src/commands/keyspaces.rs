@@ -101,6 +101,12 @@ pub(super) const COMMANDS: &[Command] = &[
         validate_keyspace
     ),
     command!(
+        "GenerateShardRanges",
+        "<number of shards>",
+        "Prints the names of so many shards of nearly equal size.",
+        generate_shard_ranges
+    ),
+    command!(
         "FindAllShardsInKeyspace",
         "<keyspace>",
         "Prints all shards of a keyspace as JSON.",
@@ -302,6 +308,14 @@ async fn find_all_shards_in_keyspace(wr: Wrangler, args: Parsed) -> Result {
     let shards = wr.topo().find_all_shards_in_keyspace(keyspace).await?;
     let json = shards.into_iter().map(|(name, info)| (name, vtjson::go_json(&info.record))).collect();
     wr.logger().println(vtjson::go_indent(&serde_json::Value::Object(json))).await;
+    Ok(())
+}
+
+async fn generate_shard_ranges(wr: Wrangler, args: Parsed) -> Result {
+    let number = only(&args, "number of shards", "GenerateShardRanges")?;
+    let count = number.parse().map_err(|_| err!("{number} is not a number of shards"))?;
+    let names = keyrange::generate_shard_ranges(count).map_err(|error| err!("{error}"))?;
+    wr.logger().println(vtjson::go_indent(&serde_json::Value::from(names))).await;
     Ok(())
 }
 

@@ -102,8 +102,8 @@ pub(crate) fn plan(request: &Drive, groups: &[Group]) -> Vec<Step> {
     for target in waiting.iter().flat_map(|group| &group.targets) {
         steps.push(vtctl(&["WaitForFilteredReplication", &path(&target.name)]));
     }
-    // The diff reads rdonly tablets, which serve no more once they were moved.
-    let to_compare = waiting.iter().filter(|group| !request.skip_diff && group.left.contains(&TabletType::Rdonly));
+    // Also where reads were moved by hand: nothing may be written to rows that nobody has compared.
+    let to_compare = waiting.iter().filter(|_| !request.skip_diff);
     for source in to_compare.flat_map(|group| &group.sources) {
         steps.push(worker(&["MultiSplitDiff", "-min_healthy_tablets=1", &path(source)]));
     }
@@ -337,7 +337,7 @@ mod tests {
         );
         assert_eq!(halves(false, false, ALL), whole[2..]);
         assert_eq!(halves(false, true, ALL), whole[5..]);
-        assert_eq!(halves(false, true, &[Master, Replica]), [&whole[5..7], &whole[9..]].concat());
+        assert_eq!(halves(false, true, &[Master, Replica]), [&whole[5..8], &whole[9..]].concat());
         assert_eq!(halves(false, false, &[]), [""; 0]);
         // Only the first target was fed: the clone goes on.
         let half_way = lines(&[group(&["0"], &[("-80", false, true), ("80-", false, false)], ALL)]);

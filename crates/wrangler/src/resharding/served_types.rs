@@ -3,12 +3,12 @@
 //! Which shards serve a type is in the partitions of SrvKeyspace, and so is which tablets have to
 //! refuse. MASTER is `crate::cutover`.
 
-use topo::KeyspaceLock;
+use topo::{KeyspaceLock, ShardInfo, topoproto};
 use vtproto::topodata::TabletType;
 
 use super::refresh::refresh_tablets;
 use super::sides::{Sides, overlapping, sides_of};
-use super::wait_for_gates;
+use super::{streams, wait_for_gates};
 use crate::Wrangler;
 use crate::cutover;
 use crate::error::{Result, bail};
@@ -47,12 +47,35 @@ pub(crate) async fn migrate_served_types(wr: &Wrangler, request: MigrateServedTy
         cutover::migrate_served_types_master(wr, request).await?;
         return if back { wake_replicas(wr, &keyspace, &shard).await } else { Ok(()) };
     }
+    if request.master.cancel {
+        bail!("-cancel is for a migration of MASTER: {} goes back by -reverse", request.served_type.as_str_name());
+    }
     let action = format!("MigrateServedTypes({})", request.served_type.as_str_name());
     with_keyspace_lock!(wr, keyspace, &action, |lock| {
         let sides = sides_of(wr, keyspace, shard).await?;
         cutover::refuse_unfinished(wr, keyspace, &cutover::group_name(&sides)).await?;
+        if !request.reverse {
+            check_fed(wr, &sides.destinations).await?;
+        }
         migrate_replicas(wr, lock, sides, &request).await
     })
+}
+
+/// A shard whose streams stand still falls behind for good: reads must not move there. After MASTER has moved, the shards
+/// that it has left are such, unless a stream back was started.
+async fn check_fed(wr: &Wrangler, destinations: &[ShardInfo]) -> Result {
+    for shard in destinations.iter().filter(|shard| !shard.record.source_shards.is_empty()) {
+        let Some(master) = &shard.record.master_alias else { continue };
+        let tablet = wr.topo().get_tablet(master).await?.record;
+        for stream in streams::read(wr, &tablet).await? {
+            let is_ours = shard.record.source_shards.iter().any(|source| source.uid == stream.uid);
+            if is_ours && (stream.state == "Error" || stream.state == "Stopped") {
+                let alias = topoproto::tablet_alias_string(Some(master));
+                bail!("vreplication stream {} on {alias} is in state {}: {}", stream.uid, stream.state, stream.message);
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn migrate_replicas(wr: &Wrangler, lock: &KeyspaceLock, sides: Sides, request: &MigrateServedTypes) -> Result {

@@ -89,6 +89,12 @@ impl Tablets {
         self.streams.lock().unwrap().entry(tablet).or_default().push(stream);
     }
 
+    pub fn set_stream_state(&self, tablet: u32, id: u32, state: &str) {
+        let mut streams = self.streams.lock().unwrap();
+        let stream = streams.get_mut(&tablet).and_then(|rows| rows.iter_mut().find(|row| row.id == id));
+        stream.expect("there is such a stream").state = state.into();
+    }
+
     pub fn streams_of(&self, tablet: u32) -> Vec<(u32, String, String)> {
         let streams = self.streams.lock().unwrap();
         let rows = streams.get(&tablet).into_iter().flatten();
