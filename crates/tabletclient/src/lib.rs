@@ -12,12 +12,14 @@ mod region;
 pub mod replication_lag;
 pub mod tm;
 pub mod topology_watcher;
+mod watched_shard;
 
 pub use gateway::{CallKind, CallObserver, Gateway, GatewayOptions};
 pub use health_check::{HealthCheck, HealthCheckOptions, TabletHealth};
 pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream};
 pub use region::Region;
 pub use topology_watcher::{TabletFilter, TopologyWatcher, WatcherOptions};
+pub use watched_shard::{WatchOptions, WatchedShard};
 
 use vtproto::topodata::TabletAlias;
 

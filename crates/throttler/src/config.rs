@@ -1,11 +1,12 @@
-//! The settings of a rate that adapts to replication lag: `throttlerdata.Configuration` with its defaults, its text form
-//! and its limits.
+//! The settings of a rate that adapts to replication lag: `throttlerdata.Configuration` its text form and its
+//! limits.
 
 use vterrors::{Code, Result, VtError};
 use vtproto::throttlerdata::Configuration;
 
-/// Vitess's defaults. The hard limit of the lag has none there: its users set one.
-pub fn defaults() -> Configuration {
+/// Settings for tests: those that vttablet's flag has by default.
+#[cfg(test)]
+pub(crate) fn defaults() -> Configuration {
     Configuration {
         target_replication_lag_sec: 2,
         max_replication_lag_sec: 10,

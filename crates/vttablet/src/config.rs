@@ -12,7 +12,10 @@ use mysqlctl::{
     tablet::{data_root, tablet_dir},
 };
 use servenv::Parsed;
-use tabletclient::grpc::{DialOptions, StaticCreds, TlsOptions};
+use tabletclient::{
+    HealthCheckOptions, WatchOptions, WatcherOptions,
+    grpc::{DialOptions, StaticCreds, TlsOptions},
+};
 use topo::{EtcdTls, TopoOptions, topoproto};
 use vreplication::target::EngineConfig;
 use vtproto::topodata::{Tablet, TabletType};
@@ -400,7 +403,12 @@ fn tx_throttler(flags: &Parsed, cell: &str) -> Result<Option<TxThrottlerConfig>,
     if cells.is_empty() {
         cells.push(cell.to_owned());
     }
-    Ok(Some(TxThrottlerConfig { rate, cells, dial: dial_options(flags, "tablet_grpc")? }))
+    let watch = WatchOptions {
+        health: HealthCheckOptions::default(),
+        refresh_interval: WatcherOptions::default().refresh_interval,
+        dial: dial_options(flags, "tablet_grpc")?,
+    };
+    Ok(Some(TxThrottlerConfig { rate, cells, watch }))
 }
 
 fn heartbeat_interval(flags: &Parsed) -> Result<std::time::Duration, ConfigError> {

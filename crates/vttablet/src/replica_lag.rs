@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tabletclient::{
-    HealthCheck, HealthCheckOptions, TabletFilter, TopologyWatcher, WatcherOptions, grpc::DialOptions,
-    topology_watcher::ShardFilter,
-};
+use tabletclient::{WatchOptions, WatchedShard};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use topo::TopoServer;
@@ -27,36 +24,13 @@ pub struct TxThrottlerConfig {
     pub rate: Configuration,
     /// `-tx-throttler-healthcheck-cells`, or the tablet's own.
     pub cells: Vec<String>,
-    pub dial: DialOptions,
+    pub watch: WatchOptions,
 }
 
-/// The replicas of a shard. Dropping it ends the health streams.
-struct Replicas {
-    target: Target,
-    health: HealthCheck,
-    _watchers: Vec<TopologyWatcher>,
-}
-
-impl Replicas {
-    fn watch(target: Target, config: &TxThrottlerConfig, topo: &TopoServer) -> Self {
-        let dial = config.dial.clone();
-        let health =
-            HealthCheck::new(HealthCheckOptions::default(), move |tablet| tabletclient::grpc::dial(tablet, &dial));
-        let shard = (target.keyspace.clone(), ShardFilter::Name(target.shard.clone()));
-        let options = WatcherOptions { filter: TabletFilter::Shards(vec![shard]), ..WatcherOptions::default() };
-        let watch = |cell: &String| TopologyWatcher::start(topo.clone(), cell.clone(), options.clone(), health.clone());
-        let watchers = config.cells.iter().map(watch).collect();
-        Self { target, health, _watchers: watchers }
-    }
-
-    /// Of those that are up, in seconds: what one that is down will have missed is not known.
-    fn lags(&self) -> Vec<u32> {
-        let snapshot = self.health.snapshot();
-        // An RDONLY is not to become master, and those who ask it do not ask for the latest.
-        let group = snapshot.group(&self.target.keyspace, &self.target.shard, Replica);
-        let up = group.into_iter().flat_map(|group| &group.all).filter(|tablet| tablet.up);
-        up.map(|tablet| tablet.lag_seconds()).collect()
-    }
+/// Of the replicas that are up, in seconds: what one that is down will have missed is not known. An RDONLY is not to become
+/// master, and those who ask it do not ask for the latest.
+fn lags(shard: &WatchedShard) -> Vec<u32> {
+    shard.up().filter(|health| health.target.tablet_type() == Replica).map(|health| health.lag_seconds()).collect()
 }
 
 /// Tells the throttler of the lag of the replicas, as long as the tablet serves as master.
@@ -69,7 +43,7 @@ pub async fn follow(
 ) {
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut replicas: Option<Replicas> = None;
+    let mut watched: Option<(Target, WatchedShard)> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -79,12 +53,16 @@ pub async fn follow(
         let open = queries.is_serving() && target.tablet_type() == Master;
         throttler.set_open(open);
         if !open {
-            replicas = None;
+            watched = None;
             continue;
         }
-        match &replicas {
-            Some(replicas) if replicas.target == target => throttler.throttler().observe(replicas.lags()),
-            _ => replicas = Some(Replicas::watch(target, &config, &topo)),
+        match &watched {
+            Some((of, shard)) if *of == target => throttler.throttler().observe(lags(shard)),
+            _ => {
+                let watch = config.watch.clone();
+                let shard = WatchedShard::start(watch, &topo, &target.keyspace, &target.shard, &config.cells);
+                watched = Some((target, shard));
+            }
         }
     }
 }

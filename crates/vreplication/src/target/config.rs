@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mysql::client::ConnectParams;
-use tabletclient::grpc::DialOptions;
+use tabletclient::{HealthCheckOptions, WatchOptions, grpc::DialOptions};
 use vtproto::topodata::TabletType;
 
 /// Settings of an [`super::Engine`].
@@ -35,6 +35,19 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// How the tablets of a shard are watched.
+    pub(super) fn watch(&self) -> WatchOptions {
+        WatchOptions {
+            health: HealthCheckOptions {
+                retry_delay: self.health_retry_delay,
+                timeout: self.health_timeout,
+                ..HealthCheckOptions::default()
+            },
+            refresh_interval: self.topology_refresh,
+            dial: self.health_dial.clone(),
+        }
+    }
+
     /// Login for applying: rows, states and positions.
     pub(super) fn login(&self) -> ConnectParams {
         let mut params = self.filtered.clone();

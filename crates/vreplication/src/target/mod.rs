@@ -22,7 +22,6 @@ mod source;
 mod statement;
 mod stats;
 mod status;
-mod watched;
 
 pub use config::EngineConfig;
 pub use engine::Engine;

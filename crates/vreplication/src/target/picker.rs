@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use rand::seq::IndexedRandom;
-use tabletclient::TabletHealth;
+use tabletclient::{TabletHealth, WatchedShard};
 use tokio::time::{Duration, Instant, timeout_at};
 use topo::{TopoServer, topoproto};
 use vterrors::{Code, Result, VtError};
 use vtproto::topodata::TabletType;
 
-use super::{EngineConfig, watched::WatchedShard};
+use super::EngineConfig;
 
 /// How often the list of tablets is read while no good one is in it.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Picker {
         if cells.is_empty() {
             cells.push(config.cell.clone());
         }
-        let source = WatchedShard::start(config, topo, keyspace, shard, &cells);
+        let source = WatchedShard::start(config.watch(), topo, keyspace, shard, &cells);
         Ok(Self { source, cells, types })
     }
 

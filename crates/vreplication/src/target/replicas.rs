@@ -3,10 +3,11 @@
 //! What counts is the REPLICA or RDONLY tablet, in the cell of the master, that is furthest behind. One that is down does
 //! not count, and without any there is nothing to wait for.
 
+use tabletclient::WatchedShard;
 use topo::TopoServer;
 use vtproto::topodata::TabletType;
 
-use super::{EngineConfig, watched::WatchedShard};
+use super::EngineConfig;
 
 pub(super) struct Replicas {
     shard: WatchedShard,
@@ -16,7 +17,7 @@ impl Replicas {
     /// Begins to watch.
     pub fn start(config: &EngineConfig, topo: &TopoServer) -> Self {
         let cells = [config.cell.clone()];
-        Self { shard: WatchedShard::start(config, topo, &config.keyspace, &config.shard, &cells) }
+        Self { shard: WatchedShard::start(config.watch(), topo, &config.keyspace, &config.shard, &cells) }
     }
 
     /// Whether a replica is further behind than it may be, in seconds.

@@ -229,18 +229,17 @@ impl Executor {
                 let queries = self.insert_queries(target, shape, rows, &ids, normalized, &vars).await?;
                 self.insert_now(work, session, prepared, shape, queries, first, autocommit).await
             };
-            let mut outcome = running.await;
+            let outcome = running.await;
             // Lookup rows are written, and the statement as a whole cannot be run again. What holds back the rows
             // themselves, none of which is written yet, is waited for here.
-            if lookups_done > 0 && session.parts_done == 0 {
-                outcome = match outcome {
-                    Err(error) => match across.again(session, normalized.sql.len(), error).await {
-                        Ok(()) => continue,
-                        Err(error) => Err(error),
-                    },
-                    done => done,
-                };
-            }
+            let only_lookups_done = lookups_done > 0 && session.parts_done == 0;
+            let outcome = match outcome {
+                Err(error) if only_lookups_done => match across.again(session, normalized.sql.len(), error).await {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+                outcome => outcome,
+            };
             session.parts_done += lookups_done;
             return outcome;
         }
@@ -420,14 +419,12 @@ impl Executor {
         let chosen: Vec<Vec<Value>> = present.iter().map(|row| keys[*row].clone()).collect();
         let at: Vec<KeyspaceId> = present.iter().filter_map(|row| ids[*row].clone()).collect();
         let verified = self.lookup_verify(work, session, &table.keyspace, lookup, &chosen, &at).await?;
-        for (place, row) in present.iter().enumerate().filter(|(place, _)| !verified[*place]) {
-            let earlier: Vec<_> = (0..place)
-                .filter(|other| ids[present[*other]].is_some())
-                .map(|other| (&chosen[other][..], &at[other]))
-                .collect();
-            let (key, id) = (&chosen[place], &at[place]);
-            if !self.lookup_claim(work, session, table, cv, lookup, key, id, &earlier).await? {
-                ids[*row] = None;
+        let mut kept: Vec<(&[Value], &KeyspaceId)> = Vec::with_capacity(present.len());
+        for (((row, verified), key), id) in present.into_iter().zip(verified).zip(&chosen).zip(&at) {
+            if verified || self.lookup_claim(work, session, table, cv, lookup, key, id, &kept).await? {
+                kept.push((key, id));
+            } else {
+                ids[row] = None;
             }
         }
         Ok(())

@@ -130,9 +130,9 @@ impl Executor {
         match self.internal(work, session, &owner.keyspace, lookup, &sql, vars, order).await {
             Ok(_) => Ok(()),
             Err(error) if lookup.consistent && error.message().contains("Duplicate entry") => {
+                let all: Vec<_> = stored.iter().map(|(row, id)| (from_of(row), *id)).collect();
                 for (at, (values, id)) in stored.iter().enumerate() {
-                    let earlier: Vec<_> = stored[..at].iter().map(|(row, id)| (from_of(row), *id)).collect();
-                    self.lookup_take_over(work, session, owner, vindex, lookup, values, id, &earlier).await?;
+                    self.lookup_take_over(work, session, owner, vindex, lookup, values, id, &all[..at]).await?;
                 }
                 Ok(())
             }

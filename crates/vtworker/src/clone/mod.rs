@@ -36,7 +36,7 @@ pub(crate) use copy::select;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use job::load_vschema;
 pub use options::Options;
-pub(crate) use options::tablet_type;
+pub(crate) use options::replica_type;
 pub(crate) use plan::Kind;
 pub(crate) use route::Route;
 pub(crate) use snapshot::begin_snapshots;

@@ -83,9 +83,13 @@ fn fault(text: impl Into<String>) -> VtError {
     VtError::new(Code::InvalidArgument, text)
 }
 
-/// A type by its name in upper case.
-pub(crate) fn tablet_type(name: &str) -> Result<TabletType, VtError> {
-    TabletType::from_str_name(name).ok_or_else(|| fault(format!("command requires a valid tablet type, got: {name}")))
+/// A type whose tablets replicate, by its name in upper case. `done`: what is done with them, for an error text.
+pub(crate) fn replica_type(name: &str, done: &str) -> Result<TabletType, VtError> {
+    match TabletType::from_str_name(name) {
+        Some(kind @ (TabletType::Replica | TabletType::Rdonly)) => Ok(kind),
+        Some(_) => Err(fault(format!("only REPLICA and RDONLY can be {done}, got: {name}"))),
+        None => Err(fault(format!("command requires a valid tablet type, got: {name}"))),
+    }
 }
 
 impl Options {
@@ -116,15 +120,7 @@ impl Options {
             max_rows: size("write_query_max_rows")?,
             max_size: size("write_query_max_size")?,
             writers: size("destination_writer_count")?,
-            tablet_type: match tablet_type(flags.str("tablet_type"))? {
-                kind @ (TabletType::Replica | TabletType::Rdonly) => kind,
-                other => {
-                    return Err(fault(format!(
-                        "only REPLICA and RDONLY can be copied from, got: {}",
-                        other.as_str_name()
-                    )));
-                }
-            },
+            tablet_type: replica_type(flags.str("tablet_type"), "copied from")?,
             min_healthy: usize::try_from(flags.int(min_healthy).max(0)).unwrap_or(0),
             consistent_snapshot: flags.bool("use_consistent_snapshot"),
             max_tps: limit("max_tps")?,

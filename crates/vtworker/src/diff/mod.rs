@@ -14,7 +14,7 @@ use servenv::flags::{FlagSet, Parsed};
 use vterrors::{Code, VtError};
 use vtproto::topodata::TabletType;
 
-use crate::clone::{Kind, tablet_type};
+use crate::clone::{Kind, replica_type};
 use crate::command::{Command, Work, exactly};
 
 /// What a comparison was asked for.
@@ -93,14 +93,6 @@ fn number<T: TryFrom<i64>>(flags: &Parsed, name: &str, least: i64) -> Result<T, 
         .ok_or_else(|| VtError::new(Code::InvalidArgument, format!("{name} cannot be {value}")))
 }
 
-/// A type whose tablets replicate.
-fn replica_type(name: &str) -> Result<TabletType, VtError> {
-    match tablet_type(name)? {
-        kind @ (TabletType::Replica | TabletType::Rdonly) => Ok(kind),
-        _ => Err(VtError::new(Code::InvalidArgument, format!("only REPLICA and RDONLY can be compared, got: {name}"))),
-    }
-}
-
 fn split_diff(args: Parsed) -> Result<Work, VtError> {
     let [shard] = exactly(&args, "command SplitDiff requires <keyspace/shard>")?;
     let options = Options {
@@ -108,7 +100,7 @@ fn split_diff(args: Parsed) -> Result<Work, VtError> {
         exclude_tables: args.list("exclude_tables"),
         min_healthy: number(&args, "min_healthy_rdonly_tablets", 0)?,
         source_type: TabletType::Rdonly,
-        destination_type: replica_type(args.str("dest_tablet_type"))?,
+        destination_type: replica_type(args.str("dest_tablet_type"), "compared")?,
         parallel: number(&args, "parallel_diffs_count", 1)?,
     };
     let shard = topo::topoproto::parse_keyspace_shard(&shard)?;
@@ -122,7 +114,7 @@ fn vertical_split_diff(args: Parsed) -> Result<Work, VtError> {
         exclude_tables: Vec::new(),
         min_healthy: number(&args, "min_healthy_rdonly_tablets", 0)?,
         source_type: TabletType::Rdonly,
-        destination_type: replica_type(args.str("dest_tablet_type"))?,
+        destination_type: replica_type(args.str("dest_tablet_type"), "compared")?,
         parallel: number(&args, "parallel_diffs_count", 1)?,
     };
     let shard = topo::topoproto::parse_keyspace_shard(&shard)?;
@@ -131,7 +123,7 @@ fn vertical_split_diff(args: Parsed) -> Result<Work, VtError> {
 
 fn multi_split_diff(args: Parsed) -> Result<Work, VtError> {
     let [shard] = exactly(&args, "command MultiSplitDiff requires <keyspace/shard>")?;
-    let tablet_type = replica_type(args.str("tablet_type"))?;
+    let tablet_type = replica_type(args.str("tablet_type"), "compared")?;
     let options = Options {
         source_uid: 0,
         exclude_tables: args.list("exclude_tables"),

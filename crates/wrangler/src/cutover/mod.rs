@@ -31,6 +31,9 @@ mod served_types;
 
 use std::time::Duration;
 
+use vtproto::topodata::TabletType;
+
+use crate::error::{Result, bail};
 pub(crate) use journal::{is_unfinished, refuse_unfinished};
 pub(crate) use plan::group_name;
 pub(crate) use served_from::migrate_served_from_master;
@@ -47,6 +50,19 @@ pub(crate) struct Options {
     pub reverse_replication: bool,
     /// `-cancel`: give up a cutover that has not flipped.
     pub cancel: bool,
+}
+
+impl Options {
+    /// For a migration of another type than MASTER.
+    ///
+    /// # Errors
+    /// It is to be cancelled, and would be made instead.
+    pub fn refuse_cancel(&self, served_type: TabletType) -> Result {
+        if self.cancel {
+            bail!("-cancel is for a migration of MASTER: {} goes back by -reverse", served_type.as_str_name());
+        }
+        Ok(())
+    }
 }
 
 /// The fail points, each after the effect of its phase, in order.

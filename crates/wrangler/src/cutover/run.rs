@@ -566,14 +566,7 @@ impl<'a> Run<'a> {
                 let Some(row) = rows.iter().find(|row| row.uid == uid) else {
                     bail!("vreplication stream {uid} not found on {}", destination.alias())
                 };
-                if row.state == "Error" || row.state == "Stopped" {
-                    bail!(
-                        "vreplication stream {uid} on {} is in state {}: {}",
-                        destination.alias(),
-                        row.state,
-                        row.message
-                    );
-                }
+                row.check_runs(&destination.alias())?;
             }
         }
         Ok(())

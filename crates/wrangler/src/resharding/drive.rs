@@ -103,9 +103,10 @@ pub(crate) fn plan(request: &Drive, groups: &[Group]) -> Vec<Step> {
         steps.push(vtctl(&["WaitForFilteredReplication", &path(&target.name)]));
     }
     // Also where reads were moved by hand: nothing may be written to rows that nobody has compared.
-    let to_compare = waiting.iter().filter(|_| !request.skip_diff);
-    for source in to_compare.flat_map(|group| &group.sources) {
-        steps.push(worker(&["MultiSplitDiff", "-min_healthy_tablets=1", &path(source)]));
+    if !request.skip_diff {
+        for source in waiting.iter().flat_map(|group| &group.sources) {
+            steps.push(worker(&["MultiSplitDiff", "-min_healthy_tablets=1", &path(source)]));
+        }
     }
     for (served_type, name) in [(TabletType::Rdonly, "rdonly"), (TabletType::Replica, "replica")] {
         for group in groups.iter().filter(|group| group.left.contains(&served_type)) {

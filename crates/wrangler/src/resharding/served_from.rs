@@ -40,9 +40,7 @@ pub(crate) async fn migrate_served_from(wr: &Wrangler, request: MigrateServedFro
     if request.served_type == TabletType::Master {
         return cutover::migrate_served_from_master(wr, request).await;
     }
-    if request.master.cancel {
-        bail!("-cancel is for a migration of MASTER: {} goes back by -reverse", request.served_type.as_str_name());
-    }
+    request.master.refuse_cancel(request.served_type)?;
     let split = read_split(wr, &request.keyspace, &request.shard).await?;
     check(&split, &request)?;
     let action = format!("MigrateServedFrom({})", request.served_type.as_str_name());

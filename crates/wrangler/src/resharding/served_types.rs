@@ -8,7 +8,8 @@ use vtproto::topodata::TabletType;
 
 use super::refresh::refresh_tablets;
 use super::sides::{Sides, overlapping, sides_of};
-use super::{streams, wait_for_gates};
+use super::streams::{self, Stream};
+use super::wait_for_gates;
 use crate::Wrangler;
 use crate::cutover;
 use crate::error::{Result, bail};
@@ -47,9 +48,7 @@ pub(crate) async fn migrate_served_types(wr: &Wrangler, request: MigrateServedTy
         cutover::migrate_served_types_master(wr, request).await?;
         return if back { wake_replicas(wr, &keyspace, &shard).await } else { Ok(()) };
     }
-    if request.master.cancel {
-        bail!("-cancel is for a migration of MASTER: {} goes back by -reverse", request.served_type.as_str_name());
-    }
+    request.master.refuse_cancel(request.served_type)?;
     let action = format!("MigrateServedTypes({})", request.served_type.as_str_name());
     with_keyspace_lock!(wr, keyspace, &action, |lock| {
         let sides = sides_of(wr, keyspace, shard).await?;
@@ -67,12 +66,10 @@ async fn check_fed(wr: &Wrangler, destinations: &[ShardInfo]) -> Result {
     for shard in destinations.iter().filter(|shard| !shard.record.source_shards.is_empty()) {
         let Some(master) = &shard.record.master_alias else { continue };
         let tablet = wr.topo().get_tablet(master).await?.record;
-        for stream in streams::read(wr, &tablet).await? {
-            let is_ours = shard.record.source_shards.iter().any(|source| source.uid == stream.uid);
-            if is_ours && (stream.state == "Error" || stream.state == "Stopped") {
-                let alias = topoproto::tablet_alias_string(Some(master));
-                bail!("vreplication stream {} on {alias} is in state {}: {}", stream.uid, stream.state, stream.message);
-            }
+        let alias = topoproto::tablet_alias_string(Some(master));
+        let is_ours = |stream: &Stream| shard.record.source_shards.iter().any(|source| source.uid == stream.uid);
+        for stream in streams::read(wr, &tablet).await?.iter().filter(|stream| is_ours(stream)) {
+            stream.check_runs(&alias)?;
         }
     }
     Ok(())

@@ -131,6 +131,17 @@ pub(crate) struct Stream {
     pub message: String,
 }
 
+impl Stream {
+    /// # Errors
+    /// It stands still, at the tablet of this alias.
+    pub fn check_runs(&self, alias: &str) -> Result {
+        if self.state == "Error" || self.state == STOPPED {
+            bail!("vreplication stream {} on {alias} is in state {}: {}", self.uid, self.state, self.message);
+        }
+        Ok(())
+    }
+}
+
 /// The streams of a tablet's own database, with their sources taken apart.
 pub(crate) async fn read(wr: &Wrangler, tablet: &Tablet) -> Result<Vec<Stream>> {
     parse(&list(wr, tablet).await?)

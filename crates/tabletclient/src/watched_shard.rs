@@ -1,18 +1,28 @@
 //! The health of one shard's tablets in some cells, as they tell it themselves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tabletclient::{
-    HealthCheck, HealthCheckOptions, TabletFilter, TabletHealth, TopologyWatcher, WatcherOptions,
-    health_check::HealthListener, topology_watcher::ShardFilter,
-};
 use tokio::sync::Notify;
 use topo::TopoServer;
 
-use super::EngineConfig;
+use crate::{
+    HealthCheck, HealthCheckOptions, TabletFilter, TabletHealth, TopologyWatcher, WatcherOptions,
+    grpc::{self, DialOptions},
+    health_check::HealthListener,
+    topology_watcher::ShardFilter,
+};
+
+/// How a shard is watched.
+#[derive(Debug, Clone)]
+pub struct WatchOptions {
+    pub health: HealthCheckOptions,
+    /// How often the list of tablets is read.
+    pub refresh_interval: Duration,
+    pub dial: DialOptions,
+}
 
 /// Dropping it ends the health streams.
-pub(super) struct WatchedShard {
+pub struct WatchedShard {
     health: HealthCheck,
     watchers: Vec<TopologyWatcher>,
     changed: Arc<Changed>,
@@ -31,18 +41,13 @@ impl HealthListener for Changed {
 
 impl WatchedShard {
     /// Begins to watch.
-    pub fn start(config: &EngineConfig, topo: &TopoServer, keyspace: &str, shard: &str, cells: &[String]) -> Self {
-        let options = HealthCheckOptions {
-            retry_delay: config.health_retry_delay,
-            timeout: config.health_timeout,
-            ..HealthCheckOptions::default()
-        };
-        let dial = config.health_dial.clone();
-        let health = HealthCheck::new(options, move |tablet| tabletclient::grpc::dial(tablet, &dial));
+    pub fn start(options: WatchOptions, topo: &TopoServer, keyspace: &str, shard: &str, cells: &[String]) -> Self {
+        let dial = options.dial;
+        let health = HealthCheck::new(options.health, move |tablet| grpc::dial(tablet, &dial));
         let changed = Arc::new(Changed::default());
         health.add_listener(changed.clone());
         let watcher = WatcherOptions {
-            refresh_interval: config.topology_refresh,
+            refresh_interval: options.refresh_interval,
             filter: TabletFilter::Shards(vec![(keyspace.to_owned(), ShardFilter::Name(shard.to_owned()))]),
             ..WatcherOptions::default()
         };
