@@ -87,6 +87,7 @@ pub fn plan(statement: &Statement, context: &Context<'_>) -> Result<Plan, VtErro
             }
             simple(Primitive::Begin(characteristics.clone()))
         }
+        (K::Commit | K::Rollback, _) if goes_on(&statement.sql) => route::unsupported(&statement.sql),
         (K::Commit, _) => simple(Primitive::Commit),
         (K::Rollback, _) => simple(Primitive::Rollback),
         (kind @ (K::Savepoint | K::Release | K::RollbackTo), Detail::Savepoint(name)) => {
@@ -113,6 +114,13 @@ pub fn plan(statement: &Statement, context: &Context<'_>) -> Result<Plan, VtErro
         }
         _ => route::plan_route(statement, context),
     }
+}
+
+/// Whether COMMIT or ROLLBACK is to begin a transaction (AND CHAIN) or to end the connection (RELEASE).
+fn goes_on(sql: &str) -> bool {
+    let lower = sql.to_ascii_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().collect();
+    (0..words.len()).any(|at| matches!(words[at], "chain" | "release") && words[at - 1] != "no")
 }
 
 /// `use x`: a keyspace has to exist; a transaction stays with masters.

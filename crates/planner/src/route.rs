@@ -66,6 +66,10 @@ fn refuse_unsafe(statement: &Statement) -> Result<(), VtError> {
         }
         (K::Ddl, Detail::Ddl(DdlVerb::DropDatabase)) => unsupported("drop database: see DeleteKeyspace"),
         _ if statement.facts.into_user_var => unsupported("select into a user variable"),
+        // Values live in the session; what mysqld assigns stays on a shared connection, and is not what the statement reads.
+        (kind, _) if kind != K::Set && statement.facts.assigns_user_var => {
+            unsupported("assignment of a user variable inside of a statement: use SET")
+        }
         _ => Ok(()),
     }
 }
@@ -220,7 +224,7 @@ fn session_text(statement: &Statement, sql: String) -> (String, Needs) {
     let facts = &statement.facts;
     let concerned = facts.functions.iter().any(|f| {
         use SessionFunction::*;
-        matches!(f, LastInsertId | FoundRows | RowCount | Database)
+        matches!(f, LastInsertId | FoundRows | RowCount | Database | ConnectionId)
     });
     // `create table … default (schema())` and view bodies are not the session's.
     if statement.kind == StatementKind::Ddl

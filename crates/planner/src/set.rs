@@ -4,10 +4,11 @@ use vterrors::{Code, VtError};
 use vtproto::query::{BindVariable, Type, execute_options::Workload};
 use vtproto::vtgate::TransactionMode;
 use vtsql::set::{Assignment, Scope, SetStatement, Value};
-use vtsql::{TransactionCharacteristic as Characteristic, quote_string};
+use vtsql::{SessionFunction, TransactionCharacteristic as Characteristic, quote_string};
 
 use crate::plan::{Context, any_keyspace};
 use crate::primitive::{RouteText, SetAction, SetValue, SettingValue};
+use crate::route::unsupported;
 use crate::sysvars::{Handling, handling, is_read_from_session, usable_sql_mode};
 
 /// Plans every assignment of `set`; `sql` is the statement's text for error messages.
@@ -165,6 +166,10 @@ impl Planner<'_> {
 
     /// `select <expression>` on any shard.
     fn evaluate(&self, expression: &str) -> Result<RouteText, VtError> {
+        let facts = vtsql::parse(&format!("select {expression}")).map_err(VtError::from)?.facts;
+        if facts.functions.contains(&SessionFunction::NamedLock) || facts.assigns_user_var {
+            return unsupported(format_args!("{expression} in SET: it would stay on a shared connection"));
+        }
         let rewritten = vtsql::rewrite_session(&format!("select {expression}"), is_read_from_session);
         let keyspace = any_keyspace(self.context)?.to_owned();
         Ok(RouteText { keyspace, query: rewritten.sql, needs: rewritten.needs })

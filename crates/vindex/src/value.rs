@@ -29,7 +29,7 @@ impl Value {
         matches!(self.kind, Type::Int8 | Type::Int16 | Type::Int24 | Type::Int32 | Type::Int64)
     }
 
-    /// The text, for error messages.
+    /// The text, for messages about what it does not say.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
@@ -44,6 +44,20 @@ impl Value {
 
     fn fault(&self) -> VtError {
         VtError::new(Code::InvalidArgument, format!("could not parse value: '{}'", self.text()))
+    }
+}
+
+/// As error texts of Vitess show values: `INT64(1)`, `VARCHAR("a")`, `NULL`.
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy(&self.bytes);
+        match self.kind {
+            Type::NullType => f.write_str("NULL"),
+            Type::Varchar | Type::Varbinary | Type::Text | Type::Blob | Type::Char | Type::Binary => {
+                write!(f, "{}({text:?})", self.kind.as_str_name())
+            }
+            kind => write!(f, "{}({text})", kind.as_str_name()),
+        }
     }
 }
 

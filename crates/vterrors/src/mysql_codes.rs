@@ -27,11 +27,15 @@ impl From<MysqlError> for VtError {
     }
 }
 
+/// Numbers that clients give to errors of their own. libmariadb takes a server's error with one of them for a broken packet.
+const OF_CLIENTS: std::ops::Range<u16> = 2000..3000;
+
 /// What a MySQL client is told: the errno and SQLSTATE that the text carries, else those that stand
 /// for the code. The whole text is kept.
 impl From<&VtError> for MysqlError {
     fn from(error: &VtError) -> Self {
         if let Some((errno, sqlstate)) = carried(error.message()) {
+            let errno = if OF_CLIENTS.contains(&errno) { 1105 } else { errno };
             return Self::new(errno, sqlstate, error.message());
         }
         let errno = match error.code() {

@@ -1,5 +1,6 @@
 //! Comments around a statement, and the directives in them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::lexer::{Lexer, TokenKind, is_blank};
@@ -38,6 +39,52 @@ pub(crate) fn statement_span(sql: &[u8]) -> (usize, usize) {
     match start {
         Some(start) => (start, end),
         None => (sql.len(), sql.len()),
+    }
+}
+
+/// `sql` with the text of its version comments (`/*!40100 … */`) instead of them, where every server runs that text: a gate has
+/// to understand it. What stands in front of the first word is left as the comment that it is for Vitess.
+///
+/// Versions from 5.7 on stay comments: MariaDB skips those.
+pub fn expand_version_comments(sql: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memmem::find(sql, b"/*!").is_none() {
+        return Cow::Borrowed(sql);
+    }
+    let (mut out, mut copied, mut begun) = (Vec::new(), 0, false);
+    for token in Lexer::new(sql) {
+        match token.kind {
+            TokenKind::Comment => {}
+            TokenKind::ExecutableComment => {
+                if let Some(inside) = run_by_all(token.bytes(sql)).filter(|_| begun) {
+                    out.extend_from_slice(&sql[copied..token.start]);
+                    out.push(b' ');
+                    out.extend_from_slice(inside);
+                    out.push(b' ');
+                    copied = token.end;
+                }
+            }
+            _ => begun = true,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(sql);
+    }
+    out.extend_from_slice(&sql[copied..]);
+    Cow::Owned(out)
+}
+
+/// What is inside of an executable comment that no supported server skips.
+fn run_by_all(comment: &[u8]) -> Option<&[u8]> {
+    const FIRST_SKIPPED: u32 = 50_700;
+    let inside = comment.strip_prefix(b"/*!")?.strip_suffix(b"*/")?;
+    let digits = inside.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match digits {
+        0 => Some(inside),
+        5 | 6 => {
+            let version: u32 = std::str::from_utf8(&inside[..digits]).ok()?.parse().ok()?;
+            (version < FIRST_SKIPPED).then(|| &inside[digits..])
+        }
+        _ => None,
     }
 }
 
@@ -100,6 +147,31 @@ impl Directives {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn version_comments_that_every_server_runs_are_text() {
+        for (sql, expanded) in [
+            (
+                "START TRANSACTION /*!40100 WITH CONSISTENT SNAPSHOT */",
+                "START TRANSACTION   WITH CONSISTENT SNAPSHOT  ",
+            ),
+            ("insert /*!50000 ignore */ into t values ('/*!1*/')", "insert   ignore   into t values ('/*!1*/')"),
+            ("select 1 /*! from t */ /* c */", "select 1   from t   /* c */"),
+            ("SET A=1/*!40102 ,B=2*/", "SET A=1  ,B=2 "),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&expand_version_comments(sql.as_bytes())), expanded);
+        }
+        for sql in [
+            "/*!40101 SET NAMES utf8 */",
+            "/*!50001 a */ select 1 /* b */",
+            "select 1 /*M!100100 , 2 */",
+            "select 1 /*!80000 , 2 */, '/*! x */'",
+            "select 1 /*!507 , 2 */",
+            "select 1",
+        ] {
+            assert!(matches!(expand_version_comments(sql.as_bytes()), Cow::Borrowed(_)), "{sql}");
+        }
+    }
 
     fn split(sql: &str) -> (String, String, String) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -40,7 +40,7 @@ pub mod ast {
 pub use bind::{BindError, BindVars, Template, bind};
 pub use bulk::BulkInsert;
 pub use canonical::canonical;
-pub use comments::{Directives, MarginComments, split_margin_comments};
+pub use comments::{Directives, MarginComments, expand_version_comments, split_margin_comments};
 pub use error::SyntaxError;
 pub use facts::{Facts, Locking, NextCount, SchemaName, SessionFunction};
 pub use insert::{InsertParts, InsertSource, Item, ItemKind, insert_parts};

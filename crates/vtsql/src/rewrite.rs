@@ -1,6 +1,6 @@
 //! Session functions and variables to bind variables.
 //!
-//! `last_insert_id()`, `found_rows()`, `row_count()`, `database()`, `@x` and the system variables that a
+//! `last_insert_id()`, `found_rows()`, `row_count()`, `connection_id()`, `database()`, `@x` and the system variables that a
 //! gate itself owns have their values in the client's session; a tablet's connection would answer with
 //! somebody else's. A select item that is changed and has no alias gets its own text as alias, so that the
 //! column's header stays what the user wrote.
@@ -24,6 +24,8 @@ pub struct Needs {
     pub found_rows: bool,
     /// `:__vtrcount`.
     pub row_count: bool,
+    /// `:__vtconnid`, UINT64: the number that the client's KILL takes.
+    pub connection_id: bool,
     /// `:__vtudv<name>` each; a variable that was never set is NULL.
     pub user_vars: BTreeSet<String>,
     /// `:__vt<name>` each: variables that vtgate itself owns (`autocommit`, `workload` …).
@@ -279,6 +281,7 @@ impl Walk<'_, '_> {
                     b"last_insert_id" => (&mut needs.last_insert_id, ":__lastInsertId"),
                     b"found_rows" => (&mut needs.found_rows, ":__vtfrows"),
                     b"row_count" => (&mut needs.row_count, ":__vtrcount"),
+                    b"connection_id" => (&mut needs.connection_id, ":__vtconnid"),
                     b"database" | b"schema" => (&mut needs.database, ":__vtdbname"),
                     _ => return i + 1,
                 };

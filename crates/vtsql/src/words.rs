@@ -105,7 +105,7 @@ pub(crate) fn is_sized_type(word: &[u8]) -> bool {
 
 /// Functions whose value belongs to the client's session, when followed by `(`.
 pub(crate) fn is_session_function(word: &[u8]) -> bool {
-    matches!(word, b"last_insert_id" | b"found_rows" | b"row_count" | b"database" | b"schema")
+    matches!(word, b"last_insert_id" | b"found_rows" | b"row_count" | b"connection_id" | b"database" | b"schema")
 }
 
 /// Columns of information_schema that hold a database's name.

@@ -44,6 +44,11 @@ pub(super) enum Head {
     Columns(usize),
 }
 
+/// The answer to a caller who has the fields of one result when there are several.
+pub(super) fn several_results() -> MysqlError {
+    MysqlError::new(1235, "42000", "unsupported: several results of one statement, which has run")
+}
+
 /// A read error during a command or login.
 pub(super) fn io_lost(error: impl Into<PacketError>) -> ClientError {
     match error.into() {
@@ -269,8 +274,10 @@ impl Connection {
     }
 
     /// All results of a command; the first `keep` are returned.
+    /// Errors: rows in one that is not kept. What ran has run.
     async fn results(&mut self, max_rows: usize, keep: usize, raw: bool) -> Result<Vec<QueryResult>, ClientError> {
         let mut results = Vec::with_capacity(1);
+        let mut lost = false;
         loop {
             let fields = self.head_and_fields().await?;
             let mut result = QueryResult { fields, ..QueryResult::default() };
@@ -294,9 +301,11 @@ impl Connection {
             }
             if results.len() < keep {
                 results.push(result);
+            } else {
+                lost |= !result.fields.is_empty();
             }
             if self.last.status & status::MORE_RESULTS == 0 {
-                return Ok(results);
+                return if lost { Err(ClientError::Server(several_results())) } else { Ok(results) };
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use vtproto::query::{Field, Row};
 
+use super::connection::several_results;
 use super::{ClientError, Connection};
 use crate::constants::status;
 
@@ -76,9 +77,14 @@ impl<'a> RowStream<'a> {
             return Ok(rows);
         }
         // Results after the first (CALL) are read away: the caller knows the fields of one.
+        let mut lost = false;
         while self.connection.last.status & status::MORE_RESULTS != 0 {
             let columns = self.connection.head_and_fields().await?.len();
+            lost |= columns > 0;
             while columns > 0 && self.connection.row(columns).await?.is_some() {}
+        }
+        if lost {
+            return Err(ClientError::Server(several_results()));
         }
         Ok(rows)
     }

@@ -531,15 +531,17 @@ fn context(shape: &InsertShape) -> &'static str {
 
 /// A statement with the client's comments around it.
 pub(super) fn with_margins(sql: &str, normalized: &Normalized) -> String {
-    let mut text = String::with_capacity(sql.len() + normalized.leading.len() + normalized.trailing.len() + 2);
-    text.push_str(&normalized.leading);
-    if !text.is_empty() && !text.ends_with(char::is_whitespace) {
-        text.push(' ');
+    let (leading, trailing) = (&normalized.leading, &normalized.trailing);
+    let mut text = String::with_capacity(sql.len() + leading.len() + trailing.len() + 2);
+    if !leading.is_empty() {
+        text.push_str(leading);
+        // A comment of `--` or `#` ends with its line.
+        text.push(if leading.ends_with("*/") && !leading.contains(['#', '-']) { ' ' } else { '\n' });
     }
     text.push_str(sql);
-    if !normalized.trailing.is_empty() && !normalized.trailing.starts_with(char::is_whitespace) {
+    if !trailing.is_empty() {
         text.push(' ');
+        text.push_str(trailing);
     }
-    text.push_str(&normalized.trailing);
     text
 }

@@ -240,6 +240,7 @@ impl Executor {
 
     async fn execute_work(&self, mut work: Work<'_>, session: &mut Session, sql: &[u8]) -> Result<QueryResult> {
         let caller = work.caller;
+        let sql = &*vtsql::expand_version_comments(sql);
         let outcome = {
             let running = pin!(self.run_across_cutovers(&mut work, session, sql, false));
             caller.run_until(caller.cancelled.cancelled(), running).await
@@ -266,6 +267,7 @@ impl Executor {
         bind_variables: &BindVars,
     ) -> Result<Output> {
         let mut work = Work::new(caller, method, bind_variables);
+        let sql = &*vtsql::expand_version_comments(sql);
         let outcome = {
             let running = pin!(self.run_across_cutovers(&mut work, session, sql, true));
             caller.run_until(caller.cancelled.cancelled(), running).await
@@ -615,6 +617,9 @@ impl Executor {
         }
         if needs.row_count {
             add("__vtrcount", Type::Int64, session.pb.row_count.to_string());
+        }
+        if needs.connection_id {
+            add("__vtconnid", Type::Uint64, session.connection_id.to_string());
         }
         if needs.database {
             let keyspace = self.target(session)?.keyspace;

@@ -128,19 +128,7 @@ fn unmapped(row: &[Value]) -> VtError {
 
 /// Values as errors show them: `[INT64(1) VARCHAR("a")]`.
 pub(super) fn shown(row: &[Value]) -> String {
-    let values: Vec<String> = row
-        .iter()
-        .map(|value| {
-            let text = String::from_utf8_lossy(&value.bytes);
-            match value.kind {
-                Type::NullType => "NULL".to_owned(),
-                Type::Varchar | Type::Varbinary | Type::Text | Type::Blob | Type::Char | Type::Binary => {
-                    format!("{}({text:?})", value.kind.as_str_name())
-                }
-                kind => format!("{}({text})", kind.as_str_name()),
-            }
-        })
-        .collect();
+    let values: Vec<String> = row.iter().map(ToString::to_string).collect();
     format!("[{}]", values.join(" "))
 }
 

@@ -109,6 +109,11 @@ impl DbConn {
         self.dirty = true;
     }
 
+    /// Whether a statement left state behind that [`DbConn::prepare`] has not cleared yet.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     /// Says that nobody may use the connection again.
     pub fn mark_broken(&mut self) {
         self.broken = true;

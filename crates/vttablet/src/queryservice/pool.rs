@@ -208,8 +208,19 @@ impl Pool {
         }
     }
 
-    /// Gives a place back: to the next waiter, or to the idle ones.
-    fn put(self: &Arc<Self>, conn: Option<DbConn>) {
+    /// Gives a place back: to the next waiter, or to the idle ones. What a statement left on the connection (locks, settings) is
+    /// cleared first: nobody may have to wait for it until the connection is used again.
+    fn put(self: &Arc<Self>, mut conn: Option<DbConn>) {
+        if let Some(mut dirty) = conn.take_if(|conn| conn.is_dirty() && !conn.is_broken() && !conn.slot.is_running())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let pool = self.clone();
+            runtime.spawn(async move {
+                let cleared = dirty.prepare(&[]).await;
+                pool.put(cleared.is_ok().then_some(dirty));
+            });
+            return;
+        }
         let mut conn = conn.filter(|conn| !conn.is_broken() && !conn.slot.is_running());
         loop {
             let waiter = {
