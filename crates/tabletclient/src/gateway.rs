@@ -132,6 +132,14 @@ impl Gateway {
         }
     }
 
+    /// A master that is up and does not serve: one that stops waits for the transactions that it holds.
+    fn leaving_master(&self, target: &Target) -> Option<Arc<TabletHealth>> {
+        let snapshot = self.health.snapshot();
+        let group = snapshot.group(&target.keyspace, &target.shard, TabletType::Master)?;
+        let up = group.all.iter().filter(|health| health.up && target.tablet_type() == TabletType::Master);
+        up.max_by_key(|health| health.reparented_timestamp).cloned()
+    }
+
     /// Calls a tablet of `target`, and others after it as far as `kind` allows. `call` makes the
     /// request anew for each attempt. The answer comes with the tablet that gave it.
     ///
@@ -182,7 +190,13 @@ impl Gateway {
                     attempts = attempts.max(1);
                 }
             }
-            let health = match self.choose(target, &tried) {
+            let choice = match self.choose(target, &tried) {
+                Choice::NoneHealthy if kind == CallKind::InTransaction => {
+                    self.leaving_master(target).map_or(Choice::NoneHealthy, Choice::Tablet)
+                }
+                choice => choice,
+            };
+            let health = match choice {
                 Choice::Tablet(health) => health,
                 Choice::NoneHealthy if tried.is_empty() && self.health.look_for(target).await => {
                     attempts += 1;

@@ -443,7 +443,16 @@ impl Cluster {
 
     pub fn start_vttablet(&mut self, index: usize) -> Result<()> {
         let tablet = &self.tablets[index];
-        let spec = &tablet.spec;
+        let command = self.vttablet_command(index, tablet.http_port, tablet.grpc_port);
+        let log = self.tablet_dir(index).join("vttablet.out");
+        let process = Process::start("vttablet", command, &log)?;
+        self.tablets[index].vttablet = Some(process);
+        self.wait_for_port(self.tablets[index].http_port, "vttablet")
+    }
+
+    /// A vttablet of this tablet, to serve on these ports.
+    pub fn vttablet_command(&self, index: usize, http_port: u16, grpc_port: u16) -> Command {
+        let spec = &self.tablets[index].spec;
         let mut command = self.command("vttablet", true);
         command
             .args(["-tablet-path", &spec.alias(), "-tablet_hostname", "127.0.0.1", "-bind_address", "127.0.0.1"])
@@ -454,14 +463,11 @@ impl Cluster {
             .arg(self.dir.join("backups"))
             .args(["-restore_from_backup"])
             .args(["-service_map", "grpc-queryservice,grpc-tabletmanager,grpc-updatestream"])
-            .args(["-port", &tablet.http_port.to_string(), "-grpc_port", &tablet.grpc_port.to_string()])
+            .args(["-port", &http_port.to_string(), "-grpc_port", &grpc_port.to_string()])
             .arg(format!("-enable_semi_sync={}", self.spec.semi_sync))
             .args(self.tls_flags(TlsFiles::server_flags))
             .args(&self.spec.vttablet_flags);
-        let log = self.tablet_dir(index).join("vttablet.out");
-        let process = Process::start("vttablet", command, &log)?;
-        self.tablets[index].vttablet = Some(process);
-        self.wait_for_port(self.tablets[index].http_port, "vttablet")
+        command
     }
 
     pub fn kill_vttablet(&mut self, index: usize) {

@@ -13,7 +13,7 @@ use std::{
     net::TcpStream,
     time::{Duration, Instant},
 };
-use testcluster::{Cluster, Flavor, Spec, resident_kib, wait_for};
+use testcluster::{Background, Cluster, Flavor, Spec, resident_kib, wait_for};
 
 const MIB: u64 = 1024;
 
@@ -212,6 +212,46 @@ fn vttablet_killed() -> Result<()> {
     wait_for("queries to work again", Duration::from_secs(30), || select_works(&cluster).is_ok())
 }
 
+/// A second vttablet of the same alias ends with the reason, and takes nothing from the first.
+#[test]
+fn second_vttablet() -> Result<()> {
+    let cluster = Cluster::start(Spec::single(Flavor::MariaDb))?;
+    let record = || Ok::<_, anyhow::Error>(cluster.vtctlclient(&["GetTablet", "zone1-100"])?.success()?.stdout);
+    let before = record()?;
+    let (http, grpc) = (testcluster::free_port(), testcluster::free_port());
+    let second = Background::start("a second vttablet", cluster.vttablet_command(0, http, grpc))?.finish()?;
+    let told =
+        format!("another vttablet of zone1-0000000100 serves at 127.0.0.1:{}: stop it", cluster.tablets[0].grpc_port);
+    ensure!(second.code == Some(1) && second.stderr.contains(&told), "{second:?}");
+    ensure!(record()? == before, "the record was changed: {}", record()?);
+    select_works(&cluster)
+}
+
+/// A tablet that stops lets open transactions end, and is gone as soon as they have.
+#[test]
+fn transaction_at_a_tablet_that_stops() -> Result<()> {
+    let mut cluster = Cluster::start(Spec::single(Flavor::MariaDb))?;
+    let mut client = Raw::connected(cluster.vtgate_mysql_port, "commerce")?;
+    for sql in ["begin", "insert into product(sku, description, price) values ('kept', 'x', 1)"] {
+        client.send_query(sql)?;
+        let answer = client.read_packet()?;
+        ensure!(answer.first() == Some(&0), "{sql}: {}", String::from_utf8_lossy(&answer));
+    }
+    cluster.tablets[0].vttablet.as_ref().expect("it runs").signal(Signal::SIGTERM)?;
+    wait_for("vtgate to hear of it", Duration::from_secs(5), || select_works(&cluster).is_err())?;
+    client.send_query("commit")?;
+    let answer = client.read_packet()?;
+    ensure!(answer.first() == Some(&0), "commit: {}", String::from_utf8_lossy(&answer));
+    let ended = Instant::now();
+    let vttablet = cluster.tablets[0].vttablet.as_mut().expect("it runs");
+    wait_for("vttablet to end", Duration::from_secs(30), || !vttablet.is_running())?;
+    // -onterm_timeout is 10 s.
+    ensure!(ended.elapsed() < Duration::from_secs(5), "nothing was left to wait for, for {:?}", ended.elapsed());
+    let kept = cluster.mysql_on_tablet(0, "select count(*) from vt_commerce.product where sku = 'kept'")?;
+    ensure!(kept.stdout.trim() == "1", "{kept:?}");
+    Ok(())
+}
+
 /// SIGTERM drains: the statement that runs ends well, the programs go with code 0.
 #[test]
 fn graceful_stop() -> Result<()> {
@@ -262,5 +302,22 @@ fn broken_files() -> Result<()> {
     ensure!(refused.stderr.contains("You have an error in your SQL syntax"), "{refused:?}");
     let tables = cluster.mysql(&["commerce"], "show tables")?.success()?.stdout;
     ensure!(!tables.contains("ok"), "{tables}");
+    // What is tried out before it is applied reaches nothing else than the scratch database.
+    for sql in [
+        "drop table vt_commerce.product",
+        "delete from vt_commerce.product",
+        "drop database vt_commerce",
+        "alter table product add column extra int; drop table vt_commerce.product",
+        "set global max_connections = 77; create table fine (id int)",
+    ] {
+        let refused = cluster.vtctlclient(&["ApplySchema", "-sql", sql, "commerce"])?;
+        ensure!(refused.code == Some(1) && refused.stderr.contains("a schema"), "{sql}: {refused:?}");
+    }
+    let there = "select count(*), @@global.max_connections <> 77 from information_schema.columns \
+                 where table_schema = 'vt_commerce' and table_name = 'product'";
+    ensure!(
+        cluster.mysql_on_tablet(0, there)?.stdout.trim() == "3\t1",
+        "the change was not refused before it was made"
+    );
     Ok(())
 }

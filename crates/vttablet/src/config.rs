@@ -173,6 +173,11 @@ impl TabletConfig {
         })
     }
 
+    /// How the health of other tablets is asked for.
+    pub fn health_dial(&self) -> &DialOptions {
+        &self.vreplication.health_dial
+    }
+
     /// The configuration of filtered replication for a tablet.
     pub fn vreplication(&self, tablet: &Tablet) -> EngineConfig {
         EngineConfig {

@@ -45,6 +45,7 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
     let observer = Some(Arc::new(env.stats().topology_calls()) as _);
     let options = TopoOptions { observer, ..topo.options.clone() };
     let topo = TopoServer::open(&topo.implementation, &topo.address, &topo.root, options).await?;
+    tabletmanager::refuse_second(&config.manager.alias, &topo, config.health_dial()).await?;
     let tablet = tabletmanager::register(&config.manager, &topo).await?;
 
     let mut target = Target { keyspace: tablet.keyspace.clone(), shard: tablet.shard.clone(), ..Default::default() };

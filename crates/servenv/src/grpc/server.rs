@@ -13,6 +13,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::service::Routes;
 
 use super::accept::{Acceptor, Handshake, Plain, Protocol};
@@ -64,10 +65,13 @@ impl ServerSettings {
 
 fn tls(flags: &Parsed) -> Result<Option<TlsAcceptor>, Error> {
     let (cert, key, ca) = (flags.str("grpc_cert"), flags.str("grpc_key"), flags.str("grpc_ca"));
-    if cert.is_empty() || key.is_empty() {
-        return Ok(None);
-    }
     let invalid = |flag: &str, problem: String| Error::Flag { flag: flag.into(), problem };
+    match (cert.is_empty(), key.is_empty()) {
+        (true, true) => return Ok(None),
+        (false, true) => return Err(invalid("grpc_key", "-grpc_cert needs it".to_owned())),
+        (true, false) => return Err(invalid("grpc_cert", "-grpc_key needs it".to_owned())),
+        (false, false) => {}
+    }
     let certificates = |flag: &str, path: &str| {
         rustls_pemfile::certs(&mut &read(flag, path)?[..])
             .collect::<Result<Vec<_>, _>>()
@@ -198,9 +202,16 @@ fn builder(settings: &ServerSettings) -> tonic::transport::Server {
 
 /// A layer costs every call something: it is there only when it has work.
 fn guarded(routes: Routes, auth: Option<Auth>) -> Routes {
-    match auth {
-        Some(auth) => Routes::from(routes.into_axum_router().layer(middleware::from_fn_with_state(auth, authenticate))),
-        None => routes,
-    }
+    let router = routes.into_axum_router().fallback(unknown_service);
+    Routes::from(match auth {
+        Some(auth) => router.layer(middleware::from_fn_with_state(auth, authenticate)),
+        None => router,
+    })
     .prepare()
+}
+
+/// What gRPC for Go answers when no service of the name is served: here `-service_map` does not name it.
+async fn unknown_service(request: axum::extract::Request) -> axum::response::Response {
+    let service = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
+    Status::unimplemented(format!("unknown service {service}")).into_http()
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use vtproto::query::StreamHealthResponse;
 
 #[derive(Debug, Clone)]
@@ -21,11 +22,12 @@ struct Message {
 #[derive(Debug)]
 pub struct Health {
     last: watch::Sender<Option<Message>>,
+    ended: CancellationToken,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { last: watch::channel(None).0 }
+        Self { last: watch::channel(None).0, ended: CancellationToken::new() }
     }
 }
 
@@ -41,6 +43,11 @@ impl Health {
         self.last.send_if_modified(|last| last.is_some());
     }
 
+    /// Ends all streams: whoever stops has said so in the last message, and waits for nobody who listens on.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
     /// The last state at once if it is still fresh, then every later one. Ends with the tablet.
     pub fn subscribe(&self) -> BoxStream<'static, StreamHealthResponse> {
         let mut receiver = self.last.subscribe();
@@ -53,7 +60,8 @@ impl Health {
             let response = receiver.borrow_and_update().as_ref().map(|m| m.response.clone());
             Some((response, receiver))
         });
-        futures::stream::iter(first).chain(later.filter_map(std::future::ready)).boxed()
+        let ended = self.ended.clone().cancelled_owned();
+        futures::stream::iter(first).chain(later.filter_map(std::future::ready)).take_until(ended).boxed()
     }
 
     /// The last message.
@@ -84,6 +92,16 @@ mod tests {
         health.broadcast(state(false), Duration::from_secs(60));
         assert_eq!(stream.next().await, Some(state(false)));
         drop(health);
+        assert_eq!(stream.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_tablet_that_stops_ends_the_streams() {
+        let health = Health::default();
+        let mut stream = health.subscribe();
+        health.broadcast(state(false), Duration::from_secs(60));
+        assert_eq!(stream.next().await, Some(state(false)));
+        health.end();
         assert_eq!(stream.next().await, None);
     }
 

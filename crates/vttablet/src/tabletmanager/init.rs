@@ -2,14 +2,44 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use futures::StreamExt;
+use tabletclient::grpc::DialOptions;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use topo::{ShardInfo, TopoError, TopoServer, Update, topoproto};
 use vterrors::{Code, Result, VtError};
-use vtproto::topodata::{Tablet, TabletType};
+use vtproto::topodata::{Tablet, TabletAlias, TabletType};
 
 use super::manager::{InitTarget, ManagerConfig, TabletManager, now, term};
 
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long whoever stands in the record may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Two processes of one alias would take the record, and mysqld, from each other.
+///
+/// # Errors
+/// FAILED_PRECONDITION: a vttablet of this alias answers at the address in the record.
+pub async fn refuse_second(alias: &TabletAlias, topo: &TopoServer, dial: &DialOptions) -> Result<()> {
+    // A topology that cannot be read is waited for later.
+    let Ok(Ok(info)) = timeout(ANSWER_LIMIT, topo.get_tablet(alias)).await else { return Ok(()) };
+    let first = async {
+        let service = tabletclient::grpc::dial(&info.record, dial).ok()?;
+        service.stream_health().await.ok()?.next().await?.ok()?.tablet_alias
+    };
+    match timeout(ANSWER_LIMIT, first).await {
+        Ok(Some(answered)) if answered == *alias => Err(VtError::new(
+            Code::FailedPrecondition,
+            format!(
+                "another vttablet of {} serves at {}:{}: stop it first",
+                info.alias_string(),
+                info.record.hostname,
+                info.record.port_map.get("grpc").copied().unwrap_or_default()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// Registers the tablet in topo: its keyspace and shard if need be, its place in the cell's serving graph, and its
 /// record, still without addresses. Tries for `-init_timeout`.
@@ -55,13 +85,6 @@ impl Registration<'_> {
     async fn try_init(&self, target: &InitTarget) -> Result<Tablet> {
         let alias = &self.config.alias;
         let (shard_name, key_range) = topo::validate_shard_name(&target.shard)?;
-        let shard = self.topo.get_or_create_shard(&target.keyspace, &shard_name).await?;
-        if !topoproto::key_range_equal(shard.record.key_range.as_ref(), key_range.as_ref()) {
-            return Err(VtError::new(
-                Code::InvalidArgument,
-                format!("the key range of shard {}/{shard_name} is not that of its name", target.keyspace),
-            ));
-        }
         let old = match self.topo.get_tablet(alias).await {
             Ok(info) => Some(info.record),
             Err(TopoError::NoNode { .. }) => None,
@@ -76,6 +99,13 @@ impl Registration<'_> {
                     "InitTablet failed because existing tablet keyspace and shard {}/{} differ from the provided ones {}/{shard_name}",
                     old.keyspace, old.shard, target.keyspace
                 ),
+            ));
+        }
+        let shard = self.topo.get_or_create_shard(&target.keyspace, &shard_name).await?;
+        if !topoproto::key_range_equal(shard.record.key_range.as_ref(), key_range.as_ref()) {
+            return Err(VtError::new(
+                Code::InvalidArgument,
+                format!("the key range of shard {}/{shard_name} is not that of its name", target.keyspace),
             ));
         }
         self.ensure_serving_graph(&target.keyspace).await?;

@@ -253,6 +253,7 @@ impl TabletManager {
         tokio::time::sleep(lameduck).await;
         self.vreplication.close().await;
         self.reconcile("the tablet stops").await;
+        self.query.end_health_streams();
     }
 
     /// The second half, when nobody calls any more: ends what runs and takes the addresses out of the record.

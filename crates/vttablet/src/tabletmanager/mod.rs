@@ -40,7 +40,7 @@ mod vreplication;
 
 pub use cutover::CutoverService;
 pub use health::HealthRecord;
-pub use init::register;
+pub use init::{refuse_second, register};
 pub use manager::{Addresses, InitTarget, ManagerConfig, RestoreConfig, TabletManager};
 pub use mysqld::{Logins, Mysqld};
 pub use orchestrator::OrchestratorConfig;

@@ -25,6 +25,8 @@ pub trait QueryControl: Send + Sync + 'static {
     -> Result<bool>;
     /// Says goodbye to gates: health streams tell that this tablet does not serve, queries still run.
     fn enter_lameduck(&self);
+    /// Ends the health streams, of which the last message was that goodbye.
+    fn end_health_streams(&self);
     fn is_serving(&self) -> bool;
     /// `SERVING`, `NOT_SERVING` or `SHUTTING_DOWN`.
     fn state_name(&self) -> &'static str;
@@ -79,6 +81,10 @@ impl QueryControl for ServedQueries {
         if let Some(last) = self.server.health.last() {
             self.server.health.broadcast(StreamHealthResponse { serving: false, ..last }, self.fresh_for);
         }
+    }
+
+    fn end_health_streams(&self) {
+        self.server.health.end();
     }
 
     fn is_serving(&self) -> bool {
