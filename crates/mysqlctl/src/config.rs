@@ -208,6 +208,7 @@ long_query_time = 2
 # Whole rows travel to replicas and to filtered replication.
 binlog_format = ROW
 loose_binlog_row_image = FULL
+loose_binlog_row_metadata = FULL
 sync_binlog = 1
 ";
 

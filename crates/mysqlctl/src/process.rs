@@ -14,6 +14,7 @@ use std::{
 use mysql::client::{ConnectParams, Connection};
 use nix::{
     errno::Errno,
+    fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
     unistd::{Pid, Uid},
 };
@@ -81,6 +82,7 @@ pub async fn start(
     login: &ConnectParams,
     wait: Duration,
 ) -> Result<Started> {
+    let _only = alone(tablet, wait).await?;
     let log_start = error_log::size(&tablet.cnf.error_log);
     if let Some(pid) = find(tablet) {
         tracing::warn!("mysqld (pid {pid}) is running already");
@@ -115,6 +117,23 @@ pub async fn start(
     .await
     .map_err(with_log(tablet, log_start))?;
     Ok(Started::Now { pid })
+}
+
+/// Waits until no other process is starting this tablet's mysqld; none does until the lock is dropped.
+async fn alone(tablet: &MysqlTablet, wait: Duration) -> Result<Flock<fs::File>> {
+    let path = tablet.dir.path();
+    let begin = Instant::now();
+    let mut directory = fs::File::open(path).map_err(Error::file("open", path))?;
+    loop {
+        directory = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((directory, Errno::EWOULDBLOCK)) if begin.elapsed() < wait => directory,
+            Err((_, error)) => {
+                return Err(Error::State(format!("another start is at work in {}: {error}", path.display())));
+            }
+        };
+        sleep(POLL).await;
+    }
 }
 
 fn spawn(installation: &Installation, tablet: &MysqlTablet, arguments: &[String]) -> Result<Child> {

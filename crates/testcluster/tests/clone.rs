@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
      default charset=utf8mb4 collate=utf8mb4_bin",
     "create table huge (id varbinary(20) not null, body longblob, primary key (id))",
     "create table bag (n int, v varchar(20)) default charset=utf8mb4",
+    "create table members (id int primary key, e enum('x','y') not null)",
 ];
 
 const ROWS: &[&str] = &[
@@ -47,8 +48,24 @@ const ROWS: &[&str] = &[
     "insert into names values ('Ünï 😀', '{\"b\": [true, null]}', repeat('😀', 1000)), ('', null, ''), ('a', '\"text\"', null), \
      ('A', '1.5', 'x'), ('it''s \\\\ \"q\"', '[]', char(0, 10, 26, 92 using utf8mb4))",
     "insert into bag values (1, 'twice'), (1, 'twice'), (null, null), (null, 'x'), (2, null), (null, null)",
+    "insert into members values (1, 'y'), (2, ''), (3, 'none of them')",
     "insert into composite values ('A', x'00', 1.5, 'z', null), ('a ', x'00ff', -1.500, 'a', 'x'), ('b', '', 0, 'z', 'empty')",
 ];
+
+/// Types that one flavour has, and what they hold.
+fn addresses(flavor: &Flavor) -> [&'static str; 2] {
+    match flavor {
+        Flavor::MariaDb => [
+            "create table addresses (id uuid primary key, a inet6, b inet4)",
+            "insert into addresses select uuid(), concat('fe80::', hex(seq)), concat('10.0.1.', seq) from seq_1_to_200",
+        ],
+        Flavor::MySql9(_) => [
+            "create table addresses (id varchar(36) primary key, a vector(3), b vector(2))",
+            "insert into addresses values (uuid(), to_vector('[1,2.5,-3]'), null), \
+             (uuid(), to_vector('[0,0,0]'), to_vector('[39,1e30]'))",
+        ],
+    }
+}
 
 fn vertical(flavor: Flavor) -> Result<Cluster> {
     let mut spec = Spec::walkthrough(flavor.clone());
@@ -60,10 +77,11 @@ fn vertical(flavor: Flavor) -> Result<Cluster> {
     // There is no replica to stream from.
     let spec = spec.vttablet_flag("-vreplication_tablet_type=RDONLY").vtctld_flag("-topo_etcd_lease_ttl=2");
     let mut cluster = Cluster::start(spec)?;
-    for sql in TABLES {
+    let addresses = addresses(&flavor);
+    for sql in TABLES.iter().chain(&addresses[..1]) {
         cluster.mysql_on_tablet(SOURCE_MASTER, &format!("use vt_commerce; {sql}"))?;
     }
-    for sql in ROWS {
+    for sql in ROWS.iter().chain(&addresses[1..]) {
         cluster.mysql_on_tablet(
             SOURCE_MASTER,
             &format!("set names utf8mb4, sql_mode = 'ALLOW_INVALID_DATES'; use vt_commerce; {sql}"),
@@ -128,11 +146,12 @@ fn same(cluster: &Cluster, tables: &[&str]) -> Result<()> {
     Ok(())
 }
 
-const ALL: &[&str] = &["every_type", "composite", "nothing", "bulk", "numbers", "names", "huge", "bag"];
+const ALL: &[&str] =
+    &["every_type", "composite", "nothing", "bulk", "numbers", "names", "huge", "bag", "members", "addresses"];
 const CLONE: &[&str] = &[
     "VerticalSplitClone",
     "-min_healthy_tablets=1",
-    "-tables=every_type,composite,nothing,bulk,numbers,names,huge,/^ba.$/,looks",
+    "-tables=every_type,composite,nothing,bulk,numbers,names,huge,/^ba.$/,looks,members,addresses",
 ];
 
 /// Each chunk has its own statement, so that a kill finds some done and some not.
@@ -209,6 +228,7 @@ fn rows_of_every_type_are_copied_compared_and_repaired_on_mysql9() -> Result<()>
 }
 
 fn repaired(flavor: Flavor) -> Result<()> {
+    let is_mariadb = flavor == Flavor::MariaDb;
     let cluster = vertical(flavor)?;
     let run = |more: &[&str]| cluster.vtworker(&[CLONE, more, &["-offline=false", "customer/0"]].concat())?.success();
 
@@ -252,6 +272,47 @@ fn repaired(flavor: Flavor) -> Result<()> {
         "every_type: 0 inserted, 1 updated, 0 deleted, 1 equal",
     ] {
         ensure!(log.contains(line), "{line} is not in {log}");
+    }
+
+    // What the destination cannot store as it is is no reason to store something else.
+    for (alter, told, back) in [
+        ("numbers modify v int not null", "cannot be null", "numbers modify v int"),
+        (
+            "names add unique (body(5))",
+            "(body of length 5 collate utf8mb4_bin) is unique at the destination",
+            "names drop key body",
+        ),
+        (
+            "names modify body text",
+            "column body is longtext utf8mb4 at the source and text utf8mb4",
+            "names modify body longtext",
+        ),
+    ] {
+        let alter_table =
+            |change: &str| cluster.mysql_on_tablet(DESTINATION, &format!("alter table vt_customer.{change}"));
+        // Rows that are in the way would be lost; the clone brings them again.
+        let table = alter.split(' ').next().unwrap_or_default();
+        cluster.mysql_on_tablet(DESTINATION, &format!("delete from vt_customer.{table}"))?;
+        alter_table(alter)?;
+        let tables = format!("-tables={table}");
+        let words = ["VerticalSplitClone", "-min_healthy_tablets=1", &tables, "-offline=false", "customer/0"];
+        let refused = cluster.vtworker(&words)?;
+        ensure!(refused.code == Some(1) && refused.stderr.contains(told), "{alter}: {refused:?}");
+        cluster.mysql_on_tablet(DESTINATION, &format!("delete from vt_customer.{table}"))?;
+        alter_table(back)?;
+    }
+
+    // Rows are not all that such a table has.
+    if is_mariadb {
+        cluster.mysql_on_tablet(
+            SOURCE_MASTER,
+            "create table vt_commerce.history (id int primary key) with system versioning",
+        )?;
+        caught_up(&cluster)?;
+        let words = ["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=history,bulk", "customer/0"];
+        let refused = cluster.vtworker(&words)?;
+        let told = "table history on tablet zone1-0000000102 is a SYSTEM VERSIONED table, which cannot be copied";
+        ensure!(refused.code == Some(1) && refused.stderr.contains(told), "{refused:?}");
     }
 
     // A name that is not there is refused.

@@ -105,6 +105,14 @@ fn a_whole_split_and_its_merge_by_one_command_whatever_dies() -> Result<()> {
 
     let workflow = cluster.vtctlclient(&["Reshard", "customer.split", "0", "-80,80-"])?;
     ensure!(workflow.code == Some(1) && workflow.stderr.contains("Reshard is not built yet"), "{workflow:?}");
+    // A table of unknown place is told of before anything is touched.
+    cluster.mysql_on_tablet(0, "create table vt_customer.stray (id int primary key)")?.success()?;
+    let stray = cluster.vtctlclient(&split)?;
+    cluster.mysql_on_tablet(0, "drop table vt_customer.stray")?.success()?;
+    ensure!(
+        stray.code == Some(1) && stray.stderr.contains("no vschema definition for table stray"),
+        "a table without a place: {stray:?}"
+    );
     let dry = ok(&cluster, &["Reshard", "-dry_run", "-reverse_replication", "customer", "0", "-80,80-"])?;
     ensure!(plan(&dry)? == WHOLE_PLAN, "{dry}");
 

@@ -3,11 +3,14 @@
 
 mod load;
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use load::ok;
 use serde_json::Value;
-use testcluster::{Cluster, Flavor, Spec, TabletSpec};
+use testcluster::{Cluster, Flavor, Spec, TabletSpec, wait_for};
 
+const WHOLE: usize = 0;
 const WHOLE_RDONLY: usize = 2;
 const LEFT: usize = 3;
 const LEFT_RDONLY: usize = 4;
@@ -143,6 +146,7 @@ fn shown_and_cancelled(cluster: &Cluster) -> Result<()> {
     let row = r#"        [INT32(1) VARBINARY("SplitClone") VARBINARY("keyspace:\"customer\" shard:\"0\" key_range:<end:\"\\200\" > ") "#;
     ensure!(lines[8].starts_with(row) && lines[8].contains(r#"VARBINARY("Running")"#), "{shown}");
 
+    halted(cluster)?;
     ok(cluster, &["CancelResharding", "customer/0"])?;
     for (shard, master) in [("customer/-80", "zone1-300"), ("customer/80-", "zone1-400")] {
         let record = json(cluster, &["GetShard", shard])?;
@@ -152,6 +156,19 @@ fn shown_and_cancelled(cluster: &Cluster) -> Result<()> {
     }
     // The targets are ordinary shards again: their masters answer.
     cluster.wait_for_tablet_state(LEFT, "SERVING")
+}
+
+/// A table of which the vschema says nothing: streams cannot tell whose its rows are, and nobody waits for them in the dark.
+fn halted(cluster: &Cluster) -> Result<()> {
+    let source = |sql: &str| cluster.mysql_on_tablet(WHOLE, sql)?.success();
+    source("create table vt_customer.stray (id int primary key)")?;
+    let waits = ["-action_timeout", "6s", "WaitForFilteredReplication", "-max_delay=1s", "customer/-80"];
+    let told = "vreplication stream 1 on zone1-0000000300 is in state Error: ";
+    wait_for("the waiting command to tell of the stream", Duration::from_secs(60), || {
+        let waited = cluster.vtctlclient(&waits);
+        waited.is_ok_and(|waited| waited.code == Some(1) && waited.stdout.matches(told).count() == 1)
+    })?;
+    source("drop table vt_customer.stray").map(drop)
 }
 
 fn rdonly(cluster: &Cluster) -> Result<()> {

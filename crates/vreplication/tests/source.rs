@@ -380,6 +380,12 @@ async fn rows_go_where_their_key_says() {
         server.run("src", &["INSERT INTO x VALUES (1)"]).await;
         let error = server.stream("src", &end, range("-80"), StreamOptions::default()).error().await;
         assert!(error.contains("no vschema definition for table x"), "{error}");
+        // Nor a row that belongs nowhere.
+        let end = server.position().await;
+        server.run("src", &["INSERT INTO a VALUES (7, NULL)"]).await;
+        let error = server.stream("src", &end, range("-80"), StreamOptions::default()).error().await;
+        let told = "table a, row WHERE `id`=7: sharding column k: vindex v has no keyspace id for NULL";
+        assert!(error.contains(told), "{error}");
     }
 }
 

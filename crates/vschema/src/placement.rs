@@ -6,6 +6,7 @@ use std::sync::Arc;
 use keyrange::KeyRange;
 use vindex::Vindex;
 use vterrors::{Code, VtError};
+use vtproto::vschema::SrvVSchema;
 
 use crate::model::{Table, TableType, VSchema};
 
@@ -32,6 +33,23 @@ fn fault(text: String) -> VtError {
 }
 
 impl VSchema {
+    /// The vschema of one keyspace, for whoever moves rows that exist: these have their values, and the sequences, which live
+    /// in other keyspaces, are not needed.
+    ///
+    /// # Errors
+    /// The vschema is not valid.
+    pub fn of_rows(name: &str, mut keyspace: vtproto::vschema::Keyspace) -> Result<Self, VtError> {
+        for table in keyspace.tables.values_mut() {
+            table.auto_increment = None;
+        }
+        let source = SrvVSchema { keyspaces: [(name.to_owned(), keyspace)].into(), ..Default::default() };
+        let vschema = Self::build(&source);
+        match &vschema.keyspace(name)?.error {
+            Some(error) => Err(error.clone()),
+            None => Ok(vschema),
+        }
+    }
+
     /// Where the rows of a table of a sharded keyspace live.
     ///
     /// # Errors

@@ -188,8 +188,15 @@ pub enum Dialect {
 
 /// Both sides read and write times in this zone: what a TIMESTAMP says must not depend on where a server stands.
 pub const TIME_ZONE: (&str, &str) = ("time_zone", "'+00:00'");
-/// Zero is a value of AUTO_INCREMENT columns like any other, and so are dates that a stricter server refuses.
-pub const WRITE_SETTINGS: &[(&str, &str)] =
+/// Zero is a value of AUTO_INCREMENT columns like any other, and so are dates that a server refuses by default. What
+/// cannot be stored as it is read is an error.
+pub const WRITE_SETTINGS: &[(&str, &str)] = &[
+    TIME_ZONE,
+    ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,STRICT_ALL_TABLES'"),
+    ("foreign_key_checks", "0"),
+];
+/// For rows with a value that strict servers never store: the ENUM that is none of its members.
+pub const LAX_WRITE_SETTINGS: &[(&str, &str)] =
     &[TIME_ZONE, ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'"), ("foreign_key_checks", "0")];
 
 impl Dialect {

@@ -19,7 +19,7 @@ use crate::env::{WorkerEnv, host};
 
 /// How often healthy tablets are counted while too few are there.
 const POLL: Duration = Duration::from_millis(100);
-/// A tablet that is going to serve does after so long.
+/// A tablet that serves has been heard of after so long.
 const SETTLED: Duration = Duration::from_secs(3);
 const TAG_WORKER: &str = topoproto::WORKER_TAGS[0];
 const TAG_REASON: &str = topoproto::WORKER_TAGS[1];
@@ -33,6 +33,8 @@ pub struct Tablets {
     env: Arc<WorkerEnv>,
     health: HealthCheck,
     _watcher: TopologyWatcher,
+    /// When what serves has to have been heard of.
+    settled: tokio::time::Instant,
 }
 
 /// `keyspace/shard`
@@ -59,7 +61,7 @@ impl Tablets {
             ..WatcherOptions::default()
         };
         let watcher = TopologyWatcher::start(env.topo.clone(), env.settings.cell.clone(), options, health.clone());
-        Ok(Self { env: env.clone(), health, _watcher: watcher })
+        Ok(Self { env: env.clone(), health, _watcher: watcher, settled: tokio::time::Instant::now() + SETTLED })
     }
 
     /// The healthy tablets of a type, now.
@@ -207,22 +209,34 @@ impl Tablets {
         least: usize,
         cleaner: &mut Cleaner,
     ) -> Result<(Tablet, TabletType), VtError> {
-        let settled = tokio::time::Instant::now() + SETTLED;
-        loop {
-            if self.healthy(shard, kind).len() >= least.max(1) || tokio::time::Instant::now() >= settled {
-                break;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        let idle = self.idle(shard, kind);
-        match idle.first() {
-            Some(first) if self.healthy(shard, kind).is_empty() && idle.len() >= least => {
-                let tablet = (*first.tablet).clone();
+        match self.wait_for_choice(shard, kind, least).await? {
+            Some(idle) => {
+                let tablet = (*idle.tablet).clone();
                 self.drain_tablet(&tablet, kind, cleaner).await?;
                 Ok((tablet, TabletType::Drained))
             }
-            _ => Ok((self.choose(shard, kind, least).await?, kind)),
+            None => Ok((self.choose(shard, kind, least).await?, kind)),
         }
+    }
+
+    /// Waits until [`Self::choose_or_drain`] has a choice. Returns the tablet that it would take out of service, if it would.
+    ///
+    /// # Errors
+    /// There are fewer than `least`.
+    pub async fn wait_for_choice(
+        &self,
+        shard: &ShardName,
+        kind: TabletType,
+        least: usize,
+    ) -> Result<Option<Arc<TabletHealth>>, VtError> {
+        while self.healthy(shard, kind).len() < least.max(1) && tokio::time::Instant::now() < self.settled {
+            tokio::time::sleep(POLL).await;
+        }
+        let mut idle = self.idle(shard, kind);
+        if !idle.is_empty() && self.healthy(shard, kind).is_empty() && idle.len() >= least {
+            return Ok(Some(idle.swap_remove(0)));
+        }
+        self.wait(shard, kind, least).await.map(|_| None)
     }
 
     /// The tablets of a type that are well and do not serve.

@@ -14,6 +14,7 @@ use crate::Wrangler;
 use crate::args::alias_text;
 use crate::error::{Result, bail, err};
 use crate::logger::info;
+use crate::resharding::streams;
 use crate::wrangler::within;
 
 /// How long a tablet may be silent: it reports at least every `-health_check_interval` (20 s).
@@ -59,6 +60,7 @@ pub(crate) async fn wait_for_filtered_replication(
     let mut reports = stream(wr, &tablet)
         .await
         .map_err(|error| err!("could not stream health records from tablet: {name} err: {error}"))?;
+    let mut told = Vec::new();
     loop {
         let report = next(&mut reports)
             .await
@@ -72,9 +74,22 @@ pub(crate) async fn wait_for_filtered_replication(
         if stats.binlog_players_count == 0 {
             bail!("no filtered replication running on tablet: {name}");
         }
+        // Nothing is caught up with by a stream that stands still. It may go on again: the operator decides how long to wait.
+        let halted: Vec<String> = streams::read(wr, &tablet)
+            .await?
+            .iter()
+            .filter_map(|stream| stream.check_runs(&topoproto::tablet_alias_string(Some(alias))).err())
+            .map(|error| error.to_string())
+            .collect();
+        if !halted.is_empty() && halted != told {
+            for text in &halted {
+                wr.logger().println(text.clone()).await;
+            }
+            told.clone_from(&halted);
+        }
         let delay = stats.seconds_behind_master_filtered_replication;
-        // Negative: not known yet, as before the first event of a stream.
-        if delay >= 0 && Duration::from_secs(delay.unsigned_abs()) <= max_delay {
+        // A negative delay: not known yet, as before the first event of a stream.
+        if halted.is_empty() && delay >= 0 && Duration::from_secs(delay.unsigned_abs()) <= max_delay {
             wr.logger()
                 .println(format!(
                     "Filtered replication on tablet: {name} has caught up. Last seen delay: {delay}.0 seconds"

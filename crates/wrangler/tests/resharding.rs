@@ -1069,6 +1069,11 @@ async fn a_whole_split_is_planned_and_what_is_left_of_it_is_run() {
         cluster.err(&["Reshard", "customer", "0", "-80"]).await,
         "source and target keyranges don't match: - vs -80"
     );
+    // Told before the missing tablets of a shard that is none.
+    assert_eq!(
+        cluster.err(&["Reshard", "customer", "-80", "-40,40-90"]).await,
+        "source and target keyranges don't match: -80 vs -90"
+    );
     let missing = cluster.err(&["Reshard", "customer", "-80", "-40,40-80"]).await;
     assert!(
         missing.starts_with("shard customer/-40 has no tablets: start them with -init_keyspace=customer"),

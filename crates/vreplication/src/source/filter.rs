@@ -7,6 +7,7 @@ use mysql::binlog::Image;
 use vterrors::Result;
 
 use super::sharding::{Place, Sharding};
+use super::statement;
 use super::table::Table;
 
 /// What a reader asked for.
@@ -59,7 +60,10 @@ impl Filter {
         match (self, choice) {
             (_, Choice::All) => Ok(true),
             (_, Choice::None) => Ok(false),
-            (Self::KeyRange { wanted, .. }, Choice::ByKey { place }) => Ok(wanted.contains(&place.of(table, row)?)),
+            (Self::KeyRange { wanted, .. }, Choice::ByKey { place }) => {
+                let id = place.of(table, row).map_err(|error| error.wrap(statement::shown(table, row)))?;
+                Ok(wanted.contains(&id))
+            }
             // Whole tables are chosen whole.
             (Self::Tables(_), Choice::ByKey { .. }) => Ok(true),
         }

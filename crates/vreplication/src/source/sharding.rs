@@ -82,7 +82,7 @@ impl Sharding {
 }
 
 impl Place {
-    /// The keyspace id of a row.
+    /// The keyspace id of a row. Errors name the column, and neither table nor row.
     pub fn of(&self, table: &Table, row: &Image<'_>) -> Result<Vec<u8>> {
         let cell = |column: usize| row.cells(&table.codecs).nth(column).unwrap_or(Value::Null);
         let named = |column: usize| table.columns.get(column).map_or("", |column| column.name.as_str());
@@ -95,8 +95,7 @@ impl Place {
                 match mapped.into_iter().next() {
                     Some(Destination::KeyspaceId(id)) => Ok(KeyspaceId::into_bytes(id)),
                     _ => Err(fault(format!(
-                        "table {}, column {}: vindex {} has no keyspace id for a row",
-                        table.name,
+                        "sharding column {}: vindex {} has no keyspace id for {value}",
                         named(*column),
                         vindex.name()
                     ))),
@@ -107,7 +106,7 @@ impl Place {
                 (Value::Int(id), KeyspaceIdType::Uint64) => Ok((id as u64).to_be_bytes().to_vec()),
                 (Value::Bytes(id), KeyspaceIdType::Bytes) => Ok(id.to_vec()),
                 (Value::Binary { bytes, len }, KeyspaceIdType::Bytes) => Ok(padded(bytes, len)),
-                _ => Err(fault(format!("table {}, column {}: not a keyspace id", table.name, named(*column)))),
+                _ => Err(fault(format!("sharding column {}: not a keyspace id", named(*column)))),
             },
         }
     }
@@ -123,7 +122,7 @@ fn padded(bytes: &[u8], len: usize) -> Vec<u8> {
 fn vindex_value(table: &Table, column: usize, value: &Value<'_>) -> Result<vindex::Value> {
     let refused = |what: &str| {
         let name = table.columns.get(column).map_or("", |column| column.name.as_str());
-        fault(format!("table {}, sharding column {name}: {what}", table.name))
+        fault(format!("sharding column {name}: {what}"))
     };
     Ok(match value {
         Value::Null => vindex::Value::null(),

@@ -78,6 +78,16 @@ impl Statements {
     }
 }
 
+/// A row by its key, for an error text.
+pub(super) fn shown(table: &Table, row: &Image<'_>) -> String {
+    const MOST: usize = 200;
+    let mut condition = Vec::new();
+    // A value that cannot be read ends the text, not the message.
+    let _ = Statements::default().condition(table, row, &mut condition);
+    let condition = String::from_utf8_lossy(&condition);
+    format!("table {}, row{}", table.name, condition.chars().take(MOST).collect::<String>())
+}
+
 impl Statements {
     /// A change of a row as such. The table has a key.
     pub fn row(

@@ -11,13 +11,13 @@ use keyrange::KeyRange;
 use tabletclient::ResultStream;
 use tokio_util::task::AbortOnDropHandle;
 use vterrors::{Code, Result, VtError};
-use vtproto::query::Row;
+use vtproto::query::{Row, Type};
 
 use super::route::{Destinations, Route};
 use super::write::{DUPLICATE_KEY, Repeat, Writer, errno};
 use super::{Endpoint, Options, Table};
 use crate::rows::{self, Checksum, Hasher};
-use crate::sql::{Range, WRITE_SETTINGS, name};
+use crate::sql::{LAX_WRITE_SETTINGS, Range, WRITE_SETTINGS, name};
 use crate::status::TableProgress;
 
 /// Rows of one DELETE of [`clear`].
@@ -29,6 +29,16 @@ pub struct Job {
     pub route: Route,
     /// No destination holds a row of it from before this run.
     pub fresh: bool,
+}
+
+impl Job {
+    /// Where a row goes, of the shards that its table is brought to.
+    ///
+    /// # Errors
+    /// The row, and why it goes nowhere.
+    pub fn places<'a>(&self, ranges: &'a Destinations, row: &Row, fed: &'a [usize]) -> Result<&'a [usize]> {
+        ranges.of(&self.route, row, fed).map_err(|error| error.wrap(self.table.shown(row)))
+    }
 }
 
 /// The destination shards.
@@ -84,6 +94,10 @@ impl From<VtError> for Failure {
 pub struct Inserts {
     writer: Arc<Writer>,
     head: Vec<u8>,
+    /// The same for [`LAX_WRITE_SETTINGS`].
+    lax_head: Vec<u8>,
+    /// One of the collected rows needs these.
+    lax: bool,
     text: Vec<u8>,
     rows: usize,
     max_rows: usize,
@@ -96,10 +110,16 @@ impl Inserts {
     /// `verb` is INSERT or REPLACE.
     pub fn new(writer: &Arc<Writer>, verb: &str, table: &Table, options: &Options) -> Self {
         let place = format!("{}.{}", name(&writer.master().db_name), name(&table.name));
-        let verb = writer.dialect().with(verb, WRITE_SETTINGS);
+        let dialect = writer.dialect();
+        let head = |settings| {
+            let verb = dialect.with(verb, settings);
+            format!("{verb} into {place} {} values ", table.column_list()).into_bytes()
+        };
         Self {
             writer: writer.clone(),
-            head: format!("{verb} into {place} {} values ", table.column_list()).into_bytes(),
+            head: head(WRITE_SETTINGS),
+            lax_head: head(LAX_WRITE_SETTINGS),
+            lax: false,
             text: Vec::new(),
             rows: 0,
             max_rows: options.max_rows,
@@ -127,6 +147,7 @@ impl Inserts {
             self.text.push(separator);
             separator = b',';
             let begin = self.text.len();
+            self.lax |= column.kind == Type::Enum && cell.is_some_and(<[u8]>::is_empty);
             column.literal.push(&mut self.text, cell);
             if guarded == Some(count) {
                 let value = self.writer.guarded(&self.text[begin..]);
@@ -151,7 +172,10 @@ impl Inserts {
             Some(sending) => joined(sending).await?,
             None => Vec::new(),
         };
-        let text = std::mem::replace(&mut self.text, free);
+        let mut text = std::mem::replace(&mut self.text, free);
+        if std::mem::take(&mut self.lax) {
+            text.splice(..self.head.len(), self.lax_head.iter().copied());
+        }
         self.rows = 0;
         let (writer, repeat) = (self.writer.clone(), self.repeat);
         self.sending = Some(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -259,7 +283,7 @@ pub async fn copy(
         for row in &result.rows {
             hasher.add(row, table.columns.len());
             bytes += row.values.len() as u64;
-            for at in targets.ranges.of(&job.route, row, &fed)? {
+            for at in job.places(&targets.ranges, row, &fed)? {
                 inserts[*at].push(table, row).await?;
             }
         }

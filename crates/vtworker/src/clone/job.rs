@@ -9,7 +9,6 @@ use topo::ShardInfo;
 use vschema::VSchema;
 use vterrors::{Code, Result, VtError};
 use vtproto::topodata::{Tablet, TabletType};
-use vtproto::vschema::SrvVSchema;
 
 use super::copy::{Job, Targets};
 use super::owner::Owner;
@@ -243,17 +242,8 @@ pub(crate) async fn load_vschema(context: &JobContext, keyspace: &str) -> Result
     if !context.env.settings.use_vschema {
         return Ok(None);
     }
-    let mut record = context.env.topo.get_vschema(keyspace).await?;
-    // Rows that are copied have their values: the sequences, which live in another keyspace, are not needed.
-    for table in record.tables.values_mut() {
-        table.auto_increment = None;
-    }
-    let source = SrvVSchema { keyspaces: [(keyspace.to_owned(), record)].into(), ..Default::default() };
-    let vschema = VSchema::build(&source);
-    match &vschema.keyspace(keyspace)?.error {
-        Some(error) => Err(error.clone()),
-        None => Ok(Some(vschema)),
-    }
+    let record = context.env.topo.get_vschema(keyspace).await?;
+    VSchema::of_rows(keyspace, record).map(Some)
 }
 
 /// The tables with their routes, checked against the destinations.

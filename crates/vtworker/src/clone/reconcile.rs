@@ -82,7 +82,7 @@ impl Reconciler<'_> {
         let fed = self.targets.ranges.fed(&self.job.route, self.source.shard);
         let mut places: Vec<Vec<&Row>> = vec![Vec::new(); self.targets.writers.len()];
         for row in rows {
-            for at in self.targets.ranges.of(&self.job.route, row, &fed)? {
+            for at in self.job.places(&self.targets.ranges, row, &fed)? {
                 places[*at].push(row);
             }
         }

@@ -91,7 +91,7 @@ impl Route {
                 };
                 match vindex.map(std::slice::from_ref(&value))?.pop() {
                     Some(Destination::KeyspaceId(id)) => Ok(Some(id.into_bytes())),
-                    _ => Err(fault(format!("vindex {} gives {value:?} no keyspace id", vindex.name()))),
+                    _ => Err(fault(format!("vindex {} has no keyspace id for {value}", vindex.name()))),
                 }
             }
         }

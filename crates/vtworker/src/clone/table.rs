@@ -1,5 +1,7 @@
 //! The tables of a clone or a comparison: columns, keys, and how rows are read and written.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use vterrors::{Code, Result, VtError};
 use vtproto::query::Type;
 use vtproto::tabletmanagerdata as tmd;
@@ -30,6 +32,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The primary key, in conditions. Empty for a table without one, which has to be read and written as a whole.
     pub key: Vec<KeyColumn>,
+    /// What its unique indexes, the primary key among them, keep apart: columns with their collations and lengths.
+    unique: BTreeSet<String>,
     /// The columns of the primary key, for ORDER BY.
     key_names: Vec<String>,
     /// Where in a selected row the values of the key stand.
@@ -97,6 +101,24 @@ impl Table {
             .ok_or_else(|| VtError::new(Code::Internal, format!("table {}: a row has no key", self.name)))
     }
 
+    /// A selected row by its key, for an error text.
+    pub fn shown(&self, row: &vtproto::query::Row) -> String {
+        let cells: Vec<Option<&[u8]>> = rows::cells(row).collect();
+        let parts: Vec<String> = self
+            .key_names
+            .iter()
+            .zip(&self.key_at)
+            .map(|(name, at)| {
+                let value = cells.get(*at).copied().flatten().unwrap_or_default();
+                format!("{name} = {}", quoted(value))
+            })
+            .collect();
+        if parts.is_empty() {
+            return format!("table {}, a row", self.name);
+        }
+        format!("table {}, row with {}", self.name, parts.join(" and "))
+    }
+
     /// Columns that another table of the same name lacks.
     pub fn missing_columns(&self, other: &Self) -> impl Iterator<Item = &str> {
         let lacks = |column: &&Column| !other.columns.iter().any(|known| known.name.eq_ignore_ascii_case(&column.name));
@@ -106,7 +128,7 @@ impl Table {
     /// Whether the destination's table takes every row of this one as it is.
     ///
     /// # Errors
-    /// A column is missing there or declared differently.
+    /// A column is missing there or declared differently, or rows that differ here are the same row there.
     pub fn check_destination(&self, other: &Self, place: &str) -> Result<()> {
         for column in &self.columns {
             let found = other.columns.iter().find(|known| known.name.eq_ignore_ascii_case(&column.name));
@@ -126,6 +148,14 @@ impl Table {
                 Some(_) => {}
             }
         }
+        if let Some(index) = other.unique.difference(&self.unique).next() {
+            let text = format!(
+                "table {}: ({index}) is unique at the destination {place} and not at the source, whose rows may differ in \
+                 less",
+                self.name
+            );
+            return Err(VtError::new(Code::FailedPrecondition, text));
+        }
         Ok(())
     }
 }
@@ -133,7 +163,7 @@ impl Table {
 /// Reads the definitions of tables.
 ///
 /// # Errors
-/// A name is not known, there is no table at all.
+/// A name is not known, there is no table at all, or one of a kind whose rows are not all that it holds.
 pub async fn load_tables(endpoint: &Endpoint, tables: &[String], exclude: &[String]) -> Result<Vec<Table>> {
     let env = endpoint.env();
     let request =
@@ -147,6 +177,16 @@ pub async fn load_tables(endpoint: &Endpoint, tables: &[String], exclude: &[Stri
         }
     }
     // Views may be named: they have no rows of their own.
+    let strange = schema.table_definitions.iter().find(|table| !matches!(table.r#type.as_str(), "BASE TABLE" | "VIEW"));
+    if let Some(strange) = strange {
+        return Err(VtError::new(
+            Code::FailedPrecondition,
+            format!(
+                "table {} on tablet {alias} is a {} table, which cannot be copied or compared: leave it out",
+                strange.name, strange.r#type
+            ),
+        ));
+    }
     let definitions: Vec<&tmd::TableDefinition> =
         schema.table_definitions.iter().filter(|table| table.r#type == "BASE TABLE").collect();
     if definitions.is_empty() {
@@ -181,10 +221,19 @@ async fn load(endpoint: &Endpoint, definition: &tmd::TableDefinition) -> Result<
             || extra.contains("VIRTUAL");
         if is_generated { generated.push(column) } else { columns.push(column) }
     }
+    if let Some(row) = described.rows.iter().find(|row| rows::text(row, 3).to_ascii_uppercase().contains("COMPRESSED"))
+    {
+        let text = format!(
+            "table {table}: column {} is COMPRESSED, and filtered replication cannot read it: leave the table out",
+            rows::text(row, 0)
+        );
+        return Err(VtError::new(Code::FailedPrecondition, text));
+    }
     let mut built = Table {
         name: table.clone(),
         columns,
         key: Vec::new(),
+        unique: unique_indexes(endpoint, table).await?,
         key_names: Vec::new(),
         key_at: Vec::new(),
         extra: Vec::new(),
@@ -212,6 +261,31 @@ async fn load(endpoint: &Endpoint, definition: &tmd::TableDefinition) -> Result<
     Ok(built)
 }
 
+/// The unique indexes of a table, in a form that differs only if what they keep apart differs.
+async fn unique_indexes(endpoint: &Endpoint, table: &str) -> Result<BTreeSet<String>> {
+    let sql = format!(
+        "select i.index_name, coalesce(i.column_name, concat('(', i.index_name, ')')), coalesce(i.sub_part, ''), \
+         coalesce(c.collation_name, '') from information_schema.statistics i left join information_schema.columns c \
+         on c.table_schema = i.table_schema and c.table_name = i.table_name and c.column_name = i.column_name \
+         where i.table_schema = {} and i.table_name = {} and i.non_unique = 0 order by i.index_name, i.seq_in_index",
+        quoted(&endpoint.db_name),
+        quoted(table)
+    );
+    let mut indexes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in &endpoint.fetch(sql).await?.rows {
+        let mut column = rows::text(row, 1).to_ascii_lowercase();
+        for (label, at) in [(" of length ", 2), (" collate ", 3)] {
+            let value = rows::text(row, at);
+            if !value.is_empty() {
+                // 3-byte UTF-8 has two names.
+                column = format!("{column}{label}{}", value.replace("utf8_", "utf8mb3_"));
+            }
+        }
+        indexes.entry(rows::text(row, 0)).or_default().push(column);
+    }
+    Ok(indexes.into_values().map(|columns| columns.join(", ")).collect())
+}
+
 /// A column as `information_schema` describes it.
 fn column(definition: &tmd::TableDefinition, row: &vtproto::query::Row) -> Column {
     let column = rows::text(row, 0);
@@ -219,23 +293,19 @@ fn column(definition: &tmd::TableDefinition, row: &vtproto::query::Row) -> Colum
     let field = definition.fields.iter().find(|field| field.name.eq_ignore_ascii_case(&column));
     let kind = field.map_or(Type::Varchar, vtproto::query::Field::r#type);
     let quoted_name = name(&column);
+    // Of MariaDB: said to be bytes, and text in what is read and written.
+    let has_text = matches!(rows::text(row, 4).as_str(), "uuid" | "inet6" | "inet4");
+    let literal = if has_text { Literal::Text } else { Literal::of(kind) };
     // Six digits are what is printed of a FLOAT otherwise.
     let expr = if kind == Type::Float32 { format!("{quoted_name} * 1e0") } else { quoted_name.clone() };
-    let hashed = if kind == Type::Float32 || Literal::of(kind) == Literal::Number {
+    let hashed = if kind == Type::Float32 || literal == Literal::Number {
         expr.clone()
-    } else if matches!(charset.as_str(), "" | "utf8" | "utf8mb3" | "utf8mb4") {
+    } else if !has_text && matches!(charset.as_str(), "" | "utf8" | "utf8mb3" | "utf8mb4") {
         format!("cast({quoted_name} as binary)")
     } else {
         format!("cast(convert({quoted_name} using utf8mb4) as binary)")
     };
-    Column {
-        name: column,
-        kind,
-        expr,
-        hashed,
-        literal: Literal::of(kind),
-        declared: declared(&rows::text(row, 3), &charset),
-    }
+    Column { name: column, kind, expr, hashed, literal, declared: declared(&rows::text(row, 3), &charset) }
 }
 
 /// A declared type in a form that differs only if what fits into the column differs.
@@ -312,6 +382,7 @@ mod tests {
             name: "t".into(),
             columns,
             key: Vec::new(),
+            unique: BTreeSet::new(),
             key_names: Vec::new(),
             key_at: Vec::new(),
             extra: Vec::new(),
@@ -335,6 +406,7 @@ mod tests {
         assert!(!table.integer_key);
         let row = vtproto::query::Row { lengths: vec![1, 2, 1, 1], values: "bxy72".into() };
         assert_eq!(table.key_of(&row).expect("a key"), [b"2".to_vec(), b"xy".to_vec()]);
+        assert_eq!(table.shown(&row), "table t, row with `e` = '2' and `v` = 'xy'");
         let range = crate::sql::Range { lower: Some(vec![b"2".to_vec()]), upper: None };
         assert_eq!(range.condition(&table.key), b" where (`e` + 0)>2");
     }

@@ -228,7 +228,7 @@ impl Side<'_> {
     async fn batch(&mut self, table: &Table, rows: &[Row], range: &Range, progress: &TableProgress) -> Result<()> {
         let mut wanted = Vec::with_capacity(rows.len());
         for row in rows {
-            if self.filter.covers(row)? {
+            if self.filter.covers(row).map_err(|error| error.wrap(table.shown(row)))? {
                 wanted.push(row);
             }
         }

@@ -115,12 +115,13 @@ async fn synchronize(
 ) -> Result<Snapshots> {
     let status = &context.status;
     status.set_state(State::FindTargets);
+    let tablets = context.or_canceled(find_tablets(context, options, comparison)).await?;
     let (source, destination) = (&comparison.source, &comparison.destinations[0].0.keyspace);
     let keyspaces = [source.0.as_str(), destination.as_str()];
     let action = format!("{}({}/{})", status.command, source.0, source.1);
     let locks = context.or_canceled(sync::lock(&context.env, &keyspaces, &action)).await?;
     let mut held = Cleaner::default();
-    let opened = context.or_canceled(open(context, options, comparison, &mut held, cleaner)).await;
+    let opened = context.or_canceled(open(context, options, comparison, &tablets, &mut held, cleaner)).await;
     let put_back = held.clean().await;
     let unlocked = sync::unlock(locks).await;
     let snapshots = opened?;
@@ -129,28 +130,42 @@ async fn synchronize(
     Ok(snapshots)
 }
 
+fn shard_of(info: &ShardInfo) -> ShardName {
+    (info.keyspace.clone(), info.shard_name.clone())
+}
+
+/// Waits until there is what to compare by. Nothing is taken yet, and nobody else is kept waiting.
+async fn find_tablets(context: &JobContext, options: &Options, comparison: &Comparison) -> Result<Tablets> {
+    let source = &comparison.source;
+    let mut shards: Vec<ShardName> = comparison.destinations.iter().map(|(info, _)| shard_of(info)).collect();
+    shards.push(source.clone());
+    let tablets = Tablets::watch(&context.env, &shards)?;
+    for shard in &shards {
+        tablets.reclaim(shard).await?;
+    }
+    for (info, _) in &comparison.destinations {
+        tablets.wait_for_choice(&shard_of(info), options.destination_type, 1).await?;
+    }
+    tablets.wait_for_choice(source, options.source_type, options.min_healthy).await?;
+    Ok(tablets)
+}
+
 async fn open(
     context: &JobContext,
     options: &Options,
     comparison: &Comparison,
+    tablets: &Tablets,
     held: &mut Cleaner,
     cleaner: &mut Cleaner,
 ) -> Result<Snapshots> {
     let (env, source) = (&context.env, &comparison.source);
-    let name = |info: &ShardInfo| (info.keyspace.clone(), info.shard_name.clone());
-    let mut shards: Vec<ShardName> = comparison.destinations.iter().map(|(info, _)| name(info)).collect();
-    shards.push(source.clone());
-    let tablets = Tablets::watch(env, &shards)?;
-    for shard in &shards {
-        tablets.reclaim(shard).await?;
-    }
     let mut destinations = Vec::new();
     for (info, from) in &comparison.destinations {
         let alias = info
             .master_alias()
             .ok_or_else(|| fault(format!("cannot get master of {}/{}", info.keyspace, info.shard_name)))?;
         let master = env.topo.get_tablet(alias).await?.record;
-        let (replica, kind) = tablets.choose_or_drain(&name(info), options.destination_type, 1, cleaner).await?;
+        let (replica, kind) = tablets.choose_or_drain(&shard_of(info), options.destination_type, 1, cleaner).await?;
         let replica = Endpoint::connect(env, &replica, kind).await?;
         destinations.push(Destination { stream: Stream { env: env.clone(), master, uid: from.uid }, replica });
     }
@@ -159,7 +174,7 @@ async fn open(
 
     context.status.set_state(State::SyncReplication);
     let (source, destinations, position) =
-        sync::snapshots(context, &tablets, endpoint, destinations, options.parallel, held, cleaner).await?;
+        sync::snapshots(context, tablets, endpoint, destinations, options.parallel, held, cleaner).await?;
     let there: Vec<String> = destinations.iter().map(|snapshot| snapshot.endpoint.alias()).collect();
     tracing::info!("comparing {} with {} at {position}", source.endpoint.alias(), there.join(", "));
     Ok(Snapshots { source, destinations })

@@ -3,7 +3,7 @@
 //!
 //! The streams are held, the source replica runs up to the furthest of their positions and is stopped for as long as it
 //! takes to open transactions, the streams go on exactly up to there, and each destination replica is read once it has
-//! what its stream has written: the position of a stream is replicated together with its rows. Then everything goes on;
+//! all that its master has. Then everything goes on;
 //! what the transactions see does not change any more.
 //! Invariants: the keyspaces are locked meanwhile, so that comparisons of other processes and cutovers wait; whatever is
 //! stopped is recorded before to be put back, and marked so that a run after a killed one finds it.
@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use topo::{KeyspaceLock, TopoError};
 use vterrors::{Code, Result, VtError};
 use vtproto::tabletmanagerdata as tmd;
@@ -28,8 +28,6 @@ use crate::tablets::{Tablets, start_slave};
 /// What a stream says that a comparison holds, or lets run up to a position. That of Vitess v5.0.1.
 const HELD: &str = "for split diff";
 const RUNNING_UP: &str = "synchronizing for split diff";
-/// How often a destination replica is looked at.
-const POLL: Duration = Duration::from_millis(20);
 /// How long other users of a keyspace are waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(600);
 
@@ -115,7 +113,8 @@ impl Stream {
 
     /// Its position, as text.
     async fn position(&self) -> Result<String> {
-        let result = self.exec(self.select_position()).await?;
+        let query = format!("select pos from _vt.vreplication where id = {}", self.uid);
+        let result = self.exec(query).await?;
         let position = result.rows.first().map(|row| rows::text(row, 0)).unwrap_or_default();
         if position.is_empty() {
             return Err(VtError::new(Code::FailedPrecondition, format!("stream {} has no position", self.uid)));
@@ -123,13 +122,8 @@ impl Stream {
         Ok(position)
     }
 
-    fn select_position(&self) -> String {
-        format!("select pos from _vt.vreplication where id = {}", self.uid)
-    }
-
-    /// Lets it run up to a position and returns what it writes for that: it may name transactions behind, if none of them
-    /// changes a row of this stream.
-    async fn run_until(&self, position: &str) -> Result<String> {
+    /// Lets it run up to a position.
+    async fn run_until(&self, position: &str) -> Result<()> {
         self.set("Running", RUNNING_UP, Some(position)).await?;
         let request = tmd::VReplicationWaitForPosRequest { id: self.uid.into(), position: position.to_owned() };
         if let Err(error) = self.env.bounded(self.env.tmc.v_replication_wait_for_pos(&self.master, request)).await {
@@ -137,7 +131,7 @@ impl Stream {
             let text = format!("stream {} did not get to {position}; it is {}: {}", self.uid, now.state, now.message);
             return Err(error.wrap(text));
         }
-        self.position().await
+        Ok(())
     }
 }
 
@@ -218,8 +212,8 @@ pub async fn snapshots(
 
     let mut snapshots = Vec::new();
     for Destination { stream, replica } in destinations {
-        let reached = stream.run_until(&furthest).await?;
-        wait_for_stream(&stream, &replica, &reached).await?;
+        stream.run_until(&furthest).await?;
+        wait_for_master(env, &stream.master, &replica).await?;
         let transactions = begin_snapshots(&replica, count, cleaner).await?;
         snapshots.push(Snapshot { endpoint: replica, transactions });
     }
@@ -238,21 +232,13 @@ async fn stop_at(env: &Arc<WorkerEnv>, tablet: &Tablet, position: &str, held: &m
     Ok(env.bounded(env.tmc.stop_slave_minimum(tablet, request)).await?.position)
 }
 
-/// Waits until a replica has what a stream, which is held, has written at its master.
-async fn wait_for_stream(stream: &Stream, replica: &Endpoint, reached: &str) -> Result<()> {
-    let there = async {
-        loop {
-            let result = replica.fetch(stream.select_position()).await?;
-            if result.rows.first().is_some_and(|row| rows::text(row, 0) == reached) {
-                return Ok(());
-            }
-            sleep(POLL).await;
-        }
-    };
-    let limit = stream.env.settings.remote_actions_timeout;
-    timeout(limit, there).await.unwrap_or_else(|_| {
-        let text = format!("{} did not get within {limit:?} what its master wrote: is it behind?", replica.alias());
-        Err(VtError::new(Code::DeadlineExceeded, text))
+/// Waits until a replica has all that its master has now: what the stream has written, and whatever else there is to be found.
+async fn wait_for_master(env: &WorkerEnv, master: &Tablet, replica: &Endpoint) -> Result<()> {
+    let answer = env.bounded(env.tmc.master_position(master, tmd::MasterPositionRequest {})).await?;
+    let request = tmd::WaitForPositionRequest { position: answer.position };
+    env.bounded(env.tmc.wait_for_position(&replica.tablet, request)).await.map(drop).map_err(|error| {
+        let limit = env.settings.remote_actions_timeout;
+        error.wrap(format!("{} did not get within {limit:?} what its master wrote: is it behind?", replica.alias()))
     })
 }
 

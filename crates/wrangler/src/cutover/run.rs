@@ -232,24 +232,36 @@ impl Context<'_> {
             let destination = &plan.destinations[stream.destination];
             let position = positions.get(stream.source).map_or("", String::as_str);
             info!(self.wr, "waiting for {} to catch up to {position} in stream {}", destination.alias(), stream.uid);
-            streams::wait_for_position(self.wr, &destination.master, stream.uid, position, limit).await.map_err(
-                |error| {
-                    let hint = match error.code {
-                        Code::DeadlineExceeded => " (streams read from REPLICA tablets of the source unless vttablets say otherwise: is one healthy?)",
-                        _ => "",
-                    };
-                    err!(
-                        "{} did not catch up with {}/{} within {}: {error}{hint}",
-                        destination.alias(),
-                        plan.sources[stream.source].keyspace(),
-                        plan.sources[stream.source].name(),
-                        servenv::flags::print_go_duration(limit)
-                    )
-                },
+            let waited = streams::wait_for_position(self.wr, &destination.master, stream.uid, position, limit).await;
+            let Err(error) = waited else { return Ok(()) };
+            let hint = match error.code {
+                Code::DeadlineExceeded => self.why_behind(destination, stream.uid).await,
+                _ => String::new(),
+            };
+            bail!(
+                "{} did not catch up with {}/{} within {}: {error}{hint}",
+                destination.alias(),
+                plan.sources[stream.source].keyspace(),
+                plan.sources[stream.source].name(),
+                servenv::flags::print_go_duration(limit)
             )
         }))
         .await
         .map(drop)
+    }
+
+    /// What is known of a stream that is late.
+    async fn why_behind(&self, destination: &Place, uid: u32) -> String {
+        let found = streams::read(self.wr, &destination.master).await.unwrap_or_default();
+        let halted =
+            found.iter().filter(|row| row.uid == uid).find_map(|row| row.check_runs(&destination.alias()).err());
+        match halted {
+            Some(error) => format!(" ({error})"),
+            None => {
+                " (streams read from REPLICA tablets of the source unless vttablets say otherwise: is one healthy?)"
+                    .into()
+            }
+        }
     }
 
     /// A reparent meanwhile would have moved writes to a tablet that was never gated.

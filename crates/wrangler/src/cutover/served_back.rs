@@ -45,16 +45,17 @@ pub(super) async fn plan_back(
     let Some(back) = back else {
         bail!("cannot add master back to {keyspace}: it was migrated without -reverse_replication")
     };
-    // What the old place never had would be lost to its clients.
-    let filter = Filter { include_views: true, ..Filter::default() };
-    let schema =
-        get_schema(wr, &from.master, &filter).await.map_err(|error| err!("GetSchema({}): {error}", from.alias()))?;
-    let strange: Vec<&str> = schema
-        .table_definitions
-        .iter()
-        .map(|table| table.name.as_str())
-        .filter(|name| !back.source.tables.iter().any(|table| table == name))
-        .collect();
+    // What the old place does not have would be lost to its clients.
+    let names = async |place: &plan::Place, tables: &[String]| -> Result<Vec<String>> {
+        let filter = Filter { include_views: true, tables: tables.to_vec(), ..Filter::default() };
+        let schema = get_schema(wr, &place.master, &filter)
+            .await
+            .map_err(|error| err!("GetSchema({}): {error}", place.alias()))?;
+        Ok(schema.table_definitions.into_iter().map(|table| table.name).collect())
+    };
+    let (moved, there) = (names(&from, &back.source.tables).await?, names(&to, &[]).await?);
+    let known = |name: &String| moved.contains(name) || there.contains(name);
+    let strange: Vec<String> = names(&from, &[]).await?.into_iter().filter(|name| !known(name)).collect();
     if !strange.is_empty() {
         bail!(
             "cannot add master back to {keyspace}: {to_keyspace} does not have {}, created since the migration",

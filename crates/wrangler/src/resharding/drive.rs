@@ -8,12 +8,14 @@
 //! groups. Each step is done for all groups before the next.
 
 use keyrange::KeyRange;
-use topo::ShardInfo;
+use topo::{ShardInfo, topoproto};
+use vschema::VSchema;
 use vtproto::topodata::TabletType;
 
 use super::sides::{Sides, direction, overlapping};
 use super::worker::run_on_vtworker;
 use crate::error::{Result, bail, err};
+use crate::schema::{Filter, get_schema};
 use crate::{Wrangler, cutover};
 
 /// One command.
@@ -127,7 +129,9 @@ pub(crate) fn plan(request: &Drive, groups: &[Group]) -> Vec<Step> {
 
 /// Prints the plan of a split and runs it.
 pub(crate) async fn drive(wr: &Wrangler, request: Drive) -> Result {
+    check_ranges(&request.sources, &request.targets)?;
     let groups = look(wr, &request).await?;
+    check_tables(wr, &request, &groups).await?;
     let steps = plan(&request, &groups);
     if steps.is_empty() {
         wr.logger().println(format!("{} is served by {}", request.keyspace, request.targets.join(","))).await;
@@ -158,6 +162,38 @@ pub(crate) async fn drive(wr: &Wrangler, request: Drive) -> Result {
     Ok(())
 }
 
+/// The names alone tell whether this is a split.
+fn check_ranges(sources: &[String], targets: &[String]) -> Result {
+    let ranges = |names: &[String]| -> Result<Vec<Option<KeyRange>>> {
+        let range = |name: &String| Ok(Some(topoproto::key_range(topo::validate_shard_name(name)?.1.as_ref())));
+        names.iter().map(range).collect()
+    };
+    keyrange::validate_for_reshard(&ranges(sources)?, &ranges(targets)?).map_err(|error| err!("{error}"))
+}
+
+/// Before anything is copied: of each table there is to be cloned, the vschema has to say where its rows belong. Without a
+/// sharded vschema the keyspace's sharding column does, which the clone checks.
+async fn check_tables(wr: &Wrangler, request: &Drive, groups: &[Group]) -> Result {
+    let Some(group) = groups.iter().find(|group| group.is_before_switch() && !group.is_cloned()) else {
+        return Ok(());
+    };
+    let record = wr.topo().get_vschema(&request.keyspace).await?;
+    if !record.sharded {
+        return Ok(());
+    }
+    let vschema = VSchema::of_rows(&request.keyspace, record)?;
+    let source = wr.topo().get_shard(&request.keyspace, &group.sources[0]).await?;
+    let Some(master) = source.master_alias() else {
+        bail!("shard {}/{} has no master", source.keyspace, source.shard_name)
+    };
+    let master = wr.topo().get_tablet(master).await?.record;
+    let tables = get_schema(wr, &master, &Filter::default()).await?;
+    for table in &tables.table_definitions {
+        vschema.placement(&request.keyspace, &table.name)?;
+    }
+    Ok(())
+}
+
 /// Reads what there is, and refuses what is no split.
 async fn look(wr: &Wrangler, request: &Drive) -> Result<Vec<Group>> {
     let keyspace = &request.keyspace;
@@ -170,17 +206,14 @@ async fn look(wr: &Wrangler, request: &Drive) -> Result<Vec<Group>> {
         targets.push(shard_with_tablets(wr, keyspace, name).await?);
     }
     let mut groups = Vec::new();
-    for sides in groups_of(sources, targets)? {
+    for sides in groups_of(sources, targets) {
         groups.push(look_at(wr, sides).await?);
     }
     Ok(groups)
 }
 
-/// Shards that together share rows with no other of these.
-fn groups_of(mut sources: Vec<ShardInfo>, mut targets: Vec<ShardInfo>) -> Result<Vec<Sides>> {
-    let ranges = |side: &[ShardInfo]| side.iter().map(|shard| Some(shard.range())).collect::<Vec<Option<KeyRange>>>();
-    keyrange::validate_for_reshard(&ranges(&sources), &ranges(&targets)).map_err(|error| err!("{error}"))?;
-    // Each side is without gaps now, and both end at the same place.
+/// Shards that together share rows with no other of these. Each side is without gaps, and both end at the same place.
+fn groups_of(mut sources: Vec<ShardInfo>, mut targets: Vec<ShardInfo>) -> Vec<Sides> {
     for side in [&mut sources, &mut targets] {
         side.sort_by_key(ShardInfo::range);
     }
@@ -201,7 +234,7 @@ fn groups_of(mut sources: Vec<ShardInfo>, mut targets: Vec<ShardInfo>) -> Result
         }
         groups.push(group);
     }
-    Ok(groups)
+    groups
 }
 
 async fn look_at(wr: &Wrangler, sides: Sides) -> Result<Group> {
@@ -394,7 +427,9 @@ mod tests {
             names.iter().map(shard).collect::<Vec<_>>()
         };
         let groups = |sources: &[&str], targets: &[&str]| -> Result<Vec<String>, String> {
-            let groups = groups_of(shards(sources), shards(targets)).map_err(|error| error.to_string())?;
+            let names = |side: &[&str]| side.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+            check_ranges(&names(sources), &names(targets)).map_err(|error| error.to_string())?;
+            let groups = groups_of(shards(sources), shards(targets));
             Ok(groups.iter().map(cutover::group_name).collect())
         };
         assert_eq!(groups(&["0"], &["80-", "-80"]), Ok(vec!["-80,80-:0".into()]));

@@ -81,15 +81,31 @@ fn alias(tablet: &Tablet) -> String {
     tablet_alias_string(tablet.alias.as_ref())
 }
 
-/// The database, then tables, then views, which may need any of the tables.
+/// The database, then tables, those that foreign keys refer to first, then views, which may need any of the tables.
 fn statements(schema: &tmd::SchemaDefinition) -> Vec<String> {
     let (views, tables): (Vec<_>, Vec<_>) = schema.table_definitions.iter().partition(|table| table.r#type == "VIEW");
     let mut statements = vec![schema.database_schema.clone()];
     statements.extend(
-        tables.iter().map(|table| table.schema.replacen("CREATE TABLE `", &format!("CREATE TABLE {DATABASE}.`"), 1)),
+        referred_first(tables)
+            .iter()
+            .map(|table| table.schema.replacen("CREATE TABLE `", &format!("CREATE TABLE {DATABASE}.`"), 1)),
     );
     statements.extend(views.iter().map(|view| view.schema.clone()));
     statements
+}
+
+/// Tables in an order in which each can be made; those that refer to one another in a circle come last.
+fn referred_first(mut tables: Vec<&tmd::TableDefinition>) -> Vec<&tmd::TableDefinition> {
+    let refers = |table: &tmd::TableDefinition, other: &tmd::TableDefinition| {
+        table.name != other.name
+            && table.schema.contains(&format!("REFERENCES {} ", vtsql::quote_identifier(&other.name)))
+    };
+    let mut ordered = Vec::with_capacity(tables.len());
+    while !tables.is_empty() {
+        let at = tables.iter().position(|table| !tables.iter().any(|other| refers(table, other))).unwrap_or(0);
+        ordered.push(tables.remove(at));
+    }
+    ordered
 }
 
 /// The statement for a database of that name.
@@ -188,5 +204,22 @@ mod tests {
                 "CREATE VIEW `vt_a-b`.`v` AS select 1",
             ]
         );
+    }
+
+    #[test]
+    fn foreign_keys_find_their_tables() {
+        let table = |name: &str, refers: &[&str]| tmd::TableDefinition {
+            name: name.into(),
+            schema: refers.iter().map(|other| format!("FOREIGN KEY (`x`) REFERENCES `{other}` (`id`),\n")).collect(),
+            ..Default::default()
+        };
+        let order = |tables: &[tmd::TableDefinition]| {
+            referred_first(tables.iter().collect()).iter().map(|table| table.name.clone()).collect::<Vec<_>>()
+        };
+        let line =
+            [table("corder", &["customer", "corder"]), table("customer", &["region"]), table("region", &["other"])];
+        assert_eq!(order(&line), ["region", "customer", "corder"]);
+        let circle = [table("a", &["b"]), table("b", &["a"]), table("c", &[])];
+        assert_eq!(order(&circle), ["c", "a", "b"]);
     }
 }
