@@ -282,6 +282,8 @@ fn broken_files() -> Result<()> {
     let refused =
         cluster.vtctlclient(&["ApplyVSchema", "-vschema", "{\n  \"tables\": {\n    \"a\": {,}\n  }\n}", "commerce"])?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("line: 3, position"), "{refused:?}");
+    let refused = cluster.vtctlclient(&["ApplyVSchema", "-vschema", "{\n  \"sharded\": \"maybe\"\n}", "commerce"])?;
+    ensure!(refused.code == Some(1) && refused.stderr.contains("of type bool (line 2: sharded)"), "{refused:?}");
     let unknown = r#"{"sharded": true, "tables": {"a": {"column_vindexes": [{"column": "id", "name": "nope"}]}}}"#;
     let refused = cluster.vtctlclient(&["ApplyVSchema", "-vschema", unknown, "commerce"])?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("vindex nope not found for table a"), "{refused:?}");

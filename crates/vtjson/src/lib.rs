@@ -25,8 +25,27 @@ pub use go::{quote, write_indented};
 
 /// Why a text is not a message; `Display` is the text for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct JsonError(pub(crate) String);
+#[error("{problem}{}", place.as_ref().map_or(String::new(), |(line, path)| format!(" (line {line}: {path})")))]
+pub struct JsonError {
+    problem: String,
+    /// Line and path of the value that does not fit.
+    place: Option<(usize, String)>,
+}
+
+impl JsonError {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), place: None }
+    }
+
+    /// The error of an entry's value: the innermost entry tells the line, all of them the path.
+    pub(crate) fn within(mut self, entry: &syntax::Entry) -> Self {
+        self.place = Some(match self.place {
+            Some((line, path)) => (line, format!("{}.{path}", entry.name)),
+            None => (entry.line, entry.name.clone()),
+        });
+        self
+    }
+}
 
 /// PB-JSON: two blanks of indent, snake_case, enums as numbers, zero values shown, int64 as strings,
 /// unset messages and empty bytes `null`. No final newline.
@@ -54,7 +73,7 @@ pub fn go_indent(value: &serde_json::Value) -> String {
 /// numbers may be strings, enums names or numbers; `null` is an unset field.
 ///
 /// # Errors
-/// Syntax errors begin with `line: N, position M: `.
+/// Syntax errors begin with `line: N, position M: `; a value that does not fit is told with ` (line N: path)` behind.
 pub fn from_json<M: Message + Name + Default>(text: &str) -> Result<M, JsonError> {
     let value = syntax::parse(text)?;
     reflect::transcode(read::message(&reflect::descriptor::<M>(), &value)?)

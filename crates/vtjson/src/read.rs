@@ -10,7 +10,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescri
 
 use crate::JsonError;
 use crate::reflect::{fields, go_type};
-use crate::syntax::Json;
+use crate::syntax::{Entry, Json};
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
@@ -18,38 +18,38 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 fn mismatch(json: &Json, go: &str) -> JsonError {
-    JsonError(format!("json: cannot unmarshal {} into Go value of type {go}", json.kind()))
+    JsonError::new(format!("json: cannot unmarshal {} into Go value of type {go}", json.kind()))
 }
 
 pub(crate) fn message(descriptor: &MessageDescriptor, json: &Json) -> Result<DynamicMessage, JsonError> {
     let mut message = DynamicMessage::new(descriptor.clone());
-    let mut entries: Vec<Option<&(String, Json)>> = match json {
+    let mut entries: Vec<Option<&Entry>> = match json {
         Json::Object(entries) => entries.iter().map(Some).collect(),
         Json::Null => return Ok(message),
         other => return Err(mismatch(other, "map[string]json.RawMessage")),
     };
     for field in fields(descriptor) {
         // Of equal names the last counts; lowerCamel goes before the declared name.
-        let mut found: Option<&(String, Json)> = None;
+        let mut found: Option<&Entry> = None;
         for slot in &mut entries {
-            if let Some(entry) = slot.filter(|(name, _)| name == field.json_name() || name == field.name()) {
-                let camel_found = found.is_some_and(|(name, _)| name == field.json_name());
-                if !camel_found || entry.0 == field.json_name() {
+            if let Some(entry) = slot.filter(|entry| entry.name == field.json_name() || entry.name == field.name()) {
+                let camel_found = found.is_some_and(|found| found.name == field.json_name());
+                if !camel_found || entry.name == field.json_name() {
                     found = Some(entry);
                 }
                 *slot = None;
             }
         }
         match found {
-            None | Some((_, Json::Null)) => {}
-            Some((_, json)) => {
-                let value = value_of(&field, json)?;
+            None | Some(Entry { value: Json::Null, .. }) => {}
+            Some(entry) => {
+                let value = value_of(&field, &entry.value).map_err(|error| error.within(entry))?;
                 message.set_field(&field, value);
             }
         }
     }
-    if let Some((name, _)) = entries.into_iter().flatten().next() {
-        return Err(JsonError(format!("unknown field {name:?} in {}", go_type(descriptor))));
+    if let Some(entry) = entries.into_iter().flatten().next() {
+        return Err(JsonError::new(format!("unknown field {:?} in {}", entry.name, go_type(descriptor))).within(entry));
     }
     Ok(message)
 }
@@ -60,8 +60,9 @@ fn value_of(field: &FieldDescriptor, json: &Json) -> Result<Value, JsonError> {
         let Kind::Message(entry) = field.kind() else { return Err(mismatch(json, "map")) };
         let (key_kind, value_kind) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
         let mut map = std::collections::HashMap::new();
-        for (name, json) in entries {
-            map.insert(key(&key_kind, name)?, single(&value_kind, json)?);
+        for entry in entries {
+            let value = single(&value_kind, &entry.value).map_err(|error| error.within(entry))?;
+            map.insert(key(&key_kind, &entry.name).map_err(|error| error.within(entry))?, value);
         }
         return Ok(Value::Map(map));
     }
@@ -98,7 +99,7 @@ fn single(kind: &Kind, json: &Json) -> Result<Value, JsonError> {
                     Some(value) => Value::EnumNumber(value.number()),
                     None => {
                         let full = descriptor.full_name();
-                        return Err(JsonError(format!("unknown value {name:?} for enum {full}")));
+                        return Err(JsonError::new(format!("unknown value {name:?} for enum {full}")));
                     }
                 }
             }
@@ -132,7 +133,7 @@ fn number<N: std::str::FromStr>(json: &Json, go: &str) -> Result<N, JsonError> {
         "-Infinity" => "-inf",
         text => text,
     };
-    text.parse().map_err(|_| JsonError(format!("json: cannot unmarshal number {text} into Go value of type {go}")))
+    text.parse().map_err(|_| JsonError::new(format!("json: cannot unmarshal number {text} into Go value of type {go}")))
 }
 
 fn bytes(text: &str) -> Result<Vec<u8>, JsonError> {
@@ -142,6 +143,6 @@ fn bytes(text: &str) -> Result<Vec<u8>, JsonError> {
             DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
             DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
         };
-        JsonError(format!("illegal base64 data at input byte {at}"))
+        JsonError::new(format!("illegal base64 data at input byte {at}"))
     })
 }

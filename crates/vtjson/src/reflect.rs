@@ -26,7 +26,7 @@ pub(crate) fn dynamic<M: Message + Name>(message: &M) -> DynamicMessage {
 }
 
 pub(crate) fn transcode<M: Message + Default>(message: DynamicMessage) -> Result<M, JsonError> {
-    message.transcode_to().map_err(|error| JsonError(error.to_string()))
+    message.transcode_to().map_err(|error| JsonError::new(error.to_string()))
 }
 
 /// Fields in the order of the declaration, which is the order of Go's structs.

@@ -16,7 +16,16 @@ pub(crate) enum Json {
     String(String),
     Array(Vec<Json>),
     /// In the order of the text; of equal names the last counts.
-    Object(Vec<(String, Json)>),
+    Object(Vec<Entry>),
+}
+
+/// A name and its value in an object.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub name: String,
+    /// The line of the text, from 1, on which the name stands.
+    pub line: usize,
+    pub value: Json,
 }
 
 impl Json {
@@ -34,10 +43,10 @@ impl Json {
 }
 
 pub(crate) fn parse(text: &str) -> Result<Json, JsonError> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = Parser { text, at: 0, depth: 0, line: 1, counted: 0 };
     parser.blanks();
     if parser.peek().is_none() {
-        return Err(JsonError("EOF".into()));
+        return Err(JsonError::new("EOF"));
     }
     let value = parser.value()?;
     parser.blanks();
@@ -52,6 +61,9 @@ struct Parser<'a> {
     /// Always between two characters.
     at: usize,
     depth: usize,
+    /// The line of the place `counted`, up to which line ends are counted.
+    line: usize,
+    counted: usize,
 }
 
 impl Parser<'_> {
@@ -68,7 +80,7 @@ impl Parser<'_> {
     /// The error for the character at hand, or for the end of the text.
     fn invalid(&self, context: &str) -> JsonError {
         match self.text[self.at..].chars().next() {
-            None => JsonError("unexpected EOF".into()),
+            None => JsonError::new("unexpected EOF"),
             Some(c) => self.located(&format!("invalid character {} {context}", quote_char(c, self.peek()))),
         }
     }
@@ -77,7 +89,14 @@ impl Parser<'_> {
         let before = &self.text.as_bytes()[..self.at];
         let start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
         let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-        JsonError(format!("line: {line}, position {}: {problem}", self.at + 1 - start))
+        JsonError::new(format!("line: {line}, position {}: {problem}", self.at + 1 - start))
+    }
+
+    /// The line of the character at hand.
+    fn line(&mut self) -> usize {
+        self.line += self.text.as_bytes()[self.counted..self.at].iter().filter(|&&b| b == b'\n').count();
+        self.counted = self.at;
+        self.line
     }
 
     fn value(&mut self) -> Result<Json, JsonError> {
@@ -115,6 +134,7 @@ impl Parser<'_> {
             if self.peek() != Some(b'"') {
                 return Err(self.invalid("looking for beginning of object key string"));
             }
+            let line = self.line();
             let name = self.string()?;
             self.blanks();
             if self.peek() != Some(b':') {
@@ -123,7 +143,7 @@ impl Parser<'_> {
             self.at += 1;
             self.blanks();
             let value = self.value()?;
-            entries.push((name, value));
+            entries.push(Entry { name, line, value });
             self.blanks();
             match self.peek() {
                 Some(b',') => self.at += 1,

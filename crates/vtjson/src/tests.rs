@@ -267,16 +267,22 @@ fn json_errors_have_the_texts_of_go() {
         ("{} x", "line: 1, position 4: invalid character 'x' after top-level value"),
         ("{\"sharded\":", "unexpected EOF"),
         ("", "EOF"),
-        ("{\"nope\":1}", "unknown field \"nope\" in vschema.Keyspace"),
-        ("{\"tables\":{\"t\":{\"nope\":1}}}", "unknown field \"nope\" in vschema.Table"),
-        ("{\"sharded\":\"x\"}", "json: cannot unmarshal string into Go value of type bool"),
-        ("{\"tables\":[]}", "json: cannot unmarshal array into Go value of type map[string]json.RawMessage"),
+        ("{\"nope\":1}", "unknown field \"nope\" in vschema.Keyspace (line 1: nope)"),
+        ("{\"tables\":{\n\"t\":\n{\"nope\":1}}}", "unknown field \"nope\" in vschema.Table (line 3: tables.t.nope)"),
+        ("{\"sharded\":\"x\"}", "json: cannot unmarshal string into Go value of type bool (line 1: sharded)"),
+        (
+            "{\n\"tables\":[]}",
+            "json: cannot unmarshal array into Go value of type map[string]json.RawMessage (line 2: tables)",
+        ),
         ("[]", "json: cannot unmarshal array into Go value of type map[string]json.RawMessage"),
-        ("{\"tables\":{\"t\":{\"columns\":[{\"type\":\"NOPE\"}]}}}", "unknown value \"NOPE\" for enum query.Type"),
+        (
+            "{\"tables\":{\"t\":{\"columns\":[{\"type\":\"NOPE\"}]}}}",
+            "unknown value \"NOPE\" for enum query.Type (line 1: tables.t.columns.type)",
+        ),
     ] {
         assert_eq!(json_error(text), error, "{text}");
     }
     assert!(json_error(&"[".repeat(100_000)).contains("exceeded max depth"));
     let nested = from_json::<topodata::Shard>(r#"{"served_types":[{"x":1}]}"#).expect_err("unknown").to_string();
-    assert_eq!(nested, "unknown field \"x\" in topodata.Shard_ServedType");
+    assert_eq!(nested, "unknown field \"x\" in topodata.Shard_ServedType (line 1: served_types.x)");
 }

@@ -29,7 +29,7 @@ impl Reader<'_> {
     fn error(&self, problem: impl std::fmt::Display) -> JsonError {
         let before = &self.bytes[..self.at.min(self.bytes.len())];
         let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-        JsonError(if line == 1 {
+        JsonError::new(if line == 1 {
             format!("line 1.{}: {problem}", before.len())
         } else {
             format!("line {line}: {problem}")
