@@ -3,7 +3,14 @@
 //! Owns: the order of a start (the topology, tablets, then clients) and of a stop (no new clients,
 //! running statements end, then the rest).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use mysql::server::{AuthServer, Server as MysqlServer, ServerConfig, bind_unix};
@@ -40,6 +47,8 @@ pub struct Gate {
     mysql: Option<MysqlFront>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// It goes: balancers are to send nobody any more.
+    draining: AtomicBool,
     _watchers: Arc<Vec<TopologyWatcher>>,
 }
 
@@ -138,7 +147,8 @@ impl Gate {
             cutovers,
             topo,
         });
-        let mut gate = Self { executor, config, mysql: None, tasks, stop, _watchers: watchers };
+        let draining = AtomicBool::new(false);
+        let mut gate = Self { executor, config, mysql: None, tasks, stop, draining, _watchers: watchers };
         gate.wait_for_tablets().await;
         if gate.config.mysql.is_wanted() {
             gate.mysql = Some(gate.start_mysql(registry).await?);
@@ -290,9 +300,11 @@ impl Gate {
         }
     }
 
-    /// Lets no new MySQL clients in and waits for running statements and open transactions, up to
-    /// `-onterm_timeout`.
-    pub async fn drain(&self) {
+    /// Says that it goes, serves on for `lameduck`, then lets no new MySQL clients in and waits for running statements and open
+    /// transactions, up to `-onterm_timeout`.
+    pub async fn drain(&self, lameduck: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(lameduck).await;
         if let Some(mysql) = &self.mysql {
             mysql.stop_accepting.cancel();
             if let Some(path) = &self.config.mysql.socket {
@@ -359,7 +371,6 @@ fn connections_of_open_files() -> usize {
 }
 
 fn mysql_tls(settings: &MysqlConfig) -> Result<Option<Arc<rustls::ServerConfig>>> {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let (cert, key, ca) = (&settings.tls_cert, &settings.tls_key, &settings.tls_ca);
     if cert.as_os_str().is_empty() || key.as_os_str().is_empty() {
         if settings.require_tls {
@@ -369,27 +380,8 @@ fn mysql_tls(settings: &MysqlConfig) -> Result<Option<Arc<rustls::ServerConfig>>
         }
         return Ok(None);
     }
-    let certificates = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>> {
-        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        read.with_context(|| path.display().to_string())
-    };
-    let chain = certificates(cert)?;
-    let key = PrivateKeyDer::from_pem_file(key).with_context(|| key.display().to_string())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = if ca.as_os_str().is_empty() {
-        builder.with_no_client_auth()
-    } else {
-        let mut roots = rustls::RootCertStore::empty();
-        for authority in certificates(ca)? {
-            roots.add(authority).with_context(|| ca.display().to_string())?;
-        }
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        builder.with_client_cert_verifier(verifier)
-    };
-    Ok(Some(Arc::new(builder.with_single_cert(chain, key)?)))
+    let ca = (!ca.as_os_str().is_empty()).then_some(ca.as_path());
+    mysql::server::tls_config(cert, key, ca).map(Some).context("-mysql_server_ssl_cert, _key and _ca")
 }
 
 /// Runs vtgate until `shutdown` resolves.
@@ -403,9 +395,13 @@ pub async fn run(env: Env, shutdown: impl Future<Output = ()>) -> Result<()> {
     let mut server: Server = env.server();
     server.grpc("grpc-vtgateservice", gate.grpc_service().into_service(env.grpc_max_message_size()));
     http::register(&mut server, gate.pages());
-    server.health(|| async { Ok(()) });
-    let draining = gate.clone();
-    server.on_term_sync(move || async move { draining.drain().await });
+    let serving = gate.clone();
+    server.health(move || {
+        let draining = serving.draining.load(Ordering::Relaxed);
+        async move { if draining { Err("not ok".to_owned()) } else { Ok(()) } }
+    });
+    let (draining, lameduck) = (gate.clone(), env.flags().duration("lameduck-period"));
+    server.on_term_sync(move || async move { draining.drain(lameduck).await });
     server.run(shutdown).await?;
     Ok(())
 }

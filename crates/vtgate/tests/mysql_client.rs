@@ -395,7 +395,7 @@ async fn a_stop_lets_running_statements_end() {
     let running = tokio::spawn(async move { busy.execute("select 1 from slow").await });
     until("it runs", || !w.master.take_calls().is_empty()).await;
     let gate = w.gate.clone();
-    let draining = tokio::spawn(async move { gate.drain().await });
+    let draining = tokio::spawn(async move { gate.drain(std::time::Duration::from_millis(50)).await });
     until("the idle one is told", || w.stat("MysqlServerConnCount") == 1).await;
     let error = idle.execute("select 1").await.expect_err("stopping");
     assert!(error.is_connection_error() || error.errno() == 1053, "{error}");

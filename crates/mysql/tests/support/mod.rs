@@ -250,7 +250,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A certificate for 127.0.0.1, as files for the server and as trust for the client.
-pub fn certificate(dir: &std::path::Path) -> (String, String, ClientTls) {
+pub fn certificate(dir: &std::path::Path) -> (std::path::PathBuf, std::path::PathBuf, ClientTls) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).expect("write");
@@ -263,5 +263,5 @@ pub fn certificate(dir: &std::path::Path) -> (String, String, ClientTls) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let tls = ClientTls { config: Arc::new(config), server_name: "localhost".into() };
-    (cert.display().to_string(), key.display().to_string(), tls)
+    (cert, key, tls)
 }
