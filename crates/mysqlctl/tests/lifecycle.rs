@@ -142,6 +142,13 @@ async fn a_mysqld_lives_from_init_to_teardown() {
     root.succeed(&["shutdown"]);
     assert_eq!(root.pid(), None);
     root.succeed(&["shutdown"]);
+    // Two at once start one, and one shutdown stops it.
+    let both = [0, 1].map(|_| root.command(&["start"]).spawn().expect("mysqlctl runs"));
+    for mut start in both {
+        assert!(start.wait().expect("it ends").success());
+    }
+    root.succeed(&["shutdown"]);
+    assert_eq!(root.pid(), None);
     root.succeed(&["start", "-mysqld_args", "--max-connections=77"]);
     let mut conn = root.connect().await;
     let result = conn.execute("SELECT @@global.max_connections, COUNT(*) FROM _vt.reparent_journal").await.unwrap();

@@ -549,7 +549,10 @@ impl Tables<'_, '_> {
             ("alter", "table") => {
                 self.name(Access::Write);
                 while !self.cursor.done() {
-                    if self.cursor.take_all(&["rename", "to"]) || self.cursor.take_all(&["rename", "as"]) {
+                    let renames = self.cursor.take("rename");
+                    if renames && !self.cursor.is_any(&["column", "index", "key"]) {
+                        self.cursor.skip_any(&["to", "as"]);
+                        self.cursor.take_punct("=");
                         self.name(Access::Write);
                     }
                     self.cursor.next();
@@ -627,6 +630,7 @@ mod tests {
             ("create table a as select * from b", vec!["a!", "b"]),
             ("create or replace view v as select * from b", vec!["v!", "b"]),
             ("alter table a add column x int, rename to b", vec!["a!", "b!"]),
+            ("alter table a rename b, rename column x to y, rename index i to j", vec!["a!", "b!"]),
             ("drop table if exists a, ks.b", vec!["a!", "ks.b!"]),
             ("rename table a to b, c to d", vec!["a!", "b!", "c!", "d!"]),
             ("truncate table t1", vec!["t1!"]),

@@ -465,11 +465,14 @@ async fn tables_made_after_the_split_keep_it_from_going_back() {
     migrate_replicas(&cluster, "MigrateServedFrom").await;
     cluster.ok(&["MigrateServedFrom", "-reverse_replication", "customer/0", "master"]).await;
     let table = |name: &str| vtproto::tabletmanagerdata::TableDefinition { name: name.into(), ..Default::default() };
-    let schema = vtproto::tabletmanagerdata::SchemaDefinition {
-        table_definitions: vec![table("customer"), table("corder"), table("newer")],
-        ..Default::default()
-    };
-    cluster.tablets.schemas.lock().unwrap().insert(200, schema);
+    // What both have is served from either.
+    for (tablet, names) in [(100, &["older"][..]), (200, &["customer", "corder", "newer", "older"])] {
+        let schema = vtproto::tabletmanagerdata::SchemaDefinition {
+            table_definitions: names.iter().map(|name| table(name)).collect(),
+            ..Default::default()
+        };
+        cluster.tablets.schemas.lock().unwrap().insert(tablet, schema);
+    }
     assert_eq!(
         cluster.err(&["MigrateServedFrom", "-reverse", "customer/0", "master"]).await,
         "cannot add master back to customer: commerce does not have newer, created since the migration"

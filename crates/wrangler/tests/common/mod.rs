@@ -341,10 +341,11 @@ impl TabletManager for Tablets {
         self.call("Sleep", tablet, &request.duration.to_string())?;
         Ok(tmd::SleepResponse {})
     }
-    async fn get_schema(&self, tablet: &Tablet, _: tmd::GetSchemaRequest) -> Result<tmd::GetSchemaResponse> {
+    async fn get_schema(&self, tablet: &Tablet, request: tmd::GetSchemaRequest) -> Result<tmd::GetSchemaResponse> {
         self.call("GetSchema", tablet, "")?;
         let uid = tablet.alias.as_ref().map_or(0, |alias| alias.uid);
-        let schema = self.schemas.lock().unwrap().get(&uid).cloned().unwrap_or_default();
+        let mut schema = self.schemas.lock().unwrap().get(&uid).cloned().unwrap_or_default();
+        schema.table_definitions.retain(|table| request.tables.is_empty() || request.tables.contains(&table.name));
         Ok(tmd::GetSchemaResponse { schema_definition: Some(schema) })
     }
     async fn change_type(&self, tablet: &Tablet, request: tmd::ChangeTypeRequest) -> Result<tmd::ChangeTypeResponse> {
