@@ -304,15 +304,20 @@ fn repaired(flavor: Flavor) -> Result<()> {
 
     // Rows are not all that such a table has.
     if is_mariadb {
-        cluster.mysql_on_tablet(
-            SOURCE_MASTER,
-            "create table vt_commerce.history (id int primary key) with system versioning",
-        )?;
-        caught_up(&cluster)?;
-        let words = ["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=history,bulk", "customer/0"];
-        let refused = cluster.vtworker(&words)?;
-        let told = "table history on tablet zone1-0000000102 is a SYSTEM VERSIONED table, which cannot be copied";
-        ensure!(refused.code == Some(1) && refused.stderr.contains(told), "{refused:?}");
+        for (columns, told) in [
+            (
+                "(id int primary key) with system versioning",
+                "table strange on tablet zone1-0000000102 is a SYSTEM VERSIONED table",
+            ),
+            ("(id int primary key, e enum('COMPRESSED'), v text compressed)", "table strange: column v is COMPRESSED"),
+        ] {
+            let make = format!("use vt_commerce; create or replace table strange {columns}");
+            cluster.mysql_on_tablet(SOURCE_MASTER, &make)?;
+            caught_up(&cluster)?;
+            let words = ["VerticalSplitClone", "-min_healthy_tablets=1", "-tables=strange,bulk", "customer/0"];
+            let refused = cluster.vtworker(&words)?;
+            ensure!(refused.code == Some(1) && refused.stderr.contains(told), "{refused:?}");
+        }
     }
 
     // A name that is not there is refused.
