@@ -126,6 +126,16 @@ fn shown_and_cancelled(cluster: &Cluster) -> Result<()> {
     let nothing = refused(cluster, &["CancelResharding", "customer/9"])?;
     ensure!(nothing == "shard 9 is not involved in any overlapping shards", "{nothing}");
 
+    // A clone that failed before its streams is known by its notes alone.
+    ensure!(unknown(refused(cluster, &["CancelResharding", "customer/0"])?) == NO_DIRECTION);
+    let source = |sql: &str| cluster.mysql_on_tablet(WHOLE, sql)?.success();
+    source("create table vt_customer.early (id int primary key)")?;
+    ensure!(clone(cluster).is_err(), "a table that no destination has was cloned");
+    source("drop table vt_customer.early")?;
+    ok(cluster, &["CancelResharding", "customer/0"])?;
+    let notes = cluster.mysql_on_tablet(LEFT, "show tables from _vt like 'vtworker%'")?.stdout;
+    ensure!(notes.is_empty(), "notes of a clone are left: {notes}");
+
     clone(cluster)?;
     let shown = ok(cluster, &["ShowResharding", "customer/80-"])?;
     let lines: Vec<&str> = shown.lines().collect();

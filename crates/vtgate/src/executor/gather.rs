@@ -16,7 +16,7 @@ use vtproto::{
 };
 use vtsql::{BindVars, quote_identifier};
 
-use super::{Executor, Prepared, Work, merge::Window};
+use super::{Executor, Prepared, Work, merge::Window, route::not_one_shard};
 use crate::{
     scatter::{Effect, ShardQuery},
     session::Session,
@@ -228,9 +228,7 @@ impl Executor {
             }
         };
         if fetch.route.opcode == Opcode::Unsharded && places.len() != 1 {
-            let (name, count) = (&fetch.route.keyspace, places.len());
-            let text = format!("Keyspace does not have exactly one shard: {name} has {count}");
-            return Err(VtError::new(Code::FailedPrecondition, text));
+            return Err(not_one_shard(&fetch.route.keyspace, places.len()));
         }
         let sql: Arc<str> = sql.into();
         let queries: Vec<ShardQuery> = places

@@ -22,6 +22,7 @@ use super::{
     bulk::{Bulk, Rows},
     lookup::values,
     places::{only_id, shown},
+    route::not_one_shard,
 };
 use crate::{
     scatter::{Effect, ShardQuery},
@@ -249,11 +250,8 @@ impl Executor {
     async fn only_shard(&self, shape: &InsertShape, tablet_type: TabletType) -> Result<query::Target> {
         let destination = planner::Destination::AllShards;
         let all = self.parts.resolver.resolve(&shape.table.keyspace, tablet_type, &destination).await?;
-        let [only] = <[query::Target; 1]>::try_from(all).map_err(|all| {
-            let (name, count) = (&shape.table.keyspace, all.len());
-            let text = format!("Keyspace does not have exactly one shard: {name} has {count}");
-            VtError::new(Code::FailedPrecondition, text)
-        })?;
+        let [only] =
+            <[query::Target; 1]>::try_from(all).map_err(|all| not_one_shard(&shape.table.keyspace, all.len()))?;
         Ok(only)
     }
 

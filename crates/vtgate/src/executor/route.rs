@@ -273,14 +273,19 @@ pub(super) fn effect(kind: StatementKind, route: &Route) -> Effect {
     }
 }
 
+/// The error for an unsharded keyspace with none or several shards.
+pub(super) fn not_one_shard(keyspace: &str, shards: usize) -> VtError {
+    let text = format!("Keyspace does not have exactly one shard: {keyspace} has {shards}");
+    VtError::new(Code::FailedPrecondition, text)
+}
+
 /// Refuses more shards than the statement can have.
 pub(super) fn check_shards(route: &Route, sql: &str, targets: &[Place]) -> Result<()> {
     if targets.len() == 1 {
         return Ok(());
     }
     if route.opcode == Opcode::Unsharded {
-        let text = format!("Keyspace does not have exactly one shard: {} has {}", route.keyspace, targets.len());
-        return Err(VtError::new(Code::FailedPrecondition, text));
+        return Err(not_one_shard(&route.keyspace, targets.len()));
     }
     if route.single_shard {
         let to = match &route.destination {

@@ -6,7 +6,8 @@ use vtproto::tabletmanagerdata as tmd;
 use vtproto::topodata::Tablet;
 
 use super::refresh::{master_of, refresh_master, refresh_tablets};
-use super::{sides, streams};
+use super::sides::{self, Sides};
+use super::streams;
 use crate::Wrangler;
 use crate::cutover;
 use crate::error::{Result, bail, err};
@@ -32,7 +33,10 @@ fn migrated(keyspace: &str, shard: &str) -> Result {
 
 async fn horizontal(wr: &Wrangler, lock: &KeyspaceLock, keyspace: &str, shard: &str) -> Result {
     info!(wr, "cancel horizontal resharding in keyspace {keyspace}");
-    let sides = sides::sides_of(wr, keyspace, shard).await?;
+    let sides = match sides::sides_of(wr, keyspace, shard).await {
+        Ok(sides) => sides,
+        Err(error) => sides_of_failed_clone(wr, keyspace, shard).await?.ok_or(error)?,
+    };
     cutover::refuse_unfinished(wr, keyspace, &cutover::group_name(&sides)).await?;
     for destination in &sides.destinations {
         if destination.record.is_master_serving || !wr.topo().get_shard_serving_types(destination).await?.is_empty() {
@@ -56,6 +60,13 @@ async fn vertical(wr: &Wrangler, lock: &KeyspaceLock, keyspace: &str, shard: &st
     cutover::refuse_unfinished(wr, keyspace, shard).await?;
     let destination = wr.topo().get_shard(keyspace, shard).await?;
     let [source] = destination.record.source_shards.as_slice() else {
+        // A clone that failed before its streams is in no record.
+        if destination.record.source_shards.is_empty() && destination.has_master() {
+            let master = master_of(wr, &destination).await?;
+            if has_notes(wr, &master).await? {
+                return forget_clones(wr, &master).await;
+            }
+        }
         bail!("destination shard {keyspace}/{shard} is not a vertical split target")
     };
     if source.tables.is_empty() {
@@ -70,6 +81,32 @@ async fn vertical(wr: &Wrangler, lock: &KeyspaceLock, keyspace: &str, shard: &st
     streams::delete(wr, &master, source.uid).await?;
     clear(wr, lock, &destination).await?;
     refresh_master(wr, &master).await
+}
+
+/// The sides of a split whose clone failed before its streams, which no record tells of: what serves nothing and has notes of a
+/// clone is a destination.
+async fn sides_of_failed_clone(wr: &Wrangler, keyspace: &str, shard: &str) -> Result<Option<Sides>> {
+    let Some(group) = sides::overlapping(wr, keyspace, shard).await? else { return Ok(None) };
+    let serves = |side: &[ShardInfo]| side.iter().any(|shard| shard.record.is_master_serving);
+    let (sources, destinations) = match (serves(&group.left), serves(&group.right)) {
+        (true, false) => (group.left, group.right),
+        (false, true) => (group.right, group.left),
+        _ => return Ok(None),
+    };
+    for destination in destinations.iter().filter(|destination| destination.has_master()) {
+        if has_notes(wr, &master_of(wr, destination).await?).await? {
+            return Ok(Some(Sides { sources, destinations }));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a clone into this master has begun, and was not forgotten.
+async fn has_notes(wr: &Wrangler, master: &Tablet) -> Result<bool> {
+    let query = "select 1 from information_schema.tables where table_schema = '_vt' and table_name = 'vtworker_owner'";
+    let request = tmd::ExecuteFetchAsDbaRequest { query: query.into(), max_rows: 1, ..Default::default() };
+    let answer = within(wr.config().remote_operation_timeout, wr.tmc().execute_fetch_as_dba(master, request)).await?;
+    Ok(answer.result.is_some_and(|result| !result.rows.is_empty()))
 }
 
 /// Removes what clones into a shard have noted at its master: the next one begins anew, and one that runs still can write
