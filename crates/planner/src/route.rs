@@ -12,7 +12,7 @@ use vtsql::{
 use crate::plan::{Context, any_keyspace, session_keyspace};
 use crate::primitive::{Destination, Opcode, Plan, Primitive, Route};
 use crate::sharded::{plan_dml, plan_insert, plan_select, plan_vindex_select};
-use crate::sysvars::is_read_from_session;
+use crate::sysvars;
 use crate::text::Edits;
 
 /// Databases that every mysqld has.
@@ -232,7 +232,7 @@ fn session_text(statement: &Statement, sql: String) -> (String, Needs) {
     {
         return (sql, Needs::default());
     }
-    let rewritten = vtsql::rewrite_session(&sql, is_read_from_session);
+    let rewritten = vtsql::rewrite_session(&sql, sysvars::source);
     (rewritten.sql, rewritten.needs)
 }
 

@@ -9,7 +9,7 @@ use vtsql::{SessionFunction, TransactionCharacteristic as Characteristic, quote_
 use crate::plan::{Context, any_keyspace};
 use crate::primitive::{RouteText, SetAction, SetValue, SettingValue};
 use crate::route::unsupported;
-use crate::sysvars::{Handling, handling, is_read_from_session, usable_sql_mode};
+use crate::sysvars::{self, Handling, handling, usable_sql_mode};
 
 /// Plans every assignment of `set`; `sql` is the statement's text for error messages.
 pub(crate) fn plan_set(set: &SetStatement, sql: &str, context: &Context<'_>) -> Result<Vec<SetAction>, VtError> {
@@ -170,7 +170,7 @@ impl Planner<'_> {
         if facts.functions.contains(&SessionFunction::NamedLock) || facts.assigns_user_var {
             return unsupported(format_args!("{expression} in SET: it would stay on a shared connection"));
         }
-        let rewritten = vtsql::rewrite_session(&format!("select {expression}"), is_read_from_session);
+        let rewritten = vtsql::rewrite_session(&format!("select {expression}"), sysvars::source);
         let keyspace = any_keyspace(self.context)?.to_owned();
         Ok(RouteText { keyspace, query: rewritten.sql, needs: rewritten.needs })
     }

@@ -12,6 +12,8 @@
 //! Variables that would harm others or lose data (`sql_log_bin`, `gtid_next`, `pseudo_thread_id` …) are in
 //! no list on purpose.
 
+use vtsql::VariableSource;
+
 /// How a variable is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handling {
@@ -35,9 +37,8 @@ const OWN: &[&str] = &[
     "workload",
 ];
 
-/// Those of [`OWN`] that `select @@x` reads from the session. The others have mysqld's own values too, which
-/// are right as long as they were not set.
-const OWN_READABLE: &[&str] =
+/// Those of [`OWN`] that mysqld knows nothing of, or another value. The others are right there until they are set.
+const OWN_ALWAYS: &[&str] =
     &["autocommit", "client_found_rows", "skip_query_plan_cache", "sql_select_limit", "transaction_mode", "workload"];
 
 /// Variables whose value is looked at, without an effect.
@@ -143,9 +144,15 @@ pub fn handling(name: &str) -> Option<Handling> {
     }
 }
 
-/// Whether `select @@name` is answered from the gate's session.
-pub fn is_read_from_session(name: &str) -> bool {
-    OWN_READABLE.contains(&name)
+/// Where `select @@name` has its answer from.
+pub fn source(name: &str) -> VariableSource {
+    if OWN_ALWAYS.contains(&name) {
+        VariableSource::Session
+    } else if OWN.contains(&name) {
+        VariableSource::SessionOnceSet
+    } else {
+        VariableSource::Mysqld
+    }
 }
 
 /// Modes under which text would have to be read or written otherwise than gate and tablets do.
@@ -185,7 +192,7 @@ mod tests {
         let all: Vec<&str> = [OWN, CHECKED, IGNORED, SETTINGS].concat();
         let distinct: std::collections::BTreeSet<&str> = all.iter().copied().collect();
         assert_eq!(all.len(), distinct.len());
-        assert!(OWN_READABLE.iter().all(|name| OWN.contains(name)));
+        assert!(OWN_ALWAYS.iter().all(|name| OWN.contains(name)));
         assert_eq!(handling("nonsense"), None);
         assert_eq!(handling("sql_log_bin"), None);
     }

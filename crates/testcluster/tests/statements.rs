@@ -42,9 +42,13 @@ fn comments(cluster: &Cluster) -> Result<()> {
 }
 
 fn variables(cluster: &Cluster) -> Result<()> {
-    for sql in
-        ["update notes set n = (@r := @r + 1)", "select @r := 5", "set @x = get_lock('l', 1)", "set @x = (@y := 3)"]
-    {
+    for sql in [
+        "update notes set n = (@r := @r + 1)",
+        "select @r := 5",
+        "set @x = get_lock('l', 1)",
+        "set @x = `get_lock`('l', 1)",
+        "set @x = (@y := 3)",
+    ] {
         let got = run(cluster, &format!("set @r = 100; {sql}"))?;
         ensure!(got.contains("ERROR 1235"), "{sql}: {got}");
     }

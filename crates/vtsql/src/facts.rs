@@ -118,6 +118,13 @@ pub(crate) fn collect(cursor: &Cursor<'_>, kind: StatementKind) -> Facts {
                     facts.system_vars.push(name);
                 }
             }
+            // mysqld takes its own functions in backquotes, too.
+            TokenKind::Quoted
+                if punct_at(i + 1, "(")
+                    && is_named_lock(Lower::of(&token.bytes(sql)[1..token.end - token.start - 1]).get()) =>
+            {
+                facts.functions.insert(SessionFunction::NamedLock);
+            }
             TokenKind::Word => {
                 let lower = Lower::of(token.bytes(sql));
                 // A column may have any of these names.
@@ -171,9 +178,7 @@ pub(crate) fn collect(cursor: &Cursor<'_>, kind: StatementKind) -> Facts {
                     b"user" | b"current_user" | b"session_user" | b"system_user" if called => {
                         facts.functions.insert(SessionFunction::User);
                     }
-                    b"get_lock" | b"release_lock" | b"release_all_locks" | b"is_free_lock" | b"is_used_lock"
-                        if called =>
-                    {
+                    word if called && is_named_lock(word) => {
                         facts.functions.insert(SessionFunction::NamedLock);
                     }
                     word if is_schema_column(word) && punct_at(i + 1, "=") => {
@@ -195,6 +200,10 @@ pub(crate) fn collect(cursor: &Cursor<'_>, kind: StatementKind) -> Facts {
         selects > usize::from(kind == StatementKind::Select) && !facts.set_operation || kind.is_dml() && selects > 0;
     facts.next = next_values(cursor);
     facts
+}
+
+fn is_named_lock(function: &[u8]) -> bool {
+    matches!(function, b"get_lock" | b"release_lock" | b"release_all_locks" | b"is_free_lock" | b"is_used_lock")
 }
 
 /// `select next value from …`, `select next 5 values from …`.

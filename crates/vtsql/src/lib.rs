@@ -47,7 +47,7 @@ pub use insert::{InsertParts, InsertSource, Item, ItemKind, insert_parts};
 pub use kind::{StatementKind, preview};
 pub use normalize::{Normalized, fingerprint, normalize};
 pub use quote::{quote_identifier, quote_string};
-pub use rewrite::{Needs, Rewritten, rewrite_session, select_item_texts};
+pub use rewrite::{Needs, Rewritten, VariableSource, rewrite_session, select_item_texts};
 pub use split::{split_statements, split_statements_bytes};
 pub use statement::{
     DdlVerb, Detail, Execute, ExplainTarget, Kill, Prepare, PrepareSource, Statement, StreamStatement,

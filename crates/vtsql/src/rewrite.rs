@@ -62,15 +62,24 @@ pub struct Rewritten {
     pub needs: Needs,
 }
 
-/// Replaces session functions, user variables and the system variables for which `owns` says yes (name
-/// without scope, lower case) in `sql`, one statement without margin comments.
+/// Who knows the value of a system variable of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VariableSource {
+    Mysqld,
+    Session,
+    /// The session from the first SET on, mysqld before: the bind variable is NULL until then.
+    SessionOnceSet,
+}
+
+/// Replaces session functions, user variables and the system variables that `source` says the session has
+/// (name without scope, lower case) in `sql`, one statement without margin comments.
 ///
 /// A statement that assigns a user variable keeps all of them: their order of evaluation is mysqld's.
-pub fn rewrite_session(sql: &str, owns: impl Fn(&str) -> bool) -> Rewritten {
+pub fn rewrite_session(sql: &str, source: impl Fn(&str) -> VariableSource) -> Rewritten {
     let unchanged = || Rewritten { sql: sql.to_owned(), needs: Needs::default() };
     let Ok(cursor) = Cursor::new(sql) else { return unchanged() };
     let mut walk =
-        Walk { edits: Vec::new(), needs: Needs::default(), cursor: &cursor, keep_user_vars: false, owns: &owns };
+        Walk { edits: Vec::new(), needs: Needs::default(), cursor: &cursor, keep_user_vars: false, source: &source };
     walk.keep_user_vars = cursor.tokens.iter().any(|t| t.is_punct(sql.as_bytes(), ":="));
     walk.block(0, cursor.tokens.len());
     let Walk { mut edits, needs, .. } = walk;
@@ -92,8 +101,13 @@ pub fn rewrite_session(sql: &str, owns: impl Fn(&str) -> bool) -> Rewritten {
 /// The texts of the items of the first select list in `sql`; an alias is part of its item.
 pub fn select_item_texts(sql: &str) -> Vec<String> {
     let Ok(cursor) = Cursor::new(sql) else { return Vec::new() };
-    let walk =
-        Walk { edits: Vec::new(), needs: Needs::default(), cursor: &cursor, keep_user_vars: true, owns: &|_| false };
+    let walk = Walk {
+        edits: Vec::new(),
+        needs: Needs::default(),
+        cursor: &cursor,
+        keep_user_vars: true,
+        source: &|_| VariableSource::Mysqld,
+    };
     let total = cursor.tokens.len();
     // Queries of WITH stand in brackets.
     let mut depth = 0usize;
@@ -147,7 +161,7 @@ struct Walk<'c, 'a> {
     edits: Vec<Edit>,
     needs: Needs,
     keep_user_vars: bool,
-    owns: &'c dyn Fn(&str) -> bool,
+    source: &'c dyn Fn(&str) -> VariableSource,
 }
 
 impl Walk<'_, '_> {
@@ -267,8 +281,13 @@ impl Walk<'_, '_> {
                     let text = ":__lastInsertId".to_owned();
                     self.edits.push(Edit { start: token.start, end: token.end, text });
                     self.needs.last_insert_id = true;
-                } else if (self.owns)(name) {
-                    let text = format!(":{}", Needs::system_var_bind_name(name));
+                } else {
+                    let bind = format!(":{}", Needs::system_var_bind_name(name));
+                    let text = match (self.source)(name) {
+                        VariableSource::Mysqld => return i + 1,
+                        VariableSource::Session => bind,
+                        VariableSource::SessionOnceSet => format!("coalesce({bind}, {})", self.cursor.text(token)),
+                    };
                     self.edits.push(Edit { start: token.start, end: token.end, text });
                     self.needs.system_vars.insert(name.to_owned());
                 }
@@ -341,7 +360,12 @@ mod tests {
     use super::*;
 
     fn rewritten(sql: &str) -> String {
-        rewrite_session(sql, |name| name == "autocommit").sql
+        let source = |name: &str| match name {
+            "autocommit" => VariableSource::Session,
+            "tx_isolation" => VariableSource::SessionOnceSet,
+            _ => VariableSource::Mysqld,
+        };
+        rewrite_session(sql, source).sql
     }
 
     #[test]
@@ -360,6 +384,10 @@ mod tests {
             (
                 "select @@autocommit, @@session.autocommit, @@global.autocommit, @@sql_mode",
                 "select :__vtautocommit as `@@autocommit`, :__vtautocommit as `@@session.autocommit`, @@global.autocommit, @@sql_mode",
+            ),
+            (
+                "select @@tx_isolation, @@global.tx_isolation",
+                "select coalesce(:__vttx_isolation, @@tx_isolation) as `@@tx_isolation`, @@global.tx_isolation",
             ),
             (
                 "select a from t where id = last_insert_id() and b = @b",
@@ -397,11 +425,11 @@ mod tests {
 
     #[test]
     fn needs_are_told() {
-        let needs = rewrite_session("select @a, database(), @@autocommit", |n| n == "autocommit").needs;
+        let needs = rewrite_session("select @a, database(), @@autocommit", |_| VariableSource::Session).needs;
         assert!(needs.database && !needs.last_insert_id);
         assert_eq!(needs.user_vars.into_iter().collect::<Vec<_>>(), ["a"]);
         assert_eq!(needs.system_vars.into_iter().collect::<Vec<_>>(), ["autocommit"]);
-        assert!(rewrite_session("select 1", |_| true).needs.is_empty());
+        assert!(rewrite_session("select 1", |_| VariableSource::Session).needs.is_empty());
         assert_eq!(Needs::user_var_bind_name("a b"), "__vtudvx_612062");
     }
 }

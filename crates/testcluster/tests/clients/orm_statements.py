@@ -159,6 +159,16 @@ cursor.execute("select @@tx_isolation, @@transaction_isolation as level, @@sessi
 row = cursor.fetchone()
 assert row == {"@@tx_isolation": "REPEATABLE-READ", "level": "REPEATABLE-READ", "@@session.tx_read_only": 0}, row
 
+# What was set is what is read, and what a transaction has.
+cursor.execute("set session transaction isolation level read committed")
+cursor.execute("select @@tx_isolation, @@transaction_isolation as level, @@global.tx_isolation as standard")
+row = cursor.fetchone()
+assert row == {"@@tx_isolation": "READ-COMMITTED", "level": "READ-COMMITTED", "standard": "REPEATABLE-READ"}, row
+cursor.execute("set session transaction_isolation = 'REPEATABLE-READ', session tx_read_only = 1")
+cursor.execute("select @@session.transaction_isolation as level, @@transaction_read_only as read_only")
+row = cursor.fetchone()
+assert row == {"level": "REPEATABLE-READ", "read_only": 1}, row
+
 # A session that is read only refuses writes, outside of transactions too.
 for setting in ("set session transaction read only", "set session tx_read_only = 1", "set session transaction_read_only = on"):
     cursor.execute("set session transaction read write")

@@ -252,6 +252,7 @@ pub(super) fn own_variable(executor: &Executor, session: &Session, name: &str) -
         |number: i64| BindVariable { r#type: Type::Int64.into(), value: number.to_string().into(), values: Vec::new() };
     let text =
         |text: &str| BindVariable { r#type: Type::Varchar.into(), value: text.to_string().into(), values: Vec::new() };
+    let null = BindVariable { r#type: Type::NullType.into(), ..Default::default() };
     match name {
         "autocommit" => number(session.pb.autocommit.into()),
         "client_found_rows" => number(options.client_found_rows.into()),
@@ -273,9 +274,17 @@ pub(super) fn own_variable(executor: &Executor, session: &Session, name: &str) -
             Workload::Unspecified => "UNSPECIFIED",
             workload => workload.as_str_name(),
         }),
+        "tx_isolation" | "transaction_isolation" => match options.transaction_isolation() {
+            TransactionIsolation::RepeatableRead => text("REPEATABLE-READ"),
+            TransactionIsolation::ReadCommitted => text("READ-COMMITTED"),
+            TransactionIsolation::ReadUncommitted => text("READ-UNCOMMITTED"),
+            TransactionIsolation::Serializable => text("SERIALIZABLE"),
+            _ => null,
+        },
+        "tx_read_only" | "transaction_read_only" if session.read_only => number(1),
         _ => match session.pb.system_variables.get(name) {
             Some(value) => text(value.trim_matches('\'')),
-            None => BindVariable { r#type: Type::NullType.into(), ..Default::default() },
+            None => null,
         },
     }
 }

@@ -72,7 +72,12 @@ fn replace(sql: &[u8], message: &str) -> Option<Replaced> {
     let mut names = Vec::new();
     let mut copied = 0;
     let words = tokens(sql);
-    for token in &words {
+    let is_column = |at: usize| match words.get(at + 1) {
+        None => true,
+        Some(next) => next.is_punct(sql, ",") || ["from", "limit", "where"].iter().any(|word| next.is_word(sql, word)),
+    };
+    let mut replaced = false;
+    for (at, token) in words.iter().enumerate() {
         let text = String::from_utf8_lossy(token.bytes(sql));
         let (scope, variable) = match text.rsplit_once(['.', '@']) {
             Some((before, variable)) => (&text[..before.len() + 1], variable),
@@ -88,16 +93,16 @@ fn replace(sql: &[u8], message: &str) -> Option<Replaced> {
         out.extend_from_slice(&sql[copied..token.start]);
         out.extend_from_slice(new.as_bytes());
         copied = token.end;
-        names.push((new, text.into_owned()));
+        replaced = true;
+        // Inside of an expression it names no column.
+        if is_column(at) {
+            names.push((new, text.into_owned()));
+        }
     }
-    if names.is_empty() {
+    if !replaced {
         return None;
     }
     // A column that was asked for by the new name keeps it, unless it has an alias anyway.
-    let is_column = |at: usize| match words.get(at + 1) {
-        None => true,
-        Some(next) => next.is_punct(sql, ",") || ["from", "limit", "where"].iter().any(|word| next.is_word(sql, word)),
-    };
     names.retain(|(new, _)| {
         !words.iter().enumerate().any(|(at, token)| token.bytes(sql) == new.as_bytes() && is_column(at))
     });
@@ -144,6 +149,7 @@ mod tests {
         let names = |sql: &[u8]| replace(sql, &unknown("transaction_isolation")).expect("replaced").names;
         assert_eq!(names(b"select @@transaction_isolation as a, @@tx_isolation from dual"), []);
         assert_eq!(names(b"select @@transaction_isolation, @@tx_isolation as level from dual").len(), 1);
+        assert_eq!(names(b"select coalesce(null, @@transaction_isolation) as level"), []);
     }
 
     #[test]

@@ -238,7 +238,7 @@ async fn wait_for_master(env: &WorkerEnv, master: &Tablet, replica: &Endpoint) -
     let request = tmd::WaitForPositionRequest { position: answer.position };
     env.bounded(env.tmc.wait_for_position(&replica.tablet, request)).await.map(drop).map_err(|error| {
         let limit = env.settings.remote_actions_timeout;
-        error.wrap(format!("{} did not get within {limit:?} what its master wrote: is it behind?", replica.alias()))
+        error.wrap(format!("waiting up to {limit:?} until {} has what its master wrote", replica.alias()))
     })
 }
 
