@@ -11,12 +11,14 @@ mod hold;
 mod http;
 mod process;
 mod tls;
+mod victim;
 
 pub use background::Background;
 pub use hold::Hold;
 pub use http::get as http_get;
 pub use process::{Process, program, resident_kib};
 pub use tls::TlsFiles;
+pub use victim::Victim;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};

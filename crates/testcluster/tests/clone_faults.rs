@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use resharding::{Writer, horizontal, streams};
-use testcluster::{Background, Cluster, Flavor, Hold, wait_for};
+use testcluster::{Background, Cluster, Flavor, Hold, Victim, wait_for};
 
 /// Tablets: the source's master and rdonly, the masters of the destinations.
 const SOURCE: usize = 0;
@@ -38,72 +38,31 @@ const WRITES: &str = "use vt_customer; update customer set email = concat('write
 /// Places where a clone is when something dies.
 const PHASES: &[&str] = &["clone.online_chunk", "clone.offline_chunk", "clone.streams", "clone.streams_started"];
 
-#[derive(Debug, Clone, Copy)]
-enum Victim {
-    Vtworker,
-    SourceTablet,
-    SourceMysqld,
-    DestinationTablet,
-    DestinationMysqld,
-    Vtctld,
-    Etcd,
-}
-
-const VICTIMS: &[Victim] = &[
-    Victim::Vtworker,
-    Victim::SourceTablet,
-    Victim::SourceMysqld,
-    Victim::DestinationTablet,
-    Victim::DestinationMysqld,
-    Victim::Vtctld,
-    Victim::Etcd,
-];
-
-impl Victim {
-    fn kill(self, cluster: &mut Cluster) -> Result<()> {
-        match self {
-            Self::Vtworker => {}
-            Self::SourceTablet => cluster.kill_vttablet(RDONLY),
-            Self::SourceMysqld => cluster.kill_mysqld(RDONLY)?,
-            Self::DestinationTablet => cluster.kill_vttablet(LEFT),
-            Self::DestinationMysqld => cluster.kill_mysqld(LEFT)?,
-            Self::Vtctld => cluster.kill_vtctld(),
-            Self::Etcd => cluster.kill_etcd(),
-        }
-        Ok(())
-    }
-
-    fn start(self, cluster: &mut Cluster) -> Result<()> {
-        match self {
-            Self::Vtworker => Ok(()),
-            Self::SourceTablet => cluster.start_vttablet(RDONLY),
-            Self::SourceMysqld => cluster.start_mysqld(RDONLY),
-            Self::DestinationTablet => cluster.start_vttablet(LEFT),
-            Self::DestinationMysqld => cluster.start_mysqld(LEFT),
-            Self::Vtctld => cluster.start_vtctld(),
-            Self::Etcd => cluster.start_etcd(),
-        }
-    }
-}
+/// What dies; `None` is vtworker.
+const SOURCES: &[Option<Victim>] = &[None, Some(Victim::Vttablet(RDONLY)), Some(Victim::Mysqld(RDONLY))];
+const DESTINATIONS: &[Option<Victim>] = &[Some(Victim::Vttablet(LEFT)), Some(Victim::Mysqld(LEFT))];
+const COORDINATORS: &[Option<Victim>] = &[Some(Victim::Vtctld), Some(Victim::Etcd)];
 
 /// One clone during which something dies.
-fn clone_with(cluster: &mut Cluster, phase: &str, victim: Victim) -> Result<()> {
+fn clone_with(cluster: &mut Cluster, phase: &str, victim: Option<Victim>) -> Result<()> {
     let hold = Hold::new(cluster, "phase")?;
     let mut command = cluster.vtworker_command(CLONE);
     command.env("VT_FAILPOINTS", hold.at(phase));
     let writer = Writer::start(cluster, SOURCE, WRITES)?;
     let mut worker = Background::start("SplitClone", command)?;
     hold.wait_until_reached()?;
-    if matches!(victim, Victim::Vtworker) {
-        worker.kill();
+    match victim {
+        Some(victim) => cluster.kill(victim)?,
+        None => worker.kill(),
     }
-    victim.kill(cluster)?;
     hold.release()?;
     // It notices, and then what died comes back: it may go on by itself, or has given up.
     let noticed = std::time::Instant::now();
     let _ = wait_for("vtworker to give up", Duration::from_secs(2), || !worker.is_running());
     println!("  {:?} after the death: {}", noticed.elapsed(), if worker.is_running() { "it runs" } else { "it ended" });
-    victim.start(cluster)?;
+    if let Some(victim) = victim {
+        cluster.restart(victim)?;
+    }
     let ended = worker.finish()?;
     if ended.code == Some(0) {
         println!("  it went on");
@@ -167,39 +126,34 @@ fn forget(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn matrix(flavor: Flavor, cases: impl Iterator<Item = (&'static str, Victim)>) -> Result<()> {
+/// Every victim at every phase.
+fn matrix(flavor: Flavor, victims: &[Option<Victim>]) -> Result<()> {
     let mut cluster = horizontal(flavor, &["0"], &["-80", "80-"])?;
-    for (phase, victim) in cases {
-        println!("{victim:?} at {phase}");
-        let context = || format!("{victim:?} at {phase}");
-        clone_with(&mut cluster, phase, victim).with_context(context)?;
-        check(&cluster).with_context(context)?;
-        forget(&cluster).with_context(context)?;
+    for phase in PHASES {
+        for victim in victims {
+            println!("{victim:?} at {phase}");
+            let context = || format!("{victim:?} at {phase}");
+            clone_with(&mut cluster, phase, *victim).with_context(context)?;
+            check(&cluster).with_context(context)?;
+            forget(&cluster).with_context(context)?;
+        }
     }
     Ok(())
 }
 
-fn all() -> impl Iterator<Item = (&'static str, Victim)> {
-    PHASES.iter().flat_map(|phase| VICTIMS.iter().map(|victim| (*phase, *victim)))
-}
-
-/// The table, in parts that can run at once.
 #[test]
 fn a_death_of_what_is_copied_from() -> Result<()> {
-    matrix(
-        Flavor::MariaDb,
-        all().filter(|(_, v)| matches!(v, Victim::Vtworker | Victim::SourceTablet | Victim::SourceMysqld)),
-    )
+    matrix(Flavor::MariaDb, SOURCES)
 }
 
 #[test]
 fn a_death_of_what_is_copied_to() -> Result<()> {
-    matrix(Flavor::MariaDb, all().filter(|(_, v)| matches!(v, Victim::DestinationTablet | Victim::DestinationMysqld)))
+    matrix(Flavor::MariaDb, DESTINATIONS)
 }
 
 #[test]
 fn a_death_of_what_coordinates() -> Result<()> {
-    matrix(Flavor::MariaDb, all().filter(|(_, v)| matches!(v, Victim::Vtctld | Victim::Etcd)))
+    matrix(Flavor::MariaDb, COORDINATORS)
 }
 
 /// A vtworker that dies at a place.

@@ -226,17 +226,17 @@ fn processes_killed_at_phases() -> Result<()> {
     let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
     let there = kills::Switch { command: SWITCH, source: WHOLE, destination: RIGHT };
     let back = kills::Switch { command: SWITCH, source: LEFT, destination: WHOLE };
-    let mut whole = true;
-    for (victim, point) in kills::table() {
+    let mut serving = WHOLE;
+    for (victim, point, switch) in kills::table(&there, &back) {
         load.wait_for_more(20)?;
         replicas(&cluster)?;
-        kills::strike(&mut cluster, victim, point, if whole { &there } else { &back })?;
-        whole = !whole;
+        kills::strike(&mut cluster, victim, point, switch)?;
+        serving = switch.destination;
         load.wait_for_more(20)
             .with_context(|| format!("clients are not served again: {victim:?} killed at {point}"))?;
     }
     let outcome = load.finish()?;
     println!("{} client errors", outcome.errors.len());
-    check(&cluster, if whole { &[WHOLE] } else { &[LEFT, RIGHT] }, &outcome)?;
+    check(&cluster, if serving == WHOLE { &[WHOLE] } else { &[LEFT, RIGHT] }, &outcome)?;
     sides_agree(&cluster, &outcome)
 }

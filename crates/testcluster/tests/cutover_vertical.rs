@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use load::{Load, ok};
-use testcluster::{Cluster, Finished, Flavor, Spec, TabletSpec, wait_for};
+use testcluster::{Cluster, Finished, Flavor, Spec, TabletSpec, Victim, wait_for};
 
 const COMMERCE: usize = 0;
 const CUSTOMER: usize = 2;
@@ -264,7 +264,7 @@ fn a_source_that_died_serves_again_by_itself() -> Result<()> {
     let load = Load::start(cluster.vtgate_mysql_port, 3, 1)?;
     load.wait_for_more(20)?;
     let there = kills::Switch { command: THERE, source: COMMERCE, destination: CUSTOMER };
-    let failed = kills::strike_once(&mut cluster, kills::Victim::SourceTablet, "cutover.caught_up", &there)?;
+    let failed = kills::strike_once(&mut cluster, Victim::Vttablet(COMMERCE), "cutover.caught_up", &there)?;
     ensure!(failed.code != Some(0), "a switch without its source's fence: {failed:?}");
     ensure!(failed.stderr.contains("is still fenced") || failed.stderr.contains("has lost its fence"), "{failed:?}");
     load.wait_for_more(20).with_context(|| format!("clients are not served again: {failed:?}"))?;
@@ -280,8 +280,7 @@ fn processes_killed_at_phases() -> Result<()> {
     let there = kills::Switch { command: THERE, source: COMMERCE, destination: CUSTOMER };
     let back = kills::Switch { command: BACK, source: CUSTOMER, destination: COMMERCE };
     let mut serving = COMMERCE;
-    for (victim, point) in kills::table() {
-        let switch = if serving == COMMERCE { &there } else { &back };
+    for (victim, point, switch) in kills::table(&there, &back) {
         load.wait_for_more(20)?;
         kills::strike(&mut cluster, victim, point, switch)?;
         serving = switch.destination;

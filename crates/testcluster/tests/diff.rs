@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use load::Load;
-use resharding::{ROWS, horizontal, streams};
+use resharding::{ROWS, check_untouched, horizontal};
 use testcluster::{Background, Cluster, Finished, Flavor, Hold, wait_for};
 
 /// The masters of `0`, `-80` and `80-`; the rdonly of each is the next tablet.
@@ -42,35 +42,6 @@ fn start(cluster: &Cluster, words: &[&str], failpoints: &str) -> Result<Backgrou
     let mut command = cluster.vtworker_command(&[&[LEASE], words].concat());
     command.env("VT_FAILPOINTS", failpoints);
     Background::start(words.join(" "), command)
-}
-
-/// What a comparison must leave as it was: types, tags, replication and service of tablets, and the streams.
-fn check_untouched(cluster: &Cluster, masters: &[usize]) -> Result<()> {
-    for master in masters {
-        for (id, what) in streams(cluster, *master)? {
-            ensure!(what == "Running||NULL", "stream {id} of tablet {master} is {what}");
-        }
-    }
-    for (index, tablet) in cluster.tablets.iter().enumerate().filter(|(_, tablet)| tablet.spec.tablet_type == "rdonly")
-    {
-        let record = cluster.vtctlclient(&["GetTablet", &tablet.spec.alias()])?.success()?.stdout;
-        let record: serde_json::Value = serde_json::from_str(&record)?;
-        ensure!(record["type"] == "RDONLY" || record["type"] == 3, "tablet {index}: {record}");
-        let tags = record["tags"].as_object().map_or(0, serde_json::Map::len);
-        ensure!(tags == 0, "tablet {index} has tags: {record}");
-        ensure!(cluster.debug_var(tablet.http_port, "TabletStateName")? == "SERVING", "tablet {index} does not serve");
-        let status = match &cluster.spec.flavor {
-            Flavor::MariaDb => "show all slaves status\\G",
-            Flavor::MySql9(_) => "show replica status\\G",
-        };
-        let status = cluster.mysql_on_tablet(index, status)?.stdout;
-        // Both threads.
-        ensure!(
-            status.lines().filter(|line| *line == "Yes").count() >= 2,
-            "tablet {index} does not replicate: {status}"
-        );
-    }
-    Ok(())
 }
 
 /// A comparison that found something: it fails and says all of `texts`.

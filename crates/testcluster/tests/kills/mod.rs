@@ -6,30 +6,28 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use testcluster::{Background, Cluster, Finished, Hold};
+use testcluster::{Background, Cluster, Finished, Hold, Victim};
 
-/// A process to kill; tablets by the part that they have in the cutover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Victim {
-    SourceTablet,
-    DestinationTablet,
-    DestinationMysqld,
-    Vtgate,
-    Etcd,
-}
-
-const VICTIMS: &[Victim] =
-    &[Victim::SourceTablet, Victim::DestinationTablet, Victim::DestinationMysqld, Victim::Vtgate, Victim::Etcd];
+/// What is killed, of the processes that a switch needs.
+const VICTIMS: &[fn(&Switch<'_>) -> Victim] = &[
+    |switch| Victim::Vttablet(switch.source),
+    |switch| Victim::Vttablet(switch.destination),
+    |switch| Victim::Mysqld(switch.destination),
+    |_| Victim::Vtgate,
+    |_| Victim::Etcd,
+];
 /// Phases for every day: clients are kept and the position is being read; the point of no return is passed.
 const FEW: &[&str] = &["cutover.fenced", "cutover.opened"];
 /// How long a command is repeated.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The kills of one run: every victim at every phase with `VT_TEST_KILLS=all`, a few without.
-pub fn table() -> Vec<(Victim, &'static str)> {
-    let all = std::env::var("VT_TEST_KILLS").is_ok_and(|value| value == "all");
-    let points = if all { wrangler::CUTOVER_POINTS } else { FEW };
-    VICTIMS.iter().flat_map(|victim| points.iter().map(|point| (*victim, *point))).collect()
+/// The kills of one run, each with the switch that it hits: every victim at every phase with `VT_TEST_KILLS=all`, a few
+/// without. Switches go there and back in turn.
+pub fn table<'a>(there: &'a Switch<'a>, back: &'a Switch<'a>) -> Vec<(Victim, &'static str, &'a Switch<'a>)> {
+    let points = if Victim::all_asked_for() { wrangler::CUTOVER_POINTS } else { FEW };
+    let pairs = VICTIMS.iter().flat_map(|victim| points.iter().map(move |point| (victim, *point)));
+    let switches = [there, back].into_iter().cycle();
+    pairs.zip(switches).map(|((victim, point), switch)| (victim(switch), point, switch)).collect()
 }
 
 /// One switch: how it is asked for, and the masters (by index) that it is from and to.
@@ -52,21 +50,9 @@ pub fn hold_at(cluster: &mut Cluster, point: &str, command: &[&str]) -> Result<(
 /// Runs a switch once; kills the victim at the point, and starts it again.
 pub fn strike_once(cluster: &mut Cluster, victim: Victim, point: &str, switch: &Switch<'_>) -> Result<Finished> {
     let (hold, running) = hold_at(cluster, point, switch.command)?;
-    match victim {
-        Victim::SourceTablet => cluster.kill_vttablet(switch.source),
-        Victim::DestinationTablet => cluster.kill_vttablet(switch.destination),
-        Victim::DestinationMysqld => cluster.kill_mysqld(switch.destination)?,
-        Victim::Vtgate => cluster.kill_vtgate(),
-        Victim::Etcd => cluster.kill_etcd(),
-    }
+    cluster.kill(victim)?;
     hold.release()?;
-    match victim {
-        Victim::SourceTablet => cluster.start_vttablet(switch.source)?,
-        Victim::DestinationTablet => cluster.start_vttablet(switch.destination)?,
-        Victim::DestinationMysqld => cluster.start_mysqld(switch.destination)?,
-        Victim::Vtgate => cluster.start_vtgate()?,
-        Victim::Etcd => cluster.start_etcd()?,
-    }
+    cluster.restart(victim)?;
     running.finish()
 }
 

@@ -109,6 +109,35 @@ pub fn streams(cluster: &Cluster, master: usize) -> Result<Vec<(u32, String)>> {
         .collect()
 }
 
+/// What a comparison must leave as it was: types, tags, replication and service of tablets, and the streams.
+pub fn check_untouched(cluster: &Cluster, masters: &[usize]) -> Result<()> {
+    for master in masters {
+        for (id, what) in streams(cluster, *master)? {
+            ensure!(what == "Running||NULL", "stream {id} of tablet {master} is {what}");
+        }
+    }
+    for (index, tablet) in cluster.tablets.iter().enumerate().filter(|(_, tablet)| tablet.spec.tablet_type == "rdonly")
+    {
+        let record = cluster.vtctlclient(&["GetTablet", &tablet.spec.alias()])?.success()?.stdout;
+        let record: serde_json::Value = serde_json::from_str(&record)?;
+        ensure!(record["type"] == "RDONLY" || record["type"] == 3, "tablet {index}: {record}");
+        let tags = record["tags"].as_object().map_or(0, serde_json::Map::len);
+        ensure!(tags == 0, "tablet {index} has tags: {record}");
+        ensure!(cluster.debug_var(tablet.http_port, "TabletStateName")? == "SERVING", "tablet {index} does not serve");
+        let status = match &cluster.spec.flavor {
+            Flavor::MariaDb => "show all slaves status\\G",
+            Flavor::MySql9(_) => "show replica status\\G",
+        };
+        let status = cluster.mysql_on_tablet(index, status)?.stdout;
+        // Both threads.
+        ensure!(
+            status.lines().filter(|line| *line == "Yes").count() >= 2,
+            "tablet {index} does not replicate: {status}"
+        );
+    }
+    Ok(())
+}
+
 /// Waits until the streams at a master have applied what their source, which rests, holds.
 pub fn streams_caught_up(cluster: &Cluster, master: usize, source: &str) -> Result<()> {
     let position = master_position(cluster, source)?;
