@@ -1,8 +1,9 @@
-//! The connection to mysqld through which one stream is applied.
+//! The connections to mysqld through which one stream is applied: its own one, and lanes beside it.
 //!
-//! Invariant: no two connections apply the same stream, whatever processes they belong to. Each holds a named lock of
-//! mysqld for as long as it lives. When a tablet is killed, mysqld goes on with the text that it has received, its commit
-//! included; whoever takes over gets the lock only when that is done, and reads the position after that.
+//! Invariant: no two owners apply the same stream, whatever processes they belong to. Each connection holds a named lock
+//! of mysqld for as long as it lives. When a tablet is killed, mysqld goes on with the text that it has received, its commit
+//! included; whoever takes over gets the locks only when that is done, and reads the position after that. A lane that
+//! gets its lock makes sure that its owner still has the stream's: a successor asks for them in the other order.
 
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ const GRACE: Duration = Duration::from_secs(5);
 const LOCK_WAIT_SECONDS: u32 = 2;
 /// How long another process is left to go by itself before its connection is killed, in such waits.
 const PATIENCE: u32 = 2;
+/// Connections beside the stream's own, and so the transactions that run at once.
+pub(super) const LANES: usize = 2;
+/// How long a lane waits for a lock of a row, seconds: the one before it may wait for this one without mysqld knowing.
+const LANE_LOCK_WAIT: u32 = 2;
 /// The collation `utf8mb4_general_ci`, which every server has.
 const UTF8MB4: i32 = 45;
 
@@ -30,6 +35,8 @@ const UTF8MB4: i32 = 45;
 const SESSION: &str = "set session sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', \
                        time_zone = '+00:00', autocommit = 1, foreign_key_checks = 1, unique_checks = 1, \
                        sql_auto_is_null = 0, sql_safe_updates = 0, wait_timeout = 31536000";
+
+const READ_COMMITTED: &str = "set session transaction isolation level read committed";
 
 /// Why something could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +54,21 @@ pub(super) struct Applier {
     conn: Connection,
     params: ConnectParams,
     id: i64,
+    /// The lock that it holds.
+    lock: String,
     stop: CancellationToken,
     charset: Charset,
+    /// Transactions do not lock gaps between rows.
+    read_committed: bool,
 }
 
+/// The lock of a stream's own connection.
 fn lock_name(id: i64) -> String {
     format!("vreplication/{id}")
+}
+
+fn lane_lock_name(id: i64, number: usize) -> String {
+    format!("vreplication/{id}/{number}")
 }
 
 impl Applier {
@@ -61,15 +77,47 @@ impl Applier {
         let opening = async {
             let mut conn = Connection::connect(params).await?;
             conn.execute(SESSION).await?;
-            if text(&conn.execute("select @@global.binlog_format").await?).eq_ignore_ascii_case("ROW") {
+            let format = text(&conn.execute("select @@global.binlog_format").await?);
+            let read_committed = format.eq_ignore_ascii_case("ROW");
+            if read_committed {
                 // Without gap locks streams from several sources do not get into each other's way.
-                conn.execute("set session transaction isolation level read committed").await?;
+                conn.execute(READ_COMMITTED).await?;
             }
             let charset = charset(&mut conn).await?;
-            take_over(&mut conn, id).await?;
-            Ok(Self { conn, params: params.clone(), id, stop: stop.clone(), charset })
+            let lock = lock_name(id);
+            take_over(&mut conn, &lock).await?;
+            for lane in (1..=LANES).map(|number| lane_lock_name(id, number)) {
+                take_over(&mut conn, &lane).await?;
+                conn.execute(&format!("select release_lock('{lane}')")).await?;
+            }
+            Ok(Self { conn, params: params.clone(), id, lock, stop: stop.clone(), charset, read_committed })
         };
         stop.run_until_cancelled(opening).await.unwrap_or(Err(ApplyError::Cancelled))
+    }
+
+    /// A lane: a further connection, for transactions that run beside others. `number` is its own among them.
+    pub async fn beside(&self, number: usize) -> Result<Self, ApplyError> {
+        let opening = async {
+            let mut conn = Connection::connect(&self.params).await?;
+            conn.execute(SESSION).await?;
+            conn.execute(READ_COMMITTED).await?;
+            conn.execute(&format!("set session innodb_lock_wait_timeout = {LANE_LOCK_WAIT}")).await?;
+            let lock = lane_lock_name(self.id, number);
+            take_over(&mut conn, &lock).await?;
+            let owner = conn.execute(&format!("select is_used_lock('{}')", self.lock)).await?;
+            if first_number(&owner) != Some(i64::from(self.conn.thread_id())) {
+                let text = format!("another connection of mysqld has the lock {}", self.lock);
+                return Err(VtError::new(Code::Aborted, text).into());
+            }
+            let (params, stop) = (self.params.clone(), self.stop.clone());
+            Ok(Self { conn, params, id: self.id, lock, stop, charset: self.charset, read_committed: true })
+        };
+        self.stop.run_until_cancelled(opening).await.unwrap_or(Err(ApplyError::Cancelled))
+    }
+
+    /// Whether transactions may run beside each other: without locks of gaps, in which they would meet.
+    pub fn may_have_lanes(&self) -> bool {
+        self.read_committed
     }
 
     /// What the session's literals are read as; the source leaves it out of statements that agree.
@@ -141,7 +189,7 @@ impl Applier {
         let killing = async {
             let mut conn = Connection::connect(&self.params).await?;
             conn.execute(&format!("kill {thread}")).await?;
-            conn.execute(&format!("select get_lock('{}', {})", lock_name(self.id), GRACE.as_secs())).await?;
+            conn.execute(&format!("select get_lock('{}', {})", self.lock, GRACE.as_secs())).await?;
             conn.close().await;
             Ok::<_, ClientError>(())
         };
@@ -157,9 +205,8 @@ fn text(result: &QueryResult) -> String {
     result.rows.first().map_or_else(String::new, |row| String::from_utf8_lossy(&row.values).into_owned())
 }
 
-/// Takes the lock of the stream. A holder that does not go by itself is a process that lost its tablet: it is killed.
-async fn take_over(conn: &mut Connection, id: i64) -> Result<(), ApplyError> {
-    let name = lock_name(id);
+/// Takes a lock of the stream. A holder that does not go by itself is a process that lost its tablet: it is killed.
+async fn take_over(conn: &mut Connection, name: &str) -> Result<(), ApplyError> {
     for tries in 1_u32.. {
         let result = conn.execute(&format!("select get_lock('{name}', {LOCK_WAIT_SECONDS})")).await?;
         match first_number(&result) {
@@ -171,7 +218,7 @@ async fn take_over(conn: &mut Connection, id: i64) -> Result<(), ApplyError> {
         }
         let holder = first_number(&conn.execute(&format!("select is_used_lock('{name}')")).await?);
         let Some(holder) = holder.filter(|_| tries >= PATIENCE) else { continue };
-        tracing::warn!(stream = id, "another connection of mysqld ({holder}) still applies this stream, killing it");
+        tracing::warn!("another connection of mysqld ({holder}) still has the lock {name}, killing it");
         match conn.execute(&format!("kill {holder}")).await {
             // It has gone by itself.
             Err(error) if error.errno() == 1094 => {}

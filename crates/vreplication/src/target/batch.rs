@@ -11,7 +11,7 @@ use vtproto::binlogdata::{
     binlog_transaction::{Statement, statement::Category},
 };
 
-use super::merge::Merge;
+use super::merge::{Merge, Touched};
 
 /// Bytes of statements that are sent to mysqld at once.
 pub(super) const TEXT: usize = 512 << 10;
@@ -27,6 +27,17 @@ pub(super) struct Reached {
     pub timestamp: i64,
 }
 
+/// A whole transaction of changed rows that was taken out of its batch.
+#[derive(Debug)]
+pub(super) struct Detached {
+    /// From `begin` on, without what commits it.
+    pub text: Vec<u8>,
+    pub touched: Touched,
+    pub reached: Reached,
+    pub queries: i64,
+    pub transactions: i64,
+}
+
 #[derive(Debug)]
 pub(super) struct Batch {
     /// Statements not sent yet, each with a semicolon behind it.
@@ -35,6 +46,8 @@ pub(super) struct Batch {
     merge: Merge,
     /// The open transaction has such changes.
     merged: bool,
+    /// The rows that the text changes, as long as it changes nothing else.
+    touched: Option<Touched>,
     /// What was sent of the open transaction.
     sent: Vec<Vec<u8>>,
     sent_bytes: usize,
@@ -59,6 +72,7 @@ impl Batch {
             text: Vec::new(),
             merge: Merge::default(),
             merged: false,
+            touched: Some(Touched::default()),
             sent: Vec::new(),
             sent_bytes: 0,
             replayable: true,
@@ -147,6 +161,7 @@ impl Batch {
         self.write_merged();
         self.set_charset(statement.charset.unwrap_or(self.default_charset));
         self.set_timestamp();
+        self.touched = None;
         if !is_set {
             self.queries += 1;
             self.changes = true;
@@ -159,7 +174,7 @@ impl Batch {
         if !self.merge.is_empty() {
             self.set_charset(self.default_charset);
             self.set_timestamp();
-            self.merge.write(&mut self.text);
+            self.merge.write(&mut self.text, self.touched.as_mut().unwrap_or(&mut Touched::default()));
         }
     }
 
@@ -222,6 +237,33 @@ impl Batch {
         if self.sent_bytes > REPLAY {
             self.sent.clear();
             self.replayable = false;
+        }
+    }
+
+    /// Takes a transaction out that is whole, was not begun at mysqld and changes rows of independent tables alone. `None`:
+    /// it is of another kind, and stays.
+    pub fn detach(&mut self) -> Option<Detached> {
+        if self.unfinished || self.is_open() || !self.merged || self.touched.is_none() {
+            return None;
+        }
+        let reached = self.reached.clone()?;
+        self.finish();
+        let text = self.take();
+        let touched = self.touched.take()?;
+        let detached = Detached { text, touched, reached, queries: self.queries, transactions: self.transactions };
+        self.clear();
+        Some(detached)
+    }
+
+    /// A batch whose text was taken, to see it through alone.
+    pub fn of(detached: &Detached, default_charset: Charset) -> Self {
+        Self {
+            merged: true,
+            touched: None,
+            reached: Some(detached.reached.clone()),
+            queries: detached.queries,
+            transactions: detached.transactions,
+            ..Self::new(default_charset)
         }
     }
 
@@ -358,6 +400,31 @@ mod tests {
         assert!(batch.is_open() && batch.sent().is_none());
         batch.clear();
         assert!(batch.is_empty() && batch.is_whole() && batch.sent().is_some());
+    }
+
+    #[test]
+    fn a_transaction_of_rows_can_be_taken_out() {
+        let mut batch = Batch::new(UTF8);
+        add(&mut batch, message(vec![table(), inserted("1")], None));
+        assert!(batch.detach().is_none(), "it is not whole");
+        let set = statement(Category::BlSet, "SET TIMESTAMP=5", None);
+        add(&mut batch, message(vec![set, inserted("2")], Some("MariaDB/0-1-1")));
+        let one = batch.detach().expect("rows");
+        assert_eq!(one.text, b"begin;SET TIMESTAMP=5\n;insert into `t` (`id`) values (1),(2)\n;");
+        assert_eq!((one.reached.position.as_str(), one.queries, one.transactions), ("MariaDB/0-1-1", 2, 1));
+        assert!(batch.is_empty() && batch.reached.is_none() && batch.detach().is_none());
+        add(&mut batch, message(vec![inserted("3")], Some("MariaDB/0-1-2")));
+        let other = batch.detach().expect("rows");
+        assert!(!one.touched.may_meet(&other.touched) && one.touched.may_meet(&one.touched));
+        let alone = Batch::of(&other, UTF8);
+        assert!(alone.has_merged() && !alone.is_open() && alone.reached == Some(other.reached));
+        // A statement may be about any row.
+        add(
+            &mut batch,
+            message(vec![inserted("4"), statement(Category::BlUpdate, "update u", None)], Some("MariaDB/0-1-3")),
+        );
+        assert!(batch.detach().is_none());
+        assert_eq!(text(&mut batch), "begin;insert into `t` (`id`) values (4)\n;update u\n;");
     }
 
     #[test]

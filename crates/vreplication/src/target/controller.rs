@@ -249,6 +249,8 @@ impl Run {
                 format!("the health stream of {alias} has broken"),
             )),
         };
+        // Nothing may commit any more when the position is read anew.
+        player.settle().await;
         Ok(self.after(ended, player.moved, alias))
     }
 

@@ -1,11 +1,12 @@
 //! The target side: what a MASTER tablet does with the rows of `_vt.vreplication` that belong to its database.
 //!
 //! [`Engine`] owns one controller a row. A controller ([`controller`]) chooses a source tablet ([`picker`]), asks it for a
-//! stream ([`client`]) and plays it ([`player`]) through one connection to mysqld ([`applier`]) until the row says stop.
+//! stream ([`client`]) and plays it ([`player`]) through a connection to mysqld ([`applier`]) until the row says stop. Full
+//! transactions of independent rows run on further connections at the same time ([`overlap`]).
 //! Rows are read and written by [`row`], the statements of `VReplicationExec` are told apart by [`statement`].
 //!
-//! Invariants: rows and the position they reach are committed in one transaction of the target; at any time at most one
-//! connection applies a stream, across processes too; a stream's memory is bounded in bytes.
+//! Invariants: rows and the position they reach are committed in one transaction of the target, in the order of the source;
+//! at any time at most one process applies a stream; a stream's memory is bounded in bytes.
 
 mod applier;
 mod batch;
@@ -14,6 +15,7 @@ mod config;
 mod controller;
 mod engine;
 mod merge;
+mod overlap;
 mod picker;
 mod player;
 mod replicas;

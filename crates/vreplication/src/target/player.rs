@@ -1,8 +1,9 @@
 //! Playing one stream of a source: messages in, transactions of the target out.
 //!
 //! A task of its own reads ahead, bounded in bytes, while mysqld works. What has arrived by the time mysqld is free
-//! becomes one transaction, so that a source that is faster than one commit at a time is followed all the same. Messages
-//! without rows only move the position; it is stored when a while has passed, or when somebody waits for it.
+//! becomes one transaction, so that a source that is faster than one commit at a time is followed all the same. Full ones
+//! overlap ([`Overlap`]); whatever else there is to do waits until none of those runs. Messages without rows only move the
+//! position; it is stored when a while has passed, or when somebody waits for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,9 +26,10 @@ use vtproto::{
 
 use super::{
     applier::{Applier, ApplyError, is_foreign_key, is_transient},
-    batch::{Batch, Reached},
+    batch::{Batch, Detached, Reached},
     client::Transactions,
     merge::Keys,
+    overlap::{Outcome, Overlap},
     replicas::Replicas,
     row::{State, read_position, update_position},
     stats::{Stream, unix_now},
@@ -160,6 +162,7 @@ pub(super) struct Player<'a> {
     pace: Pace<'a>,
     rules: Rules,
     batch: Batch,
+    overlap: Overlap,
     /// A position without rows that is not stored yet, and until when it may stay so.
     unsaved: Option<(Reached, Instant)>,
     stop: CancellationToken,
@@ -178,7 +181,8 @@ impl<'a> Player<'a> {
         stop: CancellationToken,
     ) -> Self {
         let batch = Batch::new(applier.charset());
-        Self { applier, stream, pace, rules, batch, unsaved: None, stop, independent, moved: false }
+        let overlap = Overlap::default();
+        Self { applier, stream, pace, rules, batch, overlap, unsaved: None, stop, independent, moved: false }
     }
 
     /// Plays until something ends it. Everything that was begun and not committed is rolled back then.
@@ -192,6 +196,7 @@ impl<'a> Player<'a> {
             Ok(never) => match never {},
             Err(ended) => ended,
         };
+        self.settle().await;
         if matches!(ended, Ended::Cancelled | Ended::Source(_) | Ended::OneByOne(_) | Ended::Anew(_))
             && !self.applier.is_lost()
         {
@@ -206,6 +211,17 @@ impl<'a> Player<'a> {
             }
         }
         ended
+    }
+
+    /// Waits until nothing runs that would still commit. To be called whenever playing has ended, however it did.
+    pub async fn settle(&mut self) {
+        while let Some((batch, outcome)) = self.overlap.next().await {
+            // One that has failed comes again with the next stream, and so does what was reached behind it.
+            if self.has_ended(&batch, outcome).is_err() {
+                self.unsaved = None;
+            }
+        }
+        self.overlap.close().await;
     }
 
     async fn play_all(
@@ -256,6 +272,7 @@ impl<'a> Player<'a> {
                 next = arrived.recv() => return Ok(next),
                 () = save => self.save().await?,
                 () = self.stream.asked.notified() => self.save_if_awaited().await?,
+                Some((batch, outcome)) = self.overlap.next() => self.see_through(batch, outcome).await?,
             }
         }
     }
@@ -290,10 +307,94 @@ impl<'a> Player<'a> {
             if due <= Instant::now() || self.stream.is_awaited(&position) {
                 self.save().await?;
             }
-        } else if self.batch.is_full() || self.rules.alone > 0 {
+        } else if self.rules.alone > 0 {
             self.commit().await?;
+        } else if self.batch.is_full() {
+            self.overlap().await?;
         }
         Ok(())
+    }
+
+    /// Commits the batch while others run, if that may be.
+    async fn overlap(&mut self) -> Result<(), Ended> {
+        if !self.applier.may_have_lanes() {
+            return self.commit().await;
+        }
+        self.look_again().await?;
+        let Some(batch) = self.batch.detach().map(Arc::new) else { return self.commit().await };
+        self.unsaved = None;
+        while self.overlap.has_to_wait(&batch)
+            && let Some((oldest, outcome)) = self.overlap.next().await
+        {
+            self.see_through(oldest, outcome).await?;
+        }
+        let end = self.end_of(&batch.reached, None);
+        if let Err(error) = self.overlap.start(self.applier, batch.clone(), end).await {
+            if matches!(error, ApplyError::Cancelled) {
+                return Err(Ended::Cancelled);
+            }
+            tracing::warn!(stream = self.stream.id, "no further connection, one does it all: {error}");
+            self.drain().await?;
+            self.apply_alone(&batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no transaction overlaps with what comes.
+    async fn drain(&mut self) -> Result<(), Ended> {
+        while let Some((batch, outcome)) = self.overlap.next().await {
+            self.see_through(batch, outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a transaction that has ended. If mysqld refused it, it is run again, and those behind it, one after
+    /// the other.
+    async fn see_through(&mut self, batch: Arc<Detached>, outcome: Outcome) -> Result<(), Ended> {
+        let done = self.repeat_if_refused(batch, outcome).await;
+        if done.is_err() {
+            // What was reached behind it was not.
+            self.unsaved = None;
+        }
+        done
+    }
+
+    async fn repeat_if_refused(&mut self, batch: Arc<Detached>, outcome: Outcome) -> Result<(), Ended> {
+        let refused = match &outcome {
+            Err(ApplyError::Mysql(ClientError::Server(error))) => error.to_string(),
+            _ => return self.has_ended(&batch, outcome),
+        };
+        tracing::info!(stream = self.stream.id, "transactions are run again one after the other: {refused}");
+        let mut again = vec![batch];
+        while let Some((batch, outcome)) = self.overlap.next().await {
+            // None of them commits before the one that failed.
+            if outcome.is_ok() || matches!(outcome, Err(ApplyError::Cancelled)) {
+                return self.has_ended(&batch, outcome);
+            }
+            again.push(batch);
+        }
+        for batch in again {
+            self.apply_alone(&batch).await?;
+        }
+        Ok(())
+    }
+
+    fn has_ended(&mut self, batch: &Detached, outcome: Outcome) -> Result<(), Ended> {
+        let found = outcome?;
+        self.stream.applied(batch.queries, batch.transactions);
+        self.stored(&batch.reached, None, found)
+    }
+
+    /// Applies a transaction that was taken out on the stream's own connection, between others.
+    async fn apply_alone(&mut self, batch: &Detached) -> Result<(), Ended> {
+        let mut text = batch.text.clone();
+        text.extend_from_slice(self.end_of(&batch.reached, None).as_bytes());
+        let alone = Batch::of(batch, self.applier.charset());
+        let current = std::mem::replace(&mut self.batch, alone);
+        let done = self.execute(&text).await;
+        self.batch = current;
+        let found = Self::found(&done?);
+        self.has_ended(batch, Ok(found))
     }
 
     /// A source transaction with DDL, which commits what it finds open: it is run by itself, and its position is stored
@@ -304,6 +405,7 @@ impl<'a> Player<'a> {
             return Err(Ended::Target(VtError::new(vterrors::Code::Unimplemented, text)));
         }
         self.commit_whole().await?;
+        self.drain().await?;
         for statement in &message.statements {
             let mut alone = Batch::new(self.applier.charset());
             alone.add_statement(statement);
@@ -362,6 +464,7 @@ impl<'a> Player<'a> {
 
     /// Sends a piece of a transaction that is not complete.
     async fn send(&mut self) -> Result<(), Ended> {
+        self.drain().await?;
         self.look_again().await?;
         let text = self.batch.take();
         self.execute(&text).await?;
@@ -389,20 +492,29 @@ impl<'a> Player<'a> {
     /// Commits the batch together with the position it reaches. `stop`: the stream ends with it.
     async fn commit_at(&mut self, stop: Option<&str>) -> Result<(), Ended> {
         let Some(reached) = self.batch.reached.clone() else { return Ok(()) };
+        self.drain().await?;
         self.look_again().await?;
         self.batch.finish();
         let mut text = self.batch.take();
-        let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, stop);
-        text.extend_from_slice(update.as_bytes());
-        text.extend_from_slice(b";commit");
-        let results = self.execute(&text).await?;
-        // The update is the last statement but one.
-        let found = results.iter().rev().nth(1).is_some_and(|result| result.rows_affected == 1);
+        text.extend_from_slice(self.end_of(&reached, stop).as_bytes());
+        let found = Self::found(&self.execute(&text).await?);
         self.unsaved = None;
         self.stream.applied(self.batch.queries, self.batch.transactions);
         self.rules.alone -= self.batch.transactions.min(self.rules.alone);
         self.batch.clear();
         self.stored(&reached, stop, found)
+    }
+
+    /// What ends a transaction: its position, and the commit.
+    fn end_of(&self, reached: &Reached, stop: Option<&str>) -> String {
+        let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, stop);
+        format!("{update};commit")
+    }
+
+    /// Whether the row of the stream was there, from the results of a text with [`Self::end_of`].
+    fn found(results: &[QueryResult]) -> bool {
+        // The update is the last statement but one.
+        results.iter().rev().nth(1).is_some_and(|result| result.rows_affected == 1)
     }
 
     /// Stores a position that came without rows.
@@ -412,6 +524,7 @@ impl<'a> Player<'a> {
 
     /// The same; `stop`: the stream ends with it.
     async fn save_at(&mut self, stop: Option<&str>) -> Result<(), Ended> {
+        self.drain().await?;
         let Some((reached, _)) = self.unsaved.take() else { return Ok(()) };
         let update = update_position(self.stream.id, &reached.position, unix_now(), reached.timestamp, stop);
         let results = self.applier.run(update.as_bytes()).await?;

@@ -120,7 +120,12 @@ fn spawn(dir: &std::path::Path) -> Child {
         .arg(option("log-error", "error.log"))
         // One of its own: a server that starts removes what it takes for temporary tables of a former run.
         .arg(format!("--tmpdir={}", dir.display()))
-        .args(["--skip-networking", "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M"])
+        .args([
+            "--skip-networking",
+            "--binlog-format=ROW",
+            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-buffer-pool-size=32M",
+        ])
         .args(user())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

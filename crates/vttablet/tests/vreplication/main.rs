@@ -610,3 +610,90 @@ async fn mysqld_may_die_at_any_time() {
     assert_eq!(counts, [["900", "900", "899"]]);
     target.engine.close().await;
 }
+
+/// Rows of one source transaction, which is a full one of the target.
+const MANY: u32 = 5000;
+
+/// Transaction `n`, from 1 on: new rows.
+fn new_rows(n: u32) -> impl Iterator<Item = (bool, u32, String)> {
+    ((n - 1) * MANY + 1..=n * MANY).map(|id| (false, id, format!("{id:090}")))
+}
+
+/// How many of a stream's lanes are there.
+async fn lanes(target: &Target, id: i64) -> String {
+    let lock = |lane: u32| format!("(is_used_lock('vreplication/{id}/{lane}') is not null)");
+    cell(&target.sql(&format!("select {} + {}", lock(1), lock(2))).await)
+}
+
+#[tokio::test]
+async fn full_transactions_overlap_and_commit_in_order() {
+    let Some(target) = Target::open("overlap").await else { return };
+    let _source = target.source(100, TabletType::Replica).await;
+    let id = target.stream(TABLES, &position(0), &[]).await;
+    let mut at = String::new();
+    for n in 1..=40 {
+        at = target.log.write_rows(new_rows(n));
+    }
+    // Whoever looks sees what the source held at the stored position.
+    let mut conn = Connection::connect(&target.mysqld.params().database(&target.db)).await.expect("connected");
+    conn.execute("set session transaction isolation level repeatable read").await.expect("set");
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.last() != Some(&40) {
+        conn.execute("start transaction with consistent snapshot").await.expect("begin");
+        let pos = cell(&conn.execute(&format!("select pos from _vt.vreplication where id = {id}")).await.expect("pos"));
+        let count = cell(&conn.execute("select count(*) from t").await.expect("count"));
+        conn.execute("commit").await.expect("commit");
+        let n: u32 = pos.rsplit('-').next().and_then(|n| n.parse().ok()).expect("a position of ours");
+        assert_eq!(count, (n * MANY).to_string(), "at {pos}");
+        seen.insert(n);
+    }
+    target.wait(id, &at).await;
+    assert_eq!(lanes(&target, id).await, "2");
+
+    // The same rows again and again: in the order of the source.
+    for n in 0..10 {
+        at = target.log.write_rows((1..=MANY).map(|id| (true, id, format!("{n:090}"))));
+    }
+    target.wait(id, &at).await;
+    let values = target.sql(&format!("select distinct v from t where id <= {MANY}")).await;
+    assert_eq!(rows(&values), [[format!("{:090}", 9)]]);
+
+    // One of them waits for a row too long, and is run again before those behind it.
+    conn.execute("begin").await.expect("begin");
+    conn.execute("update t set v = 'mine' where id = 7000").await.expect("locked");
+    for n in 0..10 {
+        let ids = (n % 5) * MANY + 1..=(n % 5 + 1) * MANY;
+        at = target.log.write_rows(ids.map(|id| (true, id, format!("again{n:085}"))));
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    conn.execute("rollback").await.expect("rollback");
+    target.wait(id, &at).await;
+    let wrong = format!(
+        "select count(*) from t where id <= {} and v <> concat('again', lpad(5 + (id - 1) div {MANY}, 85, '0'))",
+        5 * MANY
+    );
+    assert_eq!(cell(&target.sql(&wrong).await), "0");
+    target.engine.close().await;
+    assert_eq!(lanes(&target, id).await, "0");
+}
+
+#[tokio::test]
+async fn mysqld_may_die_while_transactions_overlap() {
+    let Some(mysqld) = Mysqld::start().map(Arc::new) else { return };
+    let target = Target::over(mysqld, "overlap_dies").await;
+    let _source = target.source(100, TabletType::Replica).await;
+    let id = target.stream(TABLES, &position(0), &[]).await;
+    for round in 0..3 {
+        for n in 1..=20 {
+            target.log.write_rows(new_rows(round * 20 + n));
+        }
+        let arrived = |count: &str| count.parse::<u32>().is_ok_and(|count| count > (round * 20 + 2) * MANY);
+        until("rows arrive", async || arrived(&cell(&target.sql("select count(*) from t").await))).await;
+        target.mysqld.kill();
+        target.mysqld.restart();
+    }
+    target.wait(id, &target.log.end()).await;
+    let counts = rows(&target.sql("select count(*), sum(id = v), max(id) from t").await);
+    assert_eq!(counts, [["300000", "300000", "300000"]]);
+    target.engine.close().await;
+}

@@ -17,7 +17,7 @@ use vreplication::{OnDdl, StreamOptions};
 use vtproto::{
     binlogdata::{
         self, BinlogTransaction,
-        binlog_transaction::{Statement, statement::Category},
+        binlog_transaction::{Row, Statement, Table, statement::Category},
     },
     binlogservice::update_stream_server::{UpdateStream, UpdateStreamServer},
     query::{EventToken, RealtimeStats, Target},
@@ -53,12 +53,33 @@ impl Log {
 
     /// One transaction in several messages.
     pub fn write_pieces(&self, pieces: &[&[&str]]) -> String {
+        self.write_messages(
+            pieces.iter().map(|statements| statements.iter().map(|sql| statement(sql)).collect()).collect(),
+        )
+    }
+
+    /// One transaction of rows of `t(id, v)` in one message: whether the row is there before, its id and its value.
+    pub fn write_rows(&self, rows: impl Iterator<Item = (bool, u32, String)>) -> String {
+        let (columns, key) = (vec!["id".to_owned(), "v".to_owned()], vec!["id".to_owned()]);
+        let table = Table { number: 1, name: "t".into(), columns, key };
+        let rows = rows.map(|(there, id, v)| {
+            let (key, none) = (id.to_string().into_bytes(), Vec::new());
+            let (before, after) = if there { (key, none) } else { (none, key) };
+            let row = Row { table: 1, before, after, values: Some(format!("{id},'{v}'").into_bytes()) };
+            Statement { row: Some(row), ..Statement::default() }
+        });
+        let table = Statement { table: Some(table), ..Statement::default() };
+        self.write_messages(vec![std::iter::once(table).chain(rows).collect()])
+    }
+
+    fn write_messages(&self, messages: Vec<Vec<Statement>>) -> String {
         let mut at = 0;
+        let last = messages.len();
         self.0.send_modify(|log| {
             at = log.len() + 1;
-            let messages = pieces.iter().enumerate().map(|(n, statements)| BinlogTransaction {
-                statements: statements.iter().map(|sql| statement(sql)).collect(),
-                event_token: (n + 1 == pieces.len()).then(|| EventToken {
+            let messages = messages.into_iter().enumerate().map(|(n, statements)| BinlogTransaction {
+                statements,
+                event_token: (n + 1 == last).then(|| EventToken {
                     timestamp: now(),
                     position: position(at),
                     ..Default::default()
