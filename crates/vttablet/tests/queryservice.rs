@@ -239,6 +239,21 @@ async fn transactions() {
     assert!(tablet.execute_in(id, "delete from n").await.is_err());
     rollback(&tablet, id).await.expect("rolled back");
 
+    // One that is busy is no exception.
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    tablet.execute_in(id, "delete from n").await.expect("deleted");
+    let begun = std::time::Instant::now();
+    let error = failure(tablet.execute_in(id, "select sleep(20)").await);
+    assert!(error.message().contains("its transaction is open longer than allowed"), "{error}");
+    assert_eq!(error.code(), Code::Aborted);
+    assert!(begun.elapsed() < Duration::from_secs(15), "it was waited for");
+    assert!(message(tablet.execute_in(id, "select 1").await).contains("(exceeded timeout: 2s)"));
+    let id = begin(&tablet, ExecuteOptions::default()).await.expect("begun");
+    until("a transaction that is always in use is killed", async || {
+        tablet.execute_in(id, "select sleep(0.1)").await.is_err()
+    })
+    .await;
+
     // A job that reads a snapshot keeps it for as long as it uses it.
     let snapshot = ExecuteOptions { workload: Workload::Olap.into(), ..read_only };
     let used = begin(&tablet, snapshot.clone()).await.expect("begun");
@@ -291,6 +306,23 @@ async fn batches() {
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
     let empty = tablet.queries.execute_batch(batch(false, &[])).await.expect_err("nothing");
     assert_eq!(empty.message(), "Empty query list");
+
+    // A write alone commits by itself, without a BEGIN and a COMMIT around it.
+    let begins = || tablet.registry.get("Queries").map(|all| all["Histograms"]["BEGIN"]["Count"].clone());
+    let before = begins().expect("counted");
+    let results = tablet.queries.execute_batch(batch(true, &["insert into n values (3, 'c')"])).await.expect("written");
+    assert_eq!((results.len(), results[0].rows_affected), (1, 1));
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "3");
+    assert_eq!(
+        tablet.queries.execute_batch(batch(true, &bad[..1])).await.expect_err("twice").code(),
+        Code::AlreadyExists
+    );
+    assert_eq!(begins().expect("counted"), before);
+    // Unless what it returns may be refused.
+    let returning = ["insert into n select seq, 'r' from seq_100_to_30000 Returning id"];
+    let error = tablet.queries.execute_batch(batch(true, &returning)).await.expect_err("too many rows");
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1141,6 +1173,8 @@ async fn inserts_of_many_rows_share_a_plan() {
     }
     let cached = tablet.registry.get("QueryCacheLength").and_then(|n| n.as_i64()).expect("a number");
     assert_eq!(cached - before, 1, "one plan for all");
+    let counted = |name: &str| tablet.registry.get(name).and_then(|n| n.as_i64()).expect("a number");
+    assert_eq!((counted("QueryCacheHits"), counted("QueryCacheMisses")), (2, 1));
     assert_eq!(rows(&tablet.execute("select v from n where id = 217").await.expect("rows")), [["it's row 217"]]);
     // Variables among the rows and behind them.
     let mut sql = statement(1000, "on duplicate key update v = :tail");

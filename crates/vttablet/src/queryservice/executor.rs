@@ -504,10 +504,10 @@ impl TabletServer {
             Part::Follower(outcome) => {
                 let waited = Instant::now();
                 let longest = run.timeout.map_or(Duration::MAX, |timeout| timeout + KILL_GRACE);
-                let shared = tokio::time::timeout(longest, follow(outcome)).await.unwrap_or(None);
+                let shared = tokio::time::timeout(longest, follow(outcome)).await;
                 self.stats.waits.record(&["Consolidations"], waited.elapsed());
                 match shared {
-                    Some(shared) => {
+                    Ok(Some(shared)) => {
                         trace.source = "consolidator";
                         let mut result = shared?.as_ref().clone();
                         if !run.raw {
@@ -517,7 +517,15 @@ impl TabletServer {
                         }
                         Ok(result)
                     }
-                    None => self.read(caller, plan, sql, run, options, trace).await,
+                    // Who ran it is gone. What was waited counts.
+                    Ok(None) => {
+                        let timeout = run.timeout.map(|timeout| timeout.saturating_sub(waited.elapsed()));
+                        self.read(caller, plan, sql, &RunAs { timeout, ..run.clone() }, options, trace).await
+                    }
+                    Err(_) => {
+                        let text = format!("an equal query that runs already has not ended within {longest:?}");
+                        Err(ExecError::new(Code::DeadlineExceeded, text))
+                    }
                 }
             }
             Part::Alone => self.read(caller, plan, sql, run, options, trace).await,

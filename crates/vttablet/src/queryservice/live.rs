@@ -40,6 +40,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub enum KillReason {
     /// It ran longer than allowed.
     Timeout(Duration),
+    /// Its transaction is open longer than allowed.
+    Transaction,
     /// An operator or the end of serving.
     Terminated,
     /// Nobody waits for it any more.
@@ -53,7 +55,7 @@ impl KillReason {
         match self {
             Self::Timeout(_) => Code::DeadlineExceeded,
             Self::Terminated | Self::Canceled => Code::Canceled,
-            Self::Cutover => Code::Aborted,
+            Self::Transaction | Self::Cutover => Code::Aborted,
         }
     }
 
@@ -61,6 +63,7 @@ impl KillReason {
     pub fn text(&self) -> String {
         match self {
             Self::Timeout(limit) => format!("it ran longer than {limit:?}"),
+            Self::Transaction => "its transaction is open longer than allowed".into(),
             Self::Terminated => "it was terminated".into(),
             Self::Canceled => "its caller is gone".into(),
             Self::Cutover => "a cutover did not wait for it any longer".into(),

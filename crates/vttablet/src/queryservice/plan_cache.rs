@@ -115,6 +115,9 @@ pub struct PlanCache {
     max_entries: usize,
     max_bytes: usize,
     pub evictions: AtomicU64,
+    /// Look-ups that found a plan, and that found none.
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
     /// Raised by [`PlanCache::clear`].
     generation: AtomicU64,
 }
@@ -127,13 +130,19 @@ impl PlanCache {
             max_entries: max_entries.max(1),
             max_bytes,
             evictions: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         }
     }
 
     pub fn get(&self, sql: &str) -> Option<Arc<Plan>> {
         let plans = self.plans.read().unwrap_or_else(PoisonError::into_inner);
-        let plan = plans.get(sql)?;
+        let Some(plan) = plans.get(sql) else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        self.hits.fetch_add(1, Ordering::Relaxed);
         // Only written when it changes: the line stays shared between threads.
         if !plan.used.load(Ordering::Relaxed) {
             plan.used.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use super::gate::{Current, Gate, State};
 use super::health::Health;
 use super::heartbeat::{self, Heartbeat};
 use super::hot_rows::HotRows;
-use super::live::{KILL_GRACE, LiveQueries, lock};
+use super::live::{KILL_GRACE, KillReason, LiveQueries, lock};
 use super::logs::{StreamLog, TxLog};
 use super::plan_cache::PlanCache;
 use super::pool::{Pool, PoolConfig, PoolTexts};
@@ -234,10 +234,20 @@ impl TabletServer {
         gauge("QueryCacheSize", "Query engine query cache size", |c| c.plans.len() as i64);
         gauge("QueryCacheCapacity", "Query engine query cache capacity", |c| c.plans.capacity() as i64);
         gauge("QueryCacheBytes", "Bytes of statement text in the query cache", |c| c.plans.bytes() as i64);
-        let core = Arc::downgrade(&self.core);
-        registry.counter_func("QueryCacheEvictions", "Query engine query cache evictions", move || {
-            core.upgrade().map_or(0, |c| i64::try_from(c.plans.evictions.load(Ordering::Relaxed)).unwrap_or(i64::MAX))
-        });
+        for (name, help, read) in [
+            (
+                "QueryCacheEvictions",
+                "Query engine query cache evictions",
+                (|c| &c.evictions) as fn(&PlanCache) -> &AtomicU64,
+            ),
+            ("QueryCacheHits", "Statements whose plan was cached", |c| &c.hits),
+            ("QueryCacheMisses", "Statements that had to be planned", |c| &c.misses),
+        ] {
+            let core = Arc::downgrade(&self.core);
+            let count =
+                move |core: Arc<Core>| i64::try_from(read(&core.plans).load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            registry.counter_func(name, help, move || core.upgrade().map_or(0, count.clone()));
+        }
         // The cache does not keep times: a plan's age says nothing about its use.
         registry.string("QueryCacheOldest", "");
         gauge("CutoverGated", "Whether a cutover holds back new work", |c| c.cutover.is_held().into());
@@ -693,7 +703,9 @@ async fn chores(core: Weak<Core>) {
         tick.tick().await;
         let Some(core) = core.upgrade() else { return };
         let server = TabletServer { core };
-        server.tx.kill_outdated().await;
+        for slot in server.tx.kill_outdated().await {
+            server.live.kill(&slot, KillReason::Transaction);
+        }
         if last_slow.elapsed() < Duration::from_secs(1) {
             continue;
         }

@@ -64,8 +64,6 @@ pub struct Transaction {
     pub id: i64,
     conn: PooledConn,
     pub started: Instant,
-    /// What the timeout counts from: the beginning or, of a [`BeginOptions::long_read`], the end of its last use.
-    counts_from: Instant,
     long_read: bool,
     pub started_at: DateTime<Utc>,
     pub effective: Option<CallerId>,
@@ -165,8 +163,11 @@ struct Open {
     autocommit: bool,
     used: Arc<Used>,
     slot: Option<Arc<LiveSlot>>,
+    /// What the timeout counts from: the beginning or, of a [`BeginOptions::long_read`], the end of its last use. `None`: it
+    /// does not count now.
+    counts_from: Option<Instant>,
     /// Rolled back as soon as it is not in use, for this reason.
-    doomed: Option<&'static str>,
+    doomed: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -314,7 +315,6 @@ impl Transactions {
             id: self.last_id.fetch_add(1, Ordering::SeqCst) + 1,
             conn,
             started: Instant::now(),
-            counts_from: Instant::now(),
             long_read: options.long_read,
             started_at: Utc::now(),
             effective: options.effective,
@@ -329,7 +329,8 @@ impl Transactions {
             used: used.clone(),
         });
         let entry = Entry::InUse { purpose: "for begin" };
-        state.open.insert(tx.id, Open { entry, autocommit, used, slot: Some(slot), doomed: None });
+        let counts_from = (!tx.long_read).then(Instant::now);
+        state.open.insert(tx.id, Open { entry, autocommit, used, slot: Some(slot), counts_from, doomed: None });
         drop(state);
         Ok(TxGuard { owner: self.clone(), tx: Some(tx) })
     }
@@ -358,7 +359,12 @@ impl Transactions {
                 None => "not found".into(),
             })),
             Some(open) => match std::mem::replace(&mut open.entry, Entry::InUse { purpose }) {
-                Entry::Free(tx) => Ok(TxGuard { owner: self.clone(), tx: Some(tx) }),
+                Entry::Free(tx) => {
+                    if tx.long_read {
+                        open.counts_from = None;
+                    }
+                    Ok(TxGuard { owner: self.clone(), tx: Some(tx) })
+                }
                 Entry::InUse { purpose } => {
                     open.entry = Entry::InUse { purpose };
                     Err(gone(format!("in use: {purpose}")))
@@ -372,7 +378,7 @@ impl Transactions {
     pub(crate) fn open_without_connection(&self) -> (i64, Arc<Used>) {
         let (id, used) = (self.last_id.fetch_add(1, Ordering::SeqCst) + 1, Arc::new(Used::default()));
         let entry = Entry::InUse { purpose: "for query" };
-        let open = Open { entry, autocommit: false, used: used.clone(), slot: None, doomed: None };
+        let open = Open { entry, autocommit: false, used: used.clone(), slot: None, counts_from: None, doomed: None };
         lock(&self.state).open.insert(id, open);
         (id, used)
     }
@@ -397,14 +403,14 @@ impl Transactions {
 
     /// Ends a transaction: at once if nobody uses it, otherwise when its statement, which is for the
     /// caller to kill, has ended. One that commits or rolls back already is left to itself.
-    pub(crate) async fn doom(self: &Arc<Self>, id: i64, reason: &'static str) -> Doom {
+    pub(crate) async fn doom(self: &Arc<Self>, id: i64, reason: &str) -> Doom {
         let free = {
             let mut state = lock(&self.state);
             let Some(open) = state.open.get_mut(&id) else { return Doom::Over };
             match &open.entry {
                 Entry::Free(_) => true,
                 Entry::InUse { purpose } if ["for query", "for streaming query"].contains(purpose) => {
-                    let first = open.doomed.replace(reason).is_none();
+                    let first = open.doomed.replace(reason.to_owned()).is_none();
                     return match &open.slot {
                         Some(slot) => Doom::Running { slot: slot.clone(), first },
                         None => Doom::Over,
@@ -474,23 +480,33 @@ impl Transactions {
         lock(&self.state).open.len()
     }
 
-    /// Rolls back transactions that are open longer than allowed and not in use.
-    pub async fn kill_outdated(self: &Arc<Self>) {
+    /// Rolls back transactions that are open longer than allowed. Those in use follow when their statements have ended,
+    /// which are for the caller to kill.
+    pub async fn kill_outdated(self: &Arc<Self>) -> Vec<Arc<LiveSlot>> {
+        let mut running = Vec::new();
         if self.timeout.is_zero() {
-            return;
+            return running;
         }
         let old: Vec<i64> = {
             let state = lock(&self.state);
-            let outdated =
-                |open: &Open| matches!(&open.entry, Entry::Free(tx) if tx.counts_from.elapsed() >= self.timeout);
+            let outdated = |open: &Open| open.counts_from.is_some_and(|from| from.elapsed() >= self.timeout);
             state.open.iter().filter(|(_, open)| outdated(open)).map(|(id, _)| *id).collect()
         };
         for id in old {
-            let Ok(guard) = self.take(id, "for tx killer rollback") else { continue };
-            tracing::warn!("killing transaction {id}: it is open longer than {:?}", self.timeout);
-            self.stats.kills.inc(&["Transactions"]);
-            guard.rollback(Conclusion::Kill, &format!("exceeded timeout: {}", go_duration(self.timeout))).await;
+            let killed = match self.doom(id, &format!("exceeded timeout: {}", go_duration(self.timeout))).await {
+                Doom::Over => false,
+                Doom::RolledBack => true,
+                Doom::Running { slot, first } => {
+                    running.push(slot);
+                    first
+                }
+            };
+            if killed {
+                tracing::warn!("killing transaction {id}: it is open longer than {:?}", self.timeout);
+                self.stats.kills.inc(&["Transactions"]);
+            }
         }
+        running
     }
 }
 
@@ -589,7 +605,7 @@ impl TxGuard {
     /// A prepared transaction on its way to commit or rollback.
     pub fn from_prepared(owner: &Arc<Transactions>, tx: Box<Transaction>) -> Self {
         let (entry, used) = (Entry::InUse { purpose: "for commit prepared" }, tx.used.clone());
-        let open = Open { entry, autocommit: false, used, slot: None, doomed: None };
+        let open = Open { entry, autocommit: false, used, slot: None, counts_from: None, doomed: None };
         lock(&owner.state).open.insert(tx.id, open);
         Self { owner: owner.clone(), tx: Some(tx) }
     }
@@ -603,21 +619,21 @@ impl Drop for TxGuard {
             return;
         }
         let mut state = lock(&self.owner.state);
-        let doomed = state.open.get(&tx.id).and_then(|open| open.doomed);
-        let reason = if state.draining { Some("transaction rolled back: serving stops") } else { doomed };
+        let doomed = state.open.get_mut(&tx.id).and_then(|open| open.doomed.take());
+        let reason = if state.draining { Some("transaction rolled back: serving stops".to_owned()) } else { doomed };
         if let Some(reason) = reason {
             drop(state);
             // Closing the connection rolls back without a statement that would have to be awaited.
             if let Ok(conn) = tx.conn.get_mut() {
                 conn.mark_broken();
             }
-            self.owner.conclude(tx, Conclusion::Kill, reason.into());
+            self.owner.conclude(tx, Conclusion::Kill, reason);
             return;
         }
         // Nobody else removes the entry of a transaction in use.
         if let Some(open) = state.open.get_mut(&tx.id) {
             if tx.long_read {
-                tx.counts_from = Instant::now();
+                open.counts_from = Some(Instant::now());
             }
             open.entry = Entry::Free(tx);
         }

@@ -94,6 +94,11 @@ impl TxLimiter {
         })
     }
 
+    /// Whether transactions are counted.
+    pub fn is_on(&self) -> bool {
+        self.limit.enabled || self.limit.dry_run
+    }
+
     /// Counts one more transaction of a user. `None`: it does not count.
     ///
     /// Errors: RESOURCE_EXHAUSTED when the user has as many as allowed.
@@ -102,7 +107,7 @@ impl TxLimiter {
         immediate: Option<&VtGateCallerId>,
         effective: Option<&CallerId>,
     ) -> Result<Option<TxSlot>, ExecError> {
-        if !self.limit.enabled && !self.limit.dry_run {
+        if !self.is_on() {
             return Ok(None);
         }
         let user = self.user(immediate, effective);
