@@ -40,7 +40,16 @@ impl Planner<'_> {
             Assignment::User { name, value } => {
                 Ok(vec![SetAction::UserVariable { name: name.clone(), value: self.user_value(value)? }])
             }
-            Assignment::Names { charset, .. } => self.charset("names", charset.as_deref()),
+            Assignment::Names { charset, collate } => {
+                let mut actions = self.charset("names", charset.as_deref())?;
+                // Tablets' connections have this one.
+                let other = collate.as_ref().filter(|collation| !collation.eq_ignore_ascii_case("utf8mb4_general_ci"));
+                actions.extend(other.map(|collation| SetAction::Ignored {
+                    name: "collation_connection".to_owned(),
+                    warning: Some(format!("Ignored inapplicable SET collation_connection = {collation}")),
+                }));
+                Ok(actions)
+            }
             Assignment::Charset(charset) => self.charset("charset", charset.as_deref()),
             Assignment::Transaction { scope: Scope::Global | Scope::Persist, .. } => {
                 Err(invalid("unsupported in set: global"))
@@ -321,6 +330,10 @@ mod tests {
             SetAction::Transaction { next_only: false, characteristics: vec![Characteristic::Serializable] }
         );
         assert_eq!(set("set autocommit=1, @a='x'").map(|a| a.len()), Ok(2));
+        let actions = set("set names utf8mb4 collate utf8mb4_bin").expect("taken");
+        let warning = "Ignored inapplicable SET collation_connection = utf8mb4_bin";
+        assert!(matches!(&actions[..], [_, SetAction::Ignored { warning: Some(text), .. }] if text == warning));
+        assert_eq!(set("set names utf8mb4 collate utf8mb4_general_ci").map(|a| a.len()), Ok(1));
     }
 
     #[test]

@@ -104,6 +104,13 @@ where
         return ExitCode::SUCCESS;
     }
     logging::init(program.name(), &flags);
+    if program.is_server() && !flags.args().is_empty() {
+        // Flags behind a word are words, too: `-flag true -other` would lose `-other`.
+        let name = program.name();
+        logging::fatal(&format!("{name} doesn't take any positional arguments, got '{}'", flags.args().join(" ")));
+        logging::flush();
+        return ExitCode::FAILURE;
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = worker_threads(program, &flags) {
         runtime.worker_threads(threads);

@@ -171,7 +171,7 @@ impl Server {
             _pid_file: pid_file,
         };
         if let Some(listener) = http_listener {
-            tracing::info!("HTTP on {:?}", running.http);
+            tracing::info!("HTTP on {}", shown(running.http));
             running.http_task = Some(tokio::spawn(http::serve(listener, self.pages, stop_http)));
         }
         let routes = self.services.routes();
@@ -188,7 +188,7 @@ impl Server {
             if self.service_names.is_empty() {
                 tracing::warn!("-grpc_port is set but -service_map names no service of this program");
             }
-            tracing::info!("gRPC on {:?}: {}", running.grpc, self.service_names.join(", "));
+            tracing::info!("gRPC on {}: {}", shown(running.grpc), self.service_names.join(", "));
             running.grpc_task =
                 Some(tokio::spawn(grpc::serve(listener, routes, self.protocols, grpc_settings, stop_grpc)));
         }
@@ -249,7 +249,8 @@ impl Running {
             outcome = ended(&mut self.socket_task) => outcome,
         };
         let begin = Instant::now();
-        let deadline = begin + self.onterm_timeout;
+        // Hooks may have to serve on for the lameduck period before they begin to stop.
+        let deadline = begin + self.lameduck + self.onterm_timeout;
         tracing::info!("entering lameduck mode for at least {:?}", self.lameduck);
         let mut background = JoinSet::new();
         for hook in self.on_term.drain(..) {
@@ -315,6 +316,10 @@ async fn tick(env: Env) {
         ticks.tick().await;
         env.stats().tick();
     }
+}
+
+fn shown(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "no address".to_owned(), |address| address.to_string())
 }
 
 fn address(listener: &Option<TcpListener>) -> Option<SocketAddr> {

@@ -134,8 +134,11 @@ impl Gate {
         tasks.spawn(async move {
             stopped.run_until_cancelled(acknowledger.run()).await;
         });
-        let log = QueryLog::new(registry, config.query_log.clone(), config.query_log_file.as_deref())
-            .with_context(|| format!("-log_queries_to_file {:?}", config.query_log_file))?;
+        let log =
+            QueryLog::new(registry, config.query_log.clone(), config.query_log_file.as_deref()).with_context(|| {
+                let file = config.query_log_file.as_deref().unwrap_or(std::path::Path::new(""));
+                format!("-log_queries_to_file {}", file.display())
+            })?;
         let executor = Executor::new(Parts {
             config: executor_config(&config, &host),
             scatter: Scatter::new(gateway, config.transaction_mode, config.max_memory_rows),
@@ -236,8 +239,9 @@ impl Gate {
         let mut address = None;
         if let Some(port) = settings.port {
             let listener = bind_tcp(&settings.bind_address, port).await?;
-            address = listener.local_addr().ok();
-            tracing::info!("MySQL on {address:?}");
+            let bound = listener.local_addr().context("-mysql_server_port")?;
+            tracing::info!("MySQL on {bound}");
+            address = Some(bound);
             self.tasks.spawn(server.clone().serve_tcp(listener, stop_accepting.clone()));
         }
         if let Some(path) = &settings.socket {
@@ -311,7 +315,8 @@ impl Gate {
                 // The next vtgate would find it and ask itself who it belongs to.
                 let _ = std::fs::remove_file(path);
             }
-            mysql.server.drain(self.config.onterm_timeout).await;
+            // What is left of the time is for the transactions of those that are closed.
+            mysql.server.drain(self.config.onterm_timeout * 4 / 5).await;
         }
     }
 }
@@ -372,6 +377,9 @@ fn connections_of_open_files() -> usize {
 
 fn mysql_tls(settings: &MysqlConfig) -> Result<Option<Arc<rustls::ServerConfig>>> {
     let (cert, key, ca) = (&settings.tls_cert, &settings.tls_key, &settings.tls_ca);
+    if cert.as_os_str().is_empty() != key.as_os_str().is_empty() {
+        anyhow::bail!("-mysql_server_ssl_cert and -mysql_server_ssl_key go together: only one of them is set");
+    }
     if cert.as_os_str().is_empty() || key.as_os_str().is_empty() {
         if settings.require_tls {
             anyhow::bail!(

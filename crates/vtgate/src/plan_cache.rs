@@ -217,6 +217,16 @@ impl<V> PlanCache<V> {
         self.max_entries
     }
 
+    /// Look-ups that found a plan.
+    pub fn hits(&self) -> i64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Look-ups that found none.
+    pub fn misses(&self) -> i64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
     pub fn evictions(&self) -> i64 {
         self.evictions.load(Ordering::Relaxed)
     }

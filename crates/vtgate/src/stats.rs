@@ -385,6 +385,10 @@ pub fn register_plans<V: Send + Sync + 'static>(
     let source = plans.clone();
     registry.counter_func("QueryPlanCacheEvictions", "Query plan cache evictions", move || source.evictions());
     let source = plans.clone();
+    registry.counter_func("QueryPlanCacheHits", "Statements whose plan was cached", move || source.hits());
+    let source = plans.clone();
+    registry.counter_func("QueryPlanCacheMisses", "Statements that had to be planned", move || source.misses());
+    let source = plans.clone();
     registry.string_func("QueryPlanCacheOldest", move || {
         let oldest = source.oldest().map(chrono::DateTime::<chrono::Utc>::from);
         oldest.map_or_else(

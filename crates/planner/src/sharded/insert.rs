@@ -64,6 +64,8 @@ pub struct InsertShape {
     tail: String,
     /// Rows that are there already are no error: IGNORE, ON DUPLICATE KEY UPDATE.
     pub lenient: bool,
+    /// ON DUPLICATE KEY UPDATE, without IGNORE: a row is inserted or changes another one, and never left out.
+    pub updates: bool,
     /// Changes no rows that are there.
     pub only_adds: bool,
     /// `/*vt+ MULTI_SHARD_AUTOCOMMIT=1 */`: outside of a transaction, no transaction around several shards.
@@ -126,6 +128,7 @@ impl InsertShape {
             written,
             tail: parts.tail.clone(),
             lenient: parts.ignore || !parts.updated.is_empty(),
+            updates: !parts.ignore && !parts.updated.is_empty(),
             multi_shard_autocommit: false,
             only_adds: !parts.replace && parts.updated.is_empty(),
             table,

@@ -82,6 +82,11 @@ impl Program {
         }
     }
 
+    /// One that serves until it is told to stop, and takes no words behind its flags.
+    pub fn is_server(self) -> bool {
+        matches!(self, Self::Vtgate | Self::Vttablet | Self::Vtctld)
+    }
+
     /// The letter of the program in the tables.
     pub fn letter(self) -> char {
         match self {

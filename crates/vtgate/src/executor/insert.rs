@@ -421,6 +421,13 @@ impl Executor {
         for (((row, verified), key), id) in present.into_iter().zip(verified).zip(&chosen).zip(&at) {
             if verified || self.lookup_claim(work, session, table, cv, lookup, key, id, &kept).await? {
                 kept.push((key, id));
+            } else if shape.updates {
+                // mysqld would change the row that has the value, which is elsewhere.
+                let (value, columns) = (shown(key), cv.columns.join(","));
+                let text = format!(
+                    "unsupported: on duplicate key update: {value} of {columns} belongs to a row with another keyspace id"
+                );
+                return Err(VtError::new(Code::Unimplemented, text));
             } else {
                 ids[row] = None;
             }
