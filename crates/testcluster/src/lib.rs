@@ -550,6 +550,10 @@ impl Cluster {
         self.vtgate.as_ref().expect("vtgate is running")
     }
 
+    pub fn vtgate_mut(&mut self) -> &mut Process {
+        self.vtgate.as_mut().expect("vtgate is running")
+    }
+
     /// vtgate's unix socket.
     pub fn mysql_socket(&self) -> PathBuf {
         self.dir.join("vtgate.sock")

@@ -252,6 +252,28 @@ fn transaction_at_a_tablet_that_stops() -> Result<()> {
     Ok(())
 }
 
+/// A vtgate that stops does not leave transactions behind whose clients do not end them, and their locks.
+#[test]
+fn transaction_at_a_vtgate_that_stops() -> Result<()> {
+    let mut cluster = Cluster::start(Spec::single(Flavor::MariaDb).vtgate_flag("-onterm_timeout=2s"))?;
+    cluster.mysql(&["commerce"], "insert into product(sku, description, price) values ('held', 'x', 1)")?.success()?;
+    let mut client = Raw::connected(cluster.vtgate_mysql_port, "commerce")?;
+    for sql in ["begin", "update product set price = 2 where sku = 'held'"] {
+        client.send_query(sql)?;
+        let answer = client.read_packet()?;
+        ensure!(answer.first() == Some(&0), "{sql}: {}", String::from_utf8_lossy(&answer));
+    }
+    let open = |cluster: &Cluster| -> Result<String> {
+        Ok(cluster.mysql_on_tablet(0, "select count(*) from information_schema.innodb_trx")?.stdout.trim().to_owned())
+    };
+    ensure!(open(&cluster)? == "1");
+    cluster.vtgate().signal(Signal::SIGTERM)?;
+    let vtgate = cluster.vtgate_mut();
+    wait_for("vtgate to end", Duration::from_secs(20), || !vtgate.is_running())?;
+    ensure!(open(&cluster)? == "0", "its transaction is open");
+    Ok(())
+}
+
 /// SIGTERM drains: the statement that runs ends well, the programs go with code 0.
 #[test]
 fn graceful_stop() -> Result<()> {
@@ -275,7 +297,8 @@ fn graceful_stop() -> Result<()> {
     Ok(())
 }
 
-/// A file with an error is refused with the line and the reason, and nothing of it is applied.
+/// A file with an error is refused with the line and the reason, and nothing of it is applied; where something is, that
+/// is said.
 #[test]
 fn broken_files() -> Result<()> {
     let cluster = Cluster::start(Spec::single(Flavor::MariaDb))?;
@@ -287,6 +310,22 @@ fn broken_files() -> Result<()> {
     let unknown = r#"{"sharded": true, "tables": {"a": {"column_vindexes": [{"column": "id", "name": "nope"}]}}}"#;
     let refused = cluster.vtctlclient(&["ApplyVSchema", "-vschema", unknown, "commerce"])?;
     ensure!(refused.code == Some(1) && refused.stderr.contains("vindex nope not found for table a"), "{refused:?}");
+    for (text, want) in [
+        (
+            "{\n  \"vindexes\": {\n    \"h\": {\n      \"type\": \"nonexist\"\n    }\n  }\n}\n",
+            "vindexType \"nonexist\" not found (line 4: vindexes.h.type)",
+        ),
+        (
+            "{\n  \"tables\": {\n    \"corder\": {},\n    \"corder\": {}\n  }\n}\n",
+            "duplicate key \"corder\", first given in line 3 (line 4: tables.corder)",
+        ),
+    ] {
+        let file = cluster.dir().join("broken.json");
+        std::fs::write(&file, text)?;
+        let refused =
+            cluster.vtctlclient(&["ApplyVSchema", "-vschema_file", &file.display().to_string(), "commerce"])?;
+        ensure!(refused.code == Some(1) && refused.stderr.contains(want), "{refused:?}");
+    }
     let kept = cluster.vtctlclient(&["GetVSchema", "commerce"])?.success()?.stdout;
     ensure!(kept.contains("corder") && !kept.contains("sharded"), "{kept}");
     let refused = cluster.vtctlclient(&[
@@ -304,6 +343,24 @@ fn broken_files() -> Result<()> {
     ensure!(refused.stderr.contains("You have an error in your SQL syntax"), "{refused:?}");
     let tables = cluster.mysql(&["commerce"], "show tables")?.success()?.stdout;
     ensure!(!tables.contains("ok"), "{tables}");
+    // What only the rows can tell comes too late to keep what stands before it from being applied: that is said.
+    cluster
+        .mysql(&["commerce"], "insert into corder values (1, 1, 'SKU-1002', 1), (2, 1, 'SKU-1002', 1)")?
+        .success()?;
+    std::fs::write(
+        &file,
+        "create table hd (id int primary key);\nalter table corder add unique key uk(sku);\n\
+         create table he (id int primary key);\n",
+    )?;
+    let refused = cluster.vtctlclient(&["ApplySchema", "-sql-file", &path, "commerce"])?;
+    ensure!(refused.code == Some(1) && refused.stderr.contains("Duplicate entry 'SKU-1002'"), "{refused:?}");
+    let told = format!(
+        "\n}}\nin {path}, line 2: alter table corder add unique key uk(sku)\n\
+         1 statement before it was applied and stays\n"
+    );
+    ensure!(refused.stderr.contains(&told), "{refused:?}");
+    let tables = cluster.mysql(&["commerce"], "show tables like 'h_'")?.success()?.stdout;
+    ensure!(tables.contains("hd") && !tables.contains("he"), "{tables}");
     // What is tried out before it is applied reaches nothing else than the scratch database.
     for sql in [
         "drop table vt_commerce.product",

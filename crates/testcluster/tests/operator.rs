@@ -189,3 +189,21 @@ fn the_first_shard_starts_alone() -> Result<()> {
     ensure!(serving.contains("\"name\": \"-80\"") && serving.contains("\"name\": \"80-\""), "{serving}");
     Ok(())
 }
+
+/// A word behind the flags is an error: flags that follow it would be words, too.
+#[test]
+fn words_behind_flags_are_refused() -> Result<()> {
+    for name in ["vtgate", "vttablet", "vtctld"] {
+        let ended = std::process::Command::new(program(name))
+            .args(["-log_dir", "", "-stderrthreshold", "INFO", "true", "-port", "1"])
+            .output()?;
+        let text = String::from_utf8_lossy(&ended.stderr);
+        let wanted = format!("{name} doesn't take any positional arguments, got 'true -port 1'");
+        ensure!(ended.status.code() == Some(1) && text.contains(&wanted), "{ended:?}");
+    }
+    let ended =
+        std::process::Command::new(program("mysqlctl")).args(["-tablet_uid", "1", "shutdown", "now"]).output()?;
+    let text = String::from_utf8_lossy(&ended.stderr);
+    ensure!(text.contains("shutdown doesn't take any positional arguments, got 'now'"), "{text}");
+    Ok(())
+}

@@ -25,7 +25,7 @@ const COMMERCE_VSCHEMA: &str = r#"{"tables": {
 const CUSTOMER: &str = "
 create table customer(customer_id bigint not null, email varchar(128), name varchar(40) collate utf8mb4_general_ci, primary key(customer_id));
 create table corder(order_id bigint not null, customer_id bigint, sku varchar(128), price bigint, primary key(order_id));
-create table account(customer_id bigint not null, email varchar(128), primary key(customer_id));
+create table account(customer_id bigint not null, email varchar(128), visits int, primary key(customer_id));
 create table nick(nick varchar(40), customer_id bigint not null, primary key(customer_id, nick));
 create table nick_lookup(nick varchar(40), keyspace_id varbinary(128), primary key(nick));
 create table tag(tag varchar(40), customer_id bigint, primary key(customer_id, tag));
@@ -238,6 +238,16 @@ fn lookups(cluster: &Cluster) -> Result<()> {
             ("insert ignore into account(customer_id, email) values (6, 'D@x.org'), (8, 'h@x')", ""),
             ("select customer_id from account where customer_id = 6", ""),
             ("select customer_id from account where customer_id = 8", "8"),
+            (
+                "insert into account(customer_id, email, visits) values (8, 'h@x', 1) on duplicate key update visits = 7; \
+                 select visits from account where customer_id = 8",
+                "7",
+            ),
+            (
+                "insert into account(customer_id, email, visits) values (6, 'D@x.org', 1) on duplicate key update visits = 9",
+                "~belongs to a row with another keyspace id",
+            ),
+            ("select count(*) from account where customer_id = 6 or visits = 9", "0"),
             // Consistent: a row left over in the lookup table is taken over, one in use is not.
             ("insert into nick(customer_id, nick) values (1, 'one')", ""),
             ("insert into nick(customer_id, nick) values (4, 'one')", "~duplicate entry"),

@@ -6,6 +6,7 @@ use vtproto::topodata::{CellInfo, CellsAlias};
 
 use crate::{
     error::{Result, TopoError},
+    names::check_name,
     paths::{self, CELLS_ALIASES_DIR, CELLS_DIR},
     record::{self, UnknownFields},
     server::{TopoServer, Update, read, update_record},
@@ -58,6 +59,7 @@ impl TopoServer {
     }
 
     pub async fn create_cell_info(&self, cell: &str, info: &CellInfo) -> Result<()> {
+        check_name("a cell", cell)?;
         let contents = record::encode(info, &UnknownFields::default());
         self.global().create(&paths::cell_info_path(cell), contents).await.map(drop)
     }
@@ -67,6 +69,7 @@ impl TopoServer {
     where
         F: FnMut(&mut CellInfo) -> Result<Update>,
     {
+        check_name("a cell", cell)?;
         update_record(&**self.global(), &paths::cell_info_path(cell), true, update).await.map(drop)
     }
 
@@ -100,6 +103,7 @@ impl TopoServer {
     }
 
     pub async fn create_cells_alias(&self, alias: &str, cells: &CellsAlias) -> Result<()> {
+        check_name("an alias of cells", alias)?;
         let others = self.get_cells_aliases().await?;
         check_no_overlap(&others, alias, cells)?;
         let contents = record::encode(cells, &UnknownFields::default());
@@ -110,6 +114,7 @@ impl TopoServer {
     where
         F: FnMut(&mut CellsAlias) -> Result<Update>,
     {
+        check_name("an alias of cells", alias)?;
         let others = self.get_cells_aliases().await?;
         let checked = |cells: &mut CellsAlias| {
             let outcome = update(cells)?;

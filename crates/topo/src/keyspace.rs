@@ -13,6 +13,7 @@ use crate::{
     conn::Version,
     error::{Result, TopoError},
     locks::KeyspaceLock,
+    names::check_name,
     paths::{self, KEYSPACES_DIR},
     record::{self, UnknownFields},
     server::{TopoServer, read},
@@ -149,6 +150,12 @@ impl TopoServer {
 
     /// Creates the record only; `NodeExists` when it is there.
     pub async fn create_keyspace(&self, keyspace: &str, value: &Keyspace) -> Result<()> {
+        if let Err(refused) = check_name("a keyspace", keyspace) {
+            // One that Vitess has made exists like any other, and gets its new shards.
+            let path = paths::keyspace_path(keyspace);
+            let there = self.global().get(&path).await.is_ok();
+            return Err(if there { TopoError::NodeExists { path: self.global().full_path(&path) } } else { refused });
+        }
         let contents = record::encode(value, &UnknownFields::default());
         self.global().create(&paths::keyspace_path(keyspace), contents).await.map(drop)
     }
@@ -301,6 +308,17 @@ mod tests {
         assert_eq!(change(Replica, &["first"], "source", false).1[1], (Replica, strings(&["first"])));
         assert_eq!(change(Replica, &["first"], "source", true).1.len(), 1);
         assert_eq!(change(Master, &[], "source", true), (Ok(()), vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_keyspace_of_a_name_that_is_refused_today_goes_on() {
+        let topo = TopoServer::memory(&["zone1"]);
+        let refused = topo.create_keyspace("my ks", &Keyspace::default()).await.expect_err("a blank");
+        assert_eq!(refused.to_string(), "\"my ks\" is no name of a keyspace: it has a blank");
+        topo.global().create("keyspaces/my ks/Keyspace", Default::default()).await.expect("by others");
+        let exists = topo.create_keyspace("my ks", &Keyspace::default()).await.expect_err("there");
+        assert_eq!(exists.to_string(), "node already exists: /vitess/global/keyspaces/my ks/Keyspace");
+        topo.get_or_create_shard("my ks", "-80").await.expect("a new shard");
     }
 
     #[test]

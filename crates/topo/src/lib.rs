@@ -15,6 +15,7 @@ mod keyspace;
 mod locks;
 pub mod memory;
 mod metadata;
+mod names;
 mod observed;
 mod overlapping;
 mod paths;

@@ -25,8 +25,8 @@ impl VSchema {
                 vindexes: BTreeMap::new(),
                 error: None,
             };
-            if let Err(error) = fill(&mut keyspace, record) {
-                keyspace.error = Some(error);
+            if let Err(found) = fill(&mut keyspace, record) {
+                keyspace.error = Some(fault(found.text));
             }
             if !record.require_explicit_routing {
                 built.share_names(&keyspace);
@@ -134,10 +134,32 @@ pub(crate) fn fault(text: String) -> VtError {
     VtError::new(Code::Unknown, text)
 }
 
+/// What is wrong with a record, and the path of the value that has it, in the form of [`vtjson::place`].
+pub(crate) struct Fault {
+    pub text: String,
+    pub path: Vec<String>,
+}
+
+impl Fault {
+    /// A fault of the value that `path` leads to from where the fault is found.
+    pub(crate) fn at<const N: usize>(path: [&str; N], text: impl Into<String>) -> Self {
+        Self { text: text.into(), path: path.map(str::to_owned).into() }
+    }
+
+    /// The same seen from further out.
+    fn within<const N: usize>(mut self, path: [&str; N]) -> Self {
+        self.path.splice(0..0, path.map(str::to_owned));
+        self
+    }
+}
+
 /// Builds vindexes and tables of a keyspace. What was built before the first fault stays.
-pub(crate) fn fill(keyspace: &mut Keyspace, record: &pb::Keyspace) -> Result<(), VtError> {
+pub(crate) fn fill(keyspace: &mut Keyspace, record: &pb::Keyspace) -> Result<(), Fault> {
     for (name, vindex) in &record.vindexes {
-        let built = vindex::create(&vindex.r#type, name, &vindex.params).map_err(|e| fault(e.message().to_owned()))?;
+        let built = vindex::create(&vindex.r#type, name, &vindex.params).map_err(|error| {
+            let part = if error.code() == Code::NotFound { "type" } else { "params" };
+            Fault::at(["vindexes", name, part], error.message())
+        })?;
         keyspace.vindexes.insert(
             name.clone(),
             Arc::new(VindexDef {
@@ -151,39 +173,50 @@ pub(crate) fn fill(keyspace: &mut Keyspace, record: &pb::Keyspace) -> Result<(),
         );
     }
     for (name, table) in &record.tables {
-        let built = build_table(keyspace, name, table)?;
+        let built = build_table(keyspace, name, table).map_err(|fault| fault.within(["tables", name]))?;
         keyspace.tables.insert(name.clone(), Arc::new(built));
     }
     Ok(())
 }
 
-fn build_table(keyspace: &Keyspace, name: &str, record: &pb::Table) -> Result<Table, VtError> {
+fn build_table(keyspace: &Keyspace, name: &str, record: &pb::Table) -> Result<Table, Fault> {
     let kind = match record.r#type.as_str() {
         "" => TableType::Ordinary,
         "reference" => TableType::Reference,
         "sequence" if keyspace.sharded && record.pinned.is_empty() => {
-            return Err(fault(format!("sequence table has to be in an unsharded keyspace or must be pinned: {name}")));
+            return Err(Fault::at(
+                ["type"],
+                format!("sequence table has to be in an unsharded keyspace or must be pinned: {name}"),
+            ));
         }
         "sequence" => TableType::Sequence,
-        other => return Err(fault(format!("unidentified table type {other}"))),
+        other => return Err(Fault::at(["type"], format!("unidentified table type {other}"))),
     };
     let pinned = match record.pinned.as_str() {
         "" => None,
-        hex => Some(unhex(hex).map_err(|what| fault(format!("could not decode the keyspace id for pin: {what}")))?),
+        hex => Some(
+            unhex(hex)
+                .map_err(|what| Fault::at(["pinned"], format!("could not decode the keyspace id for pin: {what}")))?,
+        ),
     };
     if keyspace.sharded && kind != TableType::Reference && pinned.is_none() && record.column_vindexes.is_empty() {
-        return Err(fault(format!("missing primary col vindex for table: {name}")));
+        return Err(Fault::at(["column_vindexes"], format!("missing primary col vindex for table: {name}")));
     }
     let mut columns: Vec<Column> = Vec::with_capacity(record.columns.len());
-    for column in &record.columns {
+    for (i, column) in record.columns.iter().enumerate() {
         if columns.iter().any(|c| c.name.eq_ignore_ascii_case(&column.name)) {
-            return Err(fault(format!("duplicate column name '{}' for table: {name}", column.name)));
+            return Err(Fault::at(
+                ["columns", &i.to_string(), "name"],
+                format!("duplicate column name '{}' for table: {name}", column.name),
+            ));
         }
         columns.push(Column { name: column.name.clone(), kind: column.r#type() });
     }
     let mut column_vindexes = Vec::with_capacity(record.column_vindexes.len());
     for (i, column_vindex) in record.column_vindexes.iter().enumerate() {
-        column_vindexes.push(build_column_vindex(keyspace, name, column_vindex, i == 0)?);
+        let built = build_column_vindex(keyspace, name, column_vindex, i == 0)
+            .map_err(|text| Fault::at(["column_vindexes", &i.to_string(), "name"], text))?;
+        column_vindexes.push(built);
     }
     Ok(Table {
         kind,
@@ -196,34 +229,35 @@ fn build_table(keyspace: &Keyspace, name: &str, record: &pb::Table) -> Result<Ta
     })
 }
 
+/// The error is the text of the fault.
 fn build_column_vindex(
     keyspace: &Keyspace,
     table: &str,
     record: &pb::ColumnVindex,
     primary: bool,
-) -> Result<ColumnVindex, VtError> {
+) -> Result<ColumnVindex, String> {
     let name = &record.name;
     let Some(definition) = keyspace.vindexes.get(name) else {
-        return Err(fault(format!("vindex {name} not found for table {table}")));
+        return Err(format!("vindex {name} not found for table {table}"));
     };
     let columns = match (record.column.as_str(), record.columns.as_slice()) {
         ("", []) => {
-            return Err(fault(format!("must specify at least one column for vindex ({name}) and table ({table})")));
+            return Err(format!("must specify at least one column for vindex ({name}) and table ({table})"));
         }
         ("", columns) => columns.to_vec(),
         (column, []) => vec![column.to_owned()],
         _ => {
-            return Err(fault(format!(
+            return Err(format!(
                 "can't use column and columns at the same time in vindex ({name}) and table ({table})"
-            )));
+            ));
         }
     };
     let owned = definition.vindex.is_lookup() && definition.owner == table;
     if primary && !definition.vindex.is_unique() {
-        return Err(fault(format!("primary vindex {name} is not Unique for table {table}")));
+        return Err(format!("primary vindex {name} is not Unique for table {table}"));
     }
     if primary && owned {
-        return Err(fault(format!("primary vindex {name} cannot be owned for table {table}")));
+        return Err(format!("primary vindex {name} cannot be owned for table {table}"));
     }
     Ok(ColumnVindex {
         columns,

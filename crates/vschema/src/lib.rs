@@ -16,4 +16,4 @@ mod validate;
 pub use ddl::{Command, VindexSpec, apply};
 pub use model::{AutoIncrement, Column, ColumnVindex, Keyspace, RoutingRule, Table, TableType, VSchema, VindexDef};
 pub use placement::{Placement, brings_reference_rows};
-pub use validate::{parse_keyspace, parse_routing_rules, validate};
+pub use validate::{parse_keyspace, parse_routing_rules, validate, validate_json};

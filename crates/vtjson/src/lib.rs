@@ -25,7 +25,7 @@ pub use go::{quote, write_indented};
 
 /// Why a text is not a message; `Display` is the text for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{problem}{}", place.as_ref().map_or(String::new(), |(line, path)| format!(" (line {line}: {path})")))]
+#[error("{problem}{}", place.as_ref().map_or_else(String::new, |(line, path)| shown(*line, path)))]
 pub struct JsonError {
     problem: String,
     /// Line and path of the value that does not fit.
@@ -69,14 +69,26 @@ pub fn go_indent(value: &serde_json::Value) -> String {
     write_indented(value, "  ")
 }
 
-/// Reads JSON strictly: an unknown field is an error. Fields are named as declared or in lowerCamel;
-/// numbers may be strings, enums names or numbers; `null` is an unset field.
+/// Reads JSON strictly: an unknown field is an error, and so is a name twice in one object. Fields are named as declared
+/// or in lowerCamel; numbers may be strings, enums names or numbers; `null` is an unset field.
 ///
 /// # Errors
 /// Syntax errors begin with `line: N, position M: `; a value that does not fit is told with ` (line N: path)` behind.
 pub fn from_json<M: Message + Name + Default>(text: &str) -> Result<M, JsonError> {
     let value = syntax::parse(text)?;
     reflect::transcode(read::message(&reflect::descriptor::<M>(), &value)?)
+}
+
+/// Where a value stands in a JSON text that [`from_json`] has read, in the form of its errors: ` (line N: path)`, for what
+/// is wrong with its meaning. A step of `path` is a field as declared, a key of a map, or a place in a list from 0; where
+/// the text has less, the place is that of what it has. Empty when it has nothing of it.
+pub fn place(text: &str, path: &[impl AsRef<str>]) -> String {
+    let found = syntax::parse(text).ok().and_then(|json| syntax::find(&json, path));
+    found.map_or_else(String::new, |(line, path)| shown(line, &path))
+}
+
+fn shown(line: usize, path: &str) -> String {
+    format!(" (line {line}: {path})")
 }
 
 /// The text form on several lines; messages in `<` and `>`. Ends with a newline unless it is empty.

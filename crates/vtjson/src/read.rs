@@ -1,7 +1,10 @@
 //! From JSON to a message, by the rules of jsonpb.
 //!
 //! Field names as declared or in lowerCamel; 64 bit numbers as numbers or strings; enums by name or
-//! number; bytes in base64; `null` leaves a field unset; an unknown name is an error.
+//! number; bytes in base64; `null` leaves a field unset; an unknown name is an error. Unlike in jsonpb, which keeps
+//! the last of them, so is a name that stands twice in one object: one of the two is not what its writer sees.
+
+use std::collections::HashMap;
 
 use base64::Engine;
 use base64::alphabet::STANDARD as ALPHABET;
@@ -17,6 +20,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// The error of a name that was there before.
+fn twice(entry: &Entry, first_line: usize) -> JsonError {
+    JsonError::new(format!("duplicate key {:?}, first given in line {first_line}", entry.name)).within(entry)
+}
+
 fn mismatch(json: &Json, go: &str) -> JsonError {
     JsonError::new(format!("json: cannot unmarshal {} into Go value of type {go}", json.kind()))
 }
@@ -29,15 +37,14 @@ pub(crate) fn message(descriptor: &MessageDescriptor, json: &Json) -> Result<Dyn
         other => return Err(mismatch(other, "map[string]json.RawMessage")),
     };
     for field in fields(descriptor) {
-        // Of equal names the last counts; lowerCamel goes before the declared name.
+        // In both spellings it is given twice, too.
         let mut found: Option<&Entry> = None;
         for slot in &mut entries {
-            if let Some(entry) = slot.filter(|entry| entry.name == field.json_name() || entry.name == field.name()) {
-                let camel_found = found.is_some_and(|found| found.name == field.json_name());
-                if !camel_found || entry.name == field.json_name() {
-                    found = Some(entry);
+            if let Some(entry) = slot.take_if(|entry| entry.name == field.json_name() || entry.name == field.name()) {
+                if let Some(first) = found {
+                    return Err(twice(entry, first.line));
                 }
-                *slot = None;
+                found = Some(entry);
             }
         }
         match found {
@@ -59,10 +66,14 @@ fn value_of(field: &FieldDescriptor, json: &Json) -> Result<Value, JsonError> {
         let Json::Object(entries) = json else { return Err(mismatch(json, "map[string]json.RawMessage")) };
         let Kind::Message(entry) = field.kind() else { return Err(mismatch(json, "map")) };
         let (key_kind, value_kind) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
-        let mut map = std::collections::HashMap::new();
+        let mut map = HashMap::new();
+        let mut lines = HashMap::new();
         for entry in entries {
-            let value = single(&value_kind, &entry.value).map_err(|error| error.within(entry))?;
-            map.insert(key(&key_kind, &entry.name).map_err(|error| error.within(entry))?, value);
+            let key = key(&key_kind, &entry.name).map_err(|error| error.within(entry))?;
+            if let Some(first) = lines.insert(key.clone(), entry.line) {
+                return Err(twice(entry, first));
+            }
+            map.insert(key, single(&value_kind, &entry.value).map_err(|error| error.within(entry))?);
         }
         return Ok(Value::Map(map));
     }

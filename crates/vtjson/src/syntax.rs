@@ -15,7 +15,7 @@ pub(crate) enum Json {
     Number(String),
     String(String),
     Array(Vec<Json>),
-    /// In the order of the text; of equal names the last counts.
+    /// In the order of the text; a name may stand there twice.
     Object(Vec<Entry>),
 }
 
@@ -40,6 +40,41 @@ impl Json {
             Self::Object(_) => "object",
         }
     }
+}
+
+/// The line and the path of the innermost entry that `path` leads to. A step is a key, a field as it is declared (its
+/// lowerCamel form is found too) or, into a list, a number from 0. `None` when the first step leads nowhere.
+pub(crate) fn find(json: &Json, path: &[impl AsRef<str>]) -> Option<(usize, String)> {
+    let (mut at, mut line, mut names) = (json, None, Vec::new());
+    for step in path {
+        let step = step.as_ref();
+        at = match at {
+            Json::Object(entries) => {
+                let named = |name: &str| entries.iter().find(|entry| entry.name == name);
+                let Some(entry) = named(step).or_else(|| named(&lower_camel(step))) else { break };
+                line = Some(entry.line);
+                names.push(entry.name.as_str());
+                &entry.value
+            }
+            Json::Array(items) => {
+                let Some(item) = step.parse().ok().and_then(|index: usize| items.get(index)) else { break };
+                item
+            }
+            _ => break,
+        };
+    }
+    line.map(|line| (line, names.join(".")))
+}
+
+fn lower_camel(name: &str) -> String {
+    let mut parts = name.split('_');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |mut camel, part| {
+        let mut chars = part.chars();
+        camel.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+        camel.push_str(chars.as_str());
+        camel
+    })
 }
 
 pub(crate) fn parse(text: &str) -> Result<Json, JsonError> {

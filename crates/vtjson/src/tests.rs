@@ -286,3 +286,38 @@ fn json_errors_have_the_texts_of_go() {
     let nested = from_json::<topodata::Shard>(r#"{"served_types":[{"x":1}]}"#).expect_err("unknown").to_string();
     assert_eq!(nested, "unknown field \"x\" in topodata.Shard_ServedType (line 1: served_types.x)");
 }
+
+#[test]
+fn a_name_that_stands_twice_in_an_object_is_refused_with_both_lines() {
+    for (text, error) in [
+        (
+            "{\n\"tables\":{\n\"a\":{},\n\"b\":{},\n\"a\":{}}}",
+            "duplicate key \"a\", first given in line 3 (line 5: tables.a)",
+        ),
+        (
+            "{\"vindexes\":{\"h\":{\"type\":\"hash\"},\n\"h\":null}}",
+            "duplicate key \"h\", first given in line 1 (line 2: vindexes.h)",
+        ),
+        ("{\"tables\":{},\n\"tables\":{}}", "duplicate key \"tables\", first given in line 1 (line 2: tables)"),
+        (
+            "{\"tables\":{\"t\":{\n\"columnVindexes\":[],\n\"column_vindexes\":[]}}}",
+            "duplicate key \"column_vindexes\", first given in line 2 (line 3: tables.t.column_vindexes)",
+        ),
+    ] {
+        assert_eq!(json_error(text), error, "{text}");
+    }
+    assert!(from_json::<vschema::Keyspace>(r#"{"tables":{"a":{},"A":{}},"vindexes":{"a":{}}}"#).is_ok());
+}
+
+#[test]
+fn places_are_found_in_the_text() {
+    let text =
+        "{\n \"tables\": {\n  \"b_b\": {\n   \"columnVindexes\": [\n    {\"name\": \"x\"},\n    {\"name\": \"y\"}]}}}";
+    assert_eq!(place(text, &["tables", "b_b"]), " (line 3: tables.b_b)");
+    let second = ["tables", "b_b", "column_vindexes", "1", "name"];
+    assert_eq!(place(text, &second), " (line 6: tables.b_b.columnVindexes.name)");
+    assert_eq!(place(text, &["tables", "b_b", "type"]), " (line 3: tables.b_b)", "as far as the text has it");
+    assert_eq!(place(text, &["tables", "b_b", "column_vindexes", "7"]), " (line 4: tables.b_b.columnVindexes)");
+    assert_eq!(place(text, &["vindexes"]), "");
+    assert_eq!(place("{", &["tables"]), "");
+}

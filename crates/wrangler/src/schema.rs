@@ -6,7 +6,7 @@
 mod apply;
 mod copy;
 mod diff;
-pub(crate) mod place;
+mod place;
 
 pub(crate) use apply::{ApplySchema, apply_schema};
 pub(crate) use copy::copy_schema_shard;

@@ -76,6 +76,47 @@ async fn creating_a_keyspace_again_is_an_error_only_without_a_vschema() {
     assert!(cluster.topo.get_vschema("snap").await.unwrap().require_explicit_routing);
 }
 
+/// A record under such a name would be listed under another one, and break whatever goes through all cells.
+#[tokio::test]
+async fn names_of_cells_aliases_and_keyspaces_are_elements_of_paths() {
+    let cluster = Cluster::with_master().await;
+    for (name, problem) in [
+        ("a/b", "it has a slash"),
+        ("", "it is empty"),
+        ("..", "it means a directory"),
+        ("a b", "it has a blank"),
+        ("a\tb", "it has a control character"),
+    ] {
+        let refused = |what: &str| format!("{name:?} is no name of {what}: {problem}");
+        assert_eq!(cluster.err(&["AddCellInfo", "-root", "/x", name]).await, refused("a cell"));
+        assert_eq!(cluster.err(&["UpdateCellInfo", "-root", "/x", name]).await, refused("a cell"));
+        assert_eq!(cluster.err(&["AddCellsAlias", "-cells", "zone1", name]).await, refused("an alias of cells"));
+        assert_eq!(cluster.err(&["UpdateCellsAlias", "-cells", "zone1", name]).await, refused("an alias of cells"));
+        assert_eq!(cluster.err(&["CreateKeyspace", name]).await, refused("a keyspace"));
+    }
+    assert_eq!(cluster.err(&["CreateShard", "-parent", "/0"]).await, "\"\" is no name of a keyspace: it is empty");
+    assert_eq!(cluster.ok(&["GetCellInfoNames"]).await, "zone1\n");
+    assert_eq!(cluster.ok(&["GetCellsAliases"]).await, "null\n");
+    assert_eq!(cluster.ok(&["GetKeyspaces"]).await, "commerce\n");
+    cluster.ok(&["ApplyVSchema", "-vschema", "{}", "commerce"]).await;
+    cluster.ok(&["AddCellsAlias", "-cells", "zone1", "us-east_1"]).await;
+}
+
+#[tokio::test]
+async fn tablets_are_listed_of_cells_that_exist() {
+    let cluster = Cluster::with_master().await;
+    cluster.ok(&["AddCellInfo", "-server_address", "memory", "-root", "/vitess/zone2", "zone2"]).await;
+    assert_eq!(cluster.ok(&["ListAllTablets"]).await.lines().count(), 3);
+    assert_eq!(cluster.ok(&["ListAllTablets", "zone1, zone2"]).await.lines().count(), 3);
+    assert_eq!(cluster.ok(&["ListAllTablets", "zone2"]).await, "", "a cell without tablets is no error");
+    let unknown = "node doesn't exist: /vitess/global/cells/nope/CellInfo";
+    assert_eq!(cluster.err(&["GetSrvKeyspaceNames", "nope"]).await, unknown);
+    let outcome = cluster.run(&["ListAllTablets", "zone1,nope"]).await;
+    assert_eq!(outcome.console, "");
+    assert_eq!(outcome.result.unwrap_err().to_string(), unknown);
+    assert_eq!(cluster.err(&["ListAllTablets", "nope"]).await, unknown);
+}
+
 #[tokio::test]
 async fn shards_are_deleted_by_pattern_and_not_while_they_serve() {
     let cluster = Cluster::with_master().await;
@@ -134,6 +175,34 @@ async fn tablet_controls_are_kept_per_type() {
     assert!(cluster.topo.get_shard("commerce", "0").await.unwrap().record.tablet_controls.is_empty());
 }
 
+/// The document of an ApplySchema that failed, and what stands behind it.
+fn change_failed(error: &str) -> (serde_json::Value, &str) {
+    let document = error.strip_prefix("schema change failed, ExecuteResult: ").expect("the text of v5.0.1 in front");
+    let (document, told) = document.split_once("\n}\n").expect("a document on lines of its own");
+    (serde_json::from_str(&format!("{document}\n}}")).expect("JSON"), told)
+}
+
+/// A file with a text, for as long as it is held.
+struct TestFile(std::path::PathBuf);
+
+impl TestFile {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("wrangler-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+impl Drop for TestFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 #[tokio::test]
 async fn statements_run_on_every_shard_and_the_first_failure_ends_it() {
     let cluster = Cluster::with_master().await;
@@ -145,9 +214,8 @@ async fn statements_run_on_every_shard_and_the_first_failure_ends_it() {
         .insert("alter table b add c int".into(), Err(tabletclient::tm::TmError::new(vterrors::Code::Unknown, "no")));
     let sql = "create table a(id int);\nalter table b add c int;\ndrop table a";
     let error = cluster.err(&["ApplySchema", "-sql", sql, "commerce"]).await;
-    let (text, document) = error.split_once("ExecuteResult: ").expect("a document");
-    assert_eq!(text, "schema change failed, ");
-    let document: serde_json::Value = serde_json::from_str(document.trim()).expect("JSON");
+    let (document, told) = change_failed(&error);
+    assert_eq!(told, "in -sql, line 2: alter table b add c int\n1 statement before it was applied and stays\n");
     assert_eq!(document["CurSQLIndex"], 1);
     assert_eq!(
         document["FailedShards"],
@@ -172,6 +240,80 @@ async fn statements_run_on_every_shard_and_the_first_failure_ends_it() {
     assert!(error.contains("Table 'c' already exists"), "{error}");
     assert!(!cluster.tablets.take_calls().iter().any(|call| call.starts_with("ExecuteFetchAsDba")));
     assert_eq!(cluster.err(&["ApplySchema", "commerce"]).await, "action requires one of sql or sql-file");
+}
+
+/// Whoever reads the error knows the line to mend, and what has to be undone or left out before the file runs again.
+#[tokio::test]
+async fn a_file_that_fails_halfway_is_told_with_the_line_and_what_stays() {
+    let cluster = Cluster::with_master().await;
+    let sql = "-- the first\ncreate table hd(id int);\n\n-- the second\nalter table corder\n  add unique key uk(sku);\n\
+               create table hd(id int);\ncreate table he(id int)";
+    let file = TestFile::new("halfway.sql", sql);
+    let path = file.path();
+    let apply = ["ApplySchema", "-sql-file", &path, "commerce"];
+
+    let second = "-- the second\nalter table corder\n  add unique key uk(sku)";
+    cluster.tablets.fail(&format!("ExecuteFetchAsDba zone1-0000000100 {second}"), "Duplicate entry 'SKU-1002'");
+    let error = cluster.err(&apply).await;
+    let (document, told) = change_failed(&error);
+    assert_eq!(document["CurSQLIndex"], 1);
+    assert_eq!(told, format!("in {path}, line 5: alter table corder\n1 statement before it was applied and stays\n"));
+
+    // The statement that failed is meant, not one of the same words before it.
+    cluster.tablets.failures.lock().unwrap().clear();
+    cluster.tablets.fail("ExecuteFetchAsDba zone1-0000000100 create table he(id int)", "no space left");
+    let error = cluster.err(&apply).await;
+    let want = format!("in {path}, line 8: create table he(id int)\n3 statements before it were applied and stay\n");
+    assert_eq!(change_failed(&error).1, want);
+    cluster.tablets.fail("ExecuteFetchAsDba zone1-0000000100 create table hd(id int)", "Table 'hd' already exists");
+    let error = cluster.err(&apply).await;
+    assert_eq!(
+        change_failed(&error).1,
+        format!("in {path}, line 7: create table hd(id int)\n2 statements before it were applied and stay\n")
+    );
+
+    // One statement that failed has nothing before it, and needs no line when it is on the command line.
+    cluster.tablets.fail("ExecuteFetchAsDba zone1-0000000100 create table a(id int)", "no");
+    let error = cluster.err(&["ApplySchema", "-sql", "create table a(id int)", "commerce"]).await;
+    assert_eq!(change_failed(&error).1, "");
+    // Nothing was applied when the scratch database refuses a statement.
+    let refused = tabletclient::tm::TmError::new(vterrors::Code::Unknown, "refused: create table he(id int)");
+    cluster.tablets.preflights.lock().unwrap().push_back(Err(refused));
+    let error = cluster.err(&apply).await;
+    assert_eq!(change_failed(&error).1, format!("in {path}, line 8: create table he(id int)\n"));
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_on_some_shards_is_told_with_the_others() {
+    let cluster = Cluster::empty();
+    cluster.topo.create_keyspace("customer", &Default::default()).await.unwrap();
+    for (shard, uid) in [("-40", 300), ("40-80", 400), ("80-", 500)] {
+        cluster.add_shard("customer", shard, uid).await;
+    }
+    let file = TestFile::new("shards.sql", "create table a(id int);\nalter table a add c int;\n");
+    let path = file.path();
+    let place = format!("in {path}, line 2: alter table a add c int\n1 statement before it was applied and stays\n");
+    let apply = ["ApplySchema", "-sql-file", &path, "customer"];
+    cluster.tablets.fail("ExecuteFetchAsDba zone1-0000000400 alter table a add c int", "no");
+    assert_eq!(
+        change_failed(&cluster.err(&apply).await).1,
+        format!("{place}the statement itself was applied on shards -40, 80- and stays there\n")
+    );
+    cluster.tablets.fail("ExecuteFetchAsDba zone1-0000000300 alter table a add c int", "no");
+    assert_eq!(
+        change_failed(&cluster.err(&apply).await).1,
+        format!("{place}the statement itself was applied on shard 80- and stays there\n")
+    );
+    cluster.tablets.fail("ExecuteFetchAsDba zone1-0000000500 alter table a add c int", "no");
+    assert_eq!(change_failed(&cluster.err(&apply).await).1, place);
+
+    // Applied is what mysqld has done, though the shard failed later.
+    cluster.tablets.failures.lock().unwrap().clear();
+    cluster.tablets.fail("MasterPosition zone1-0000000300", "gone");
+    let error = cluster.err(&["ApplySchema", "-sql", "drop table a", "customer"]).await;
+    let (document, told) = change_failed(&error);
+    assert_eq!(document["FailedShards"][0]["Shard"], "-40");
+    assert_eq!(told, "the statement itself was applied on shards -40, 40-80, 80- and stays there\n");
 }
 
 #[tokio::test]
@@ -222,7 +364,39 @@ async fn a_vschema_that_cannot_be_used_is_not_kept() {
     assert!(printed.starts_with("New VSchema object:\n{\n  \"tables\": {\n    \"product\": {\n"), "{printed}");
     let bad = r#"{"sharded": true, "tables": {"a": {"column_vindexes": [{"column": "id", "name": "nope"}]}}}"#;
     let error = cluster.err(&["ApplyVSchema", "-vschema", bad, "commerce"]).await;
-    assert!(error.contains("vindex nope not found for table a"), "{error}");
+    assert_eq!(error, "vindex nope not found for table a (line 1: tables.a.column_vindexes.name)");
+    for (name, text, want) in [
+        (
+            "missing.json",
+            "{\n \"sharded\": true,\n \"tables\": {\n  \"b\": {\n   \"columnVindexes\": [{\"column\": \"id\", \"name\": \"zz\"}]\n  }\n }\n}\n",
+            "vindex zz not found for table b (line 5: tables.b.columnVindexes.name)",
+        ),
+        (
+            "type.json",
+            "{\n \"vindexes\": {\n  \"v\": {\n   \"type\": \"nonexist\"\n  }\n }\n}\n",
+            "vindexType \"nonexist\" not found (line 4: vindexes.v.type)",
+        ),
+        (
+            "table.json",
+            "{\n \"tables\": {\n  \"a\": {\"type\": \"weird\"}\n }\n}\n",
+            "unidentified table type weird (line 3: tables.a.type)",
+        ),
+        (
+            "twice.json",
+            "{\n \"tables\": {\n  \"a\": {},\n  \"b\": {},\n  \"a\": {\"type\": \"sequence\"}\n }\n}\n",
+            "duplicate key \"a\", first given in line 3 (line 5: tables.a)",
+        ),
+        (
+            "vindex.json",
+            "{\"vindexes\": {\n \"h\": {\"type\": \"hash\"},\n \"h\": {\"type\": \"null\"}}}",
+            "duplicate key \"h\", first given in line 2 (line 3: vindexes.h)",
+        ),
+    ] {
+        let file = TestFile::new(name, text);
+        assert_eq!(cluster.err(&["ApplyVSchema", "-vschema_file", &file.path(), "commerce"]).await, want);
+        let dry = ["ApplyVSchema", "-dry-run", "-vschema_file", &file.path(), "commerce"];
+        assert_eq!(cluster.err(&dry).await, want);
+    }
     let kept = cluster.topo.get_vschema("commerce").await.unwrap();
     assert!(kept.tables.contains_key("product"));
     assert_eq!(

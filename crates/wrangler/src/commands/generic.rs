@@ -40,7 +40,15 @@ async fn validate(wr: Wrangler, args: Parsed) -> Result {
 
 async fn list_all_tablets(wr: Wrangler, args: Parsed) -> Result {
     let cells: Vec<String> = match args.args() {
-        [one] => one.split(',').map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect(),
+        [one] => {
+            let cells: Vec<_> =
+                one.split(',').map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
+            // One that does not exist has no tablets either, but whoever names it means another one.
+            for cell in &cells {
+                wr.topo().get_cell_info(cell).await?;
+            }
+            cells
+        }
         _ => wr.topo().get_known_cells().await?,
     };
     let mut failures = Vec::new();

@@ -128,9 +128,6 @@ pub(super) const COMMANDS: &[Command] = &[
 
 async fn create_keyspace(wr: Wrangler, args: Parsed) -> Result {
     let keyspace = only(&args, "keyspace name", "CreateKeyspace")?;
-    if keyspace.is_empty() || keyspace.contains('/') {
-        bail!("{keyspace:?} is no name of a keyspace: it is empty or has a slash");
-    }
     let column_type = topoproto::parse_keyspace_id_type(args.str("sharding_column_type"))?;
     let keyspace_type = match args.str("keyspace_type") {
         "" => KeyspaceType::Normal,

@@ -164,19 +164,11 @@ async fn apply_schema(wr: Wrangler, args: Parsed) -> Result {
     let request = ApplySchema {
         keyspace: keyspace.to_owned(),
         sql: text_or_file(&args, "sql", "sql-file").await?,
+        file: args.str("sql-file").to_owned(),
         allow_long_unavailability: args.bool("allow_long_unavailability"),
         wait_slave_timeout: args.duration("wait_slave_timeout"),
     };
-    let file = args.str("sql-file").to_owned();
-    let sql = request.sql.clone();
-    let outcome = schema::apply_schema(&wr, request).await;
-    match outcome {
-        Err(error) if !file.is_empty() => match schema::place::of_failure(&sql, &error.to_string()) {
-            Some(place) => Err(err!("{error}in {file}{place}\n")),
-            None => Err(error),
-        },
-        other => other,
-    }
+    schema::apply_schema(&wr, request).await
 }
 
 async fn copy_schema_shard(wr: Wrangler, args: Parsed) -> Result {

@@ -76,15 +76,18 @@ async fn apply_vschema(wr: Wrangler, args: Parsed) -> Result {
         ),
     }
     let cells = args::cells(&wr, &args).await?;
-    let vschema = if given[0] || given[1] {
+    let (vschema, checked) = if given[0] || given[1] {
         let sql = text_or_file(&args, "sql", "sql_file").await?;
-        altered(&wr, keyspace, sql.trim()).await?
+        (altered(&wr, keyspace, sql.trim()).await?, Ok(()))
     } else {
-        vschema::parse_keyspace(&text_or_file(&args, "vschema", "vschema_file").await?)?
+        let json = text_or_file(&args, "vschema", "vschema_file").await?;
+        let vschema = vschema::parse_keyspace(&json)?;
+        let checked = vschema::validate_json(&vschema, &json);
+        (vschema, checked)
     };
     wr.logger().print(format!("New VSchema object:\n{}\n{CHECK_INPUT}\n", vtjson::vschema_json(&vschema))).await;
     // Nothing that could not be used is kept, a dry run says so too.
-    vschema::validate(&vschema)?;
+    checked?;
     if args.bool("dry-run") {
         wr.logger().print("Dry run: Skipping update of VSchema\n").await;
         return Ok(());
@@ -93,7 +96,7 @@ async fn apply_vschema(wr: Wrangler, args: Parsed) -> Result {
     rebuild(&wr, &args, &cells).await
 }
 
-/// The vschema of a keyspace after an ALTER VSCHEMA statement.
+/// The vschema of a keyspace after an ALTER VSCHEMA statement, checked.
 async fn altered(wr: &Wrangler, keyspace: &str, sql: &str) -> Result<Keyspace> {
     let (_, change) =
         planner::parse_vschema_ddl(sql).map_err(|error| err!("error parsing vschema statement `{sql}`: {error}"))?;

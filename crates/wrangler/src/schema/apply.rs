@@ -13,9 +13,9 @@ use vtproto::tabletmanagerdata as tmd;
 use vtproto::topodata::Tablet;
 use vtsql::{Detail, Statement, StatementKind};
 
-use super::{Filter, get_schema, master_of, reload_shard};
+use super::{Filter, get_schema, master_of, place, reload_shard};
 use crate::Wrangler;
-use crate::error::{Result, bail, err};
+use crate::error::{Error, Result, bail, err};
 use crate::logger::{info, warning};
 
 /// More rows than this and ALTER TABLE takes too long.
@@ -32,16 +32,20 @@ pub(crate) struct ApplySchema {
     pub keyspace: String,
     /// The statements as one text.
     pub sql: String,
+    /// The file that the text was read from, for errors; empty when it was given as it is.
+    pub file: String,
     /// Run ALTERs on large tables too.
     pub allow_long_unavailability: bool,
     /// How long replicas get to have the change.
     pub wait_slave_timeout: Duration,
 }
 
-/// A statement of the text, and where it stands in it.
+/// A statement of the text.
 struct Change {
     sql: String,
     parsed: Statement,
+    /// Where it stands in the text, as [`place::of_statement`] tells it.
+    place: String,
 }
 
 impl Change {
@@ -53,9 +57,11 @@ impl Change {
 /// What happened, for the error text.
 #[derive(Default)]
 struct Execution {
-    failed: Option<Vec<(String, String)>>,
+    failed: Option<Vec<ShardFailure>>,
     succeeded: Option<Vec<ShardResult>>,
     current: usize,
+    /// Statements that every shard has applied: the first ones.
+    applied: usize,
     executor_error: String,
 }
 
@@ -65,15 +71,52 @@ struct ShardResult {
     position: String,
 }
 
+struct ShardFailure {
+    shard: String,
+    error: String,
+    /// The statement itself went well.
+    applied: bool,
+}
+
 impl Execution {
+    fn failed(&self) -> &[ShardFailure] {
+        self.failed.as_deref().unwrap_or_default()
+    }
+
     fn is_failure(&self) -> bool {
-        !self.executor_error.is_empty() || self.failed.as_ref().is_some_and(|failed| !failed.is_empty())
+        !self.executor_error.is_empty() || !self.failed().is_empty()
+    }
+
+    /// Which statement failed, and what stays of those that did not: behind the document, which has neither in words.
+    fn explain(&self, request: &ApplySchema, changes: &[Change]) -> String {
+        let mut told = String::new();
+        let failed = changes.get(self.current).filter(|_| !self.failed().is_empty());
+        match failed {
+            Some(change) if !request.file.is_empty() || changes.len() > 1 => told += &request.told(&change.place),
+            Some(_) => {}
+            None => told += &request.told_of(&self.executor_error),
+        }
+        let before = if failed.is_some() { " before it" } else { "" };
+        match self.applied {
+            0 => {}
+            1 => told += &format!("1 statement{before} was applied and stays\n"),
+            count => told += &format!("{count} statements{before} were applied and stay\n"),
+        }
+        let half_done = self.failed().iter().filter(|one| one.applied).map(|one| one.shard.as_str());
+        let succeeded = self.succeeded.iter().flatten().map(|one| one.shard.as_str());
+        let mut shards: Vec<&str> = succeeded.chain(half_done).collect();
+        if failed.is_some() && !shards.is_empty() {
+            shards.sort_unstable();
+            let word = if shards.len() == 1 { "shard" } else { "shards" };
+            told += &format!("the statement itself was applied on {word} {} and stays there\n", shards.join(", "));
+        }
+        told
     }
 
     /// The document that the error text holds: keys, order and nulls are what scripts read.
     fn to_json(&self, changes: &[Change], spent: Duration) -> Value {
         let failed = self.failed.as_ref().map_or(Value::Null, |list| {
-            list.iter().map(|(shard, error)| json!({ "Shard": shard, "Err": error })).collect()
+            list.iter().map(|one| json!({ "Shard": one.shard, "Err": one.error })).collect()
         });
         let succeeded = self.succeeded.as_ref().map_or(Value::Null, |list| {
             list.iter()
@@ -91,17 +134,41 @@ impl Execution {
     }
 }
 
+impl ApplySchema {
+    /// The line of an error text that names a place in the statements.
+    fn told(&self, place: &str) -> String {
+        let source = if self.file.is_empty() { "-sql" } else { &self.file };
+        format!("in {source}, {place}\n")
+    }
+
+    /// The same for the statement of the file that an error quotes; empty when there is none.
+    fn told_of(&self, error: &str) -> String {
+        let place = if self.file.is_empty() { None } else { place::of_quoted(&self.sql, error) };
+        place.map_or_else(String::new, |place| self.told(&place))
+    }
+
+    /// An error of a statement, with the place of that in the file.
+    fn placed(&self, error: Error) -> Error {
+        let text = error.to_string();
+        match self.told_of(&text) {
+            told if told.is_empty() => error,
+            told if text.ends_with('\n') => err!("{text}{told}"),
+            told => err!("{text}\n{told}"),
+        }
+    }
+}
+
 /// Runs an ApplySchema.
 pub(crate) async fn apply_schema(wr: &Wrangler, request: ApplySchema) -> Result {
     let keyspace = &request.keyspace;
     let masters = find_masters(wr, keyspace).await?;
-    let changes = parse(&request.sql, masters.len())?;
+    let changes = parse(&request.sql, masters.len()).map_err(|error| request.placed(error))?;
     if changes.is_empty() {
         info!(wr, "no statement to apply");
         return Ok(());
     }
     if !request.allow_long_unavailability {
-        refuse_big_changes(wr, &masters[0], &changes).await?;
+        refuse_big_changes(wr, &masters[0], &changes).await.map_err(|error| request.placed(error))?;
     }
     let start = Instant::now();
     let mut execution = Execution::default();
@@ -118,7 +185,7 @@ pub(crate) async fn apply_schema(wr: &Wrangler, request: ApplySchema) -> Result 
     }
     if execution.is_failure() {
         let document = vtjson::go_indent(&execution.to_json(&changes, start.elapsed()));
-        bail!("schema change failed, ExecuteResult: {document}\n");
+        bail!("schema change failed, ExecuteResult: {document}\n{}", execution.explain(&request, &changes));
     }
     Ok(())
 }
@@ -154,26 +221,23 @@ fn parse(text: &str, shards: usize) -> Result<Vec<Change>> {
             continue;
         }
         let parsed = vtsql::parse(sql).map_err(|error| {
-            let place =
-                if several { format!("\n(the statement at line {})", line_of(text, sql)) } else { String::new() };
+            let place = if several {
+                format!("\n(the statement at line {})", place::line_of(text, sql))
+            } else {
+                String::new()
+            };
             err!("failed to parse sql: {sql}, got error: Code: INVALID_ARGUMENT\n{error}{place}\n")
         })?;
         if parsed.kind == StatementKind::Empty || parsed.kind == StatementKind::Comment {
             continue;
         }
-        let change = Change { sql: sql.to_owned(), parsed };
+        let change = Change { sql: sql.to_owned(), parsed, place: place::of_statement(text, sql) };
         if !change.is_ddl() && shards != 1 {
             bail!("non-ddl statements can only be executed for single shard keyspaces: {sql}");
         }
         changes.push(change);
     }
     Ok(changes)
-}
-
-/// The line, from 1, on which a piece of `text` begins.
-fn line_of(text: &str, piece: &str) -> usize {
-    let offset = (piece.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
-    1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// Refuses what would lock up a large table.
@@ -236,10 +300,10 @@ async fn execute(
         execution.current = index;
         let outcomes = join_all(masters.iter().map(|master| run_on(wr, master, &change.sql))).await;
         let (mut failed, mut succeeded) = (Vec::new(), Vec::new());
-        for (master, outcome) in masters.iter().zip(outcomes) {
+        for outcome in outcomes {
             match outcome {
                 Ok(result) => succeeded.push(result),
-                Err(error) => failed.push((master.shard.clone(), error)),
+                Err(failure) => failed.push(failure),
             }
         }
         let stop = !failed.is_empty();
@@ -251,6 +315,7 @@ async fn execute(
         if stop {
             return;
         }
+        execution.applied = index + 1;
     }
 }
 
@@ -263,7 +328,8 @@ async fn preflight(wr: &Wrangler, master: &Tablet, changes: &[Change]) -> Result
 }
 
 /// Runs one statement on one master, and says what position holds it.
-async fn run_on(wr: &Wrangler, master: &Tablet, sql: &str) -> Result<ShardResult, String> {
+async fn run_on(wr: &Wrangler, master: &Tablet, sql: &str) -> Result<ShardResult, ShardFailure> {
+    let failure = |applied, error| ShardFailure { shard: master.shard.clone(), error, applied };
     let request = tmd::ExecuteFetchAsDbaRequest {
         query: sql.as_bytes().to_vec(),
         db_name: topoproto::tablet_db_name(master),
@@ -271,14 +337,16 @@ async fn run_on(wr: &Wrangler, master: &Tablet, sql: &str) -> Result<ShardResult
         disable_binlogs: false,
         reload_schema: true,
     };
-    let result = wr.tmc().execute_fetch_as_dba(master, request).await.map_err(|error| error.to_string())?;
-    let position = wr
-        .tmc()
-        .master_position(master, tmd::MasterPositionRequest {})
-        .await
-        .map_err(|error| format!("couldn't get replication position after applying schema change on master: {error}"))?
+    let executed = wr.tmc().execute_fetch_as_dba(master, request).await;
+    let result = executed.map_err(|error| failure(false, error.to_string()))?.result.unwrap_or_default();
+    let asked = wr.tmc().master_position(master, tmd::MasterPositionRequest {}).await;
+    let position = asked
+        .map_err(|error| {
+            let text = format!("couldn't get replication position after applying schema change on master: {error}");
+            failure(true, text)
+        })?
         .position;
-    Ok(ShardResult { shard: master.shard.clone(), result: result.result.unwrap_or_default(), position })
+    Ok(ShardResult { shard: master.shard.clone(), result, position })
 }
 
 /// Lets replicas see the change as soon as they have replicated it. Best effort.

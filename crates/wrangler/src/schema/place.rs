@@ -1,25 +1,37 @@
-//! Which statement of a file an error is about, for whoever has to mend the file. mysqld counts lines from the start of what
-//! it was sent, which is not the file.
+//! Where a statement stands in the text of many, for whoever has to mend the text. mysqld counts lines from the start of
+//! what it was sent, which is not the text.
 
 use vtsql::lexer::{TokenKind, tokens};
 
-/// `, line N: first line of the statement` of the statement that the failure of an ApplySchema tells of.
-pub(crate) fn of_failure(file: &str, error: &str) -> Option<String> {
-    // In front of it every statement of the file is listed.
-    let told = error.split_once("\"ExecutorErr\"").map_or(error, |(_, told)| told);
-    let mut at = 0;
-    for statement in vtsql::split_statements(file) {
-        let start = at + file[at..].find(statement)?;
-        at = start + statement.len();
-        let code = tokens(statement.as_bytes()).into_iter().find(|token| token.kind != TokenKind::Comment)?;
-        let body = statement.get(code.start..)?.trim_end();
-        let quoted = serde_json::to_string(body).ok()?;
-        if told.contains(body) || told.contains(quoted.trim_matches('"')) {
-            let line = 1 + file[..start + code.start].matches('\n').count();
-            return Some(format!(", line {line}: {}", body.lines().next().unwrap_or_default()));
+/// `line N: first line of the statement`. `statement` is a piece of `text`; the comments in front of it are passed over.
+pub(crate) fn of_statement(text: &str, statement: &str) -> String {
+    let first = without_comments(statement).lines().next().unwrap_or_default().trim_end();
+    format!("line {}: {first}", line_of(text, statement))
+}
+
+/// The line, from 1, on which a piece of `text` begins, behind its comments.
+pub(crate) fn line_of(text: &str, statement: &str) -> usize {
+    let code = without_comments(statement);
+    let offset = (code.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
+    1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// The same of the statement that an error quotes: of those that it holds the longest, as the others may be parts of it.
+pub(crate) fn of_quoted(text: &str, error: &str) -> Option<String> {
+    let mut found: Option<&str> = None;
+    for statement in vtsql::split_statements(text).into_iter().map(without_comments) {
+        if !statement.is_empty() && error.contains(statement) && found.is_none_or(|it| it.len() < statement.len()) {
+            found = Some(statement);
         }
     }
-    None
+    Some(of_statement(text, found?))
+}
+
+/// A statement from its first word on; one that is only comments is its own first word.
+fn without_comments(statement: &str) -> &str {
+    let code = tokens(statement.as_bytes()).into_iter().find(|token| token.kind != TokenKind::Comment);
+    let start = code.map_or(0, |token| token.start);
+    statement.get(start..).unwrap_or(statement).trim_end()
 }
 
 #[cfg(test)]
@@ -28,10 +40,26 @@ mod tests {
 
     #[test]
     fn the_statement_is_found_behind_comments_and_line_breaks() {
-        let file = "create table good(id int);\n-- a comment\ncreate table bad(\n  id \"int\"\n);\nselect 1;\n";
-        let listed = r#"{"Sqls": ["create table good(id int)", "select 1"], "ExecutorErr": "output: -----\ncreate table bad(\n  id \"int\"\n)\n-----\nERROR 1064"}"#;
-        assert_eq!(of_failure(file, listed).as_deref(), Some(", line 3: create table bad("));
-        assert_eq!(of_failure(file, "non-ddl statement: select 1").as_deref(), Some(", line 6: select 1"));
-        assert_eq!(of_failure(file, "no master in shard record"), None);
+        let text =
+            "create table good(id int);\n-- a comment\ncreate table bad(\n  id \"int\"\n);\nselect 1;\n-- the end\n";
+        let told = "output: -----\ncreate table bad(\n  id \"int\"\n)\n-----\nERROR 1064";
+        assert_eq!(of_quoted(text, told).as_deref(), Some("line 3: create table bad("));
+        assert_eq!(of_quoted(text, "non-ddl statement: select 1").as_deref(), Some("line 6: select 1"));
+        assert_eq!(of_quoted(text, "no master in shard record"), None);
+        let bad = vtsql::split_statements(text)[1];
+        assert!(bad.starts_with("-- a comment"), "{bad}");
+        assert_eq!(of_statement(text, bad), "line 3: create table bad(");
+    }
+
+    #[test]
+    fn a_statement_that_begins_like_another_is_not_the_other() {
+        assert_eq!(
+            of_quoted("drop table a;\ndrop table ab", "refused: drop table ab").as_deref(),
+            Some("line 2: drop table ab")
+        );
+        assert_eq!(
+            of_quoted("drop table a;\ndrop table ab", "refused: drop table a").as_deref(),
+            Some("line 1: drop table a")
+        );
     }
 }
