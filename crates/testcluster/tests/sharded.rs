@@ -26,7 +26,9 @@ const CUSTOMER: &str = "
 create table customer(customer_id bigint not null, email varchar(128), name varchar(40) collate utf8mb4_general_ci, primary key(customer_id));
 create table corder(order_id bigint not null, customer_id bigint, sku varchar(128), price bigint, primary key(order_id));
 create table account(customer_id bigint not null, email varchar(128), visits int, primary key(customer_id));
-create table nick(nick varchar(40), customer_id bigint not null, primary key(customer_id, nick));
+create table nick(nick varchar(40), customer_id bigint not null, v int, primary key(customer_id, nick));
+create table once(customer_id bigint not null, tag varchar(40), primary key(customer_id));
+create table once_lookup(tag varchar(40), keyspace_id varbinary(128), primary key(tag));
 create table nick_lookup(nick varchar(40), keyspace_id varbinary(128), primary key(nick));
 create table tag(tag varchar(40), customer_id bigint, primary key(customer_id, tag));
 create table tag_lookup(tag varchar(40), keyspace_id varbinary(128), primary key(tag, keyspace_id));
@@ -40,6 +42,8 @@ const CUSTOMER_VSCHEMA: &str = r#"{"sharded": true,
             "params": {"table": "commerce.email_lookup", "from": "email", "to": "customer_id"}},
         "nick": {"type": "consistent_lookup_unique", "owner": "nick",
             "params": {"table": "nick_lookup", "from": "nick", "to": "keyspace_id"}},
+        "once": {"type": "consistent_lookup_unique", "owner": "once",
+            "params": {"table": "once_lookup", "from": "tag", "to": "keyspace_id"}},
         "tag": {"type": "lookup", "owner": "tag",
             "params": {"table": "tag_lookup", "from": "tag", "to": "keyspace_id"}},
         "loose": {"type": "unicode_loose_md5"}},
@@ -51,6 +55,8 @@ const CUSTOMER_VSCHEMA: &str = r#"{"sharded": true,
         "account": {"column_vindexes": [{"column": "customer_id", "name": "hash"}, {"column": "email", "name": "email"}]},
         "nick": {"column_vindexes": [{"column": "customer_id", "name": "hash"}, {"column": "nick", "name": "nick"}]},
         "nick_lookup": {"column_vindexes": [{"column": "nick", "name": "loose"}]},
+        "once": {"column_vindexes": [{"column": "customer_id", "name": "hash"}, {"column": "tag", "name": "once"}]},
+        "once_lookup": {"column_vindexes": [{"column": "tag", "name": "loose"}]},
         "tag": {"column_vindexes": [{"column": "customer_id", "name": "hash"}, {"column": "tag", "name": "tag"}]},
         "tag_lookup": {"column_vindexes": [{"column": "tag", "name": "loose"}]},
         "country": {"type": "reference"}}}"#;
@@ -248,6 +254,34 @@ fn lookups(cluster: &Cluster) -> Result<()> {
                 "~belongs to a row with another keyspace id",
             ),
             ("select count(*) from account where customer_id = 6 or visits = 9", "0"),
+            // A row that is there already leaves nothing in lookup tables.
+            ("insert ignore into account(customer_id, email) values (8, 'other'), (10, 'ten')", ""),
+            (
+                "insert into account(customer_id, email) values (8, 'another') on duplicate key update visits = 8; \
+                 select email from commerce.email_lookup where email like '%other' or email in ('h@x', 'ten') order by 1",
+                "h@x\nten",
+            ),
+            (
+                "insert into account(customer_id, email) values (6, 'other'); delete from account where customer_id in (6, 10)",
+                "",
+            ),
+            ("insert into nick(customer_id, nick, v) values (1, 'first', 1)", ""),
+            ("insert into nick(customer_id, nick, v) values (1, 'first', 2) on duplicate key update v = 2", ""),
+            ("select v from nick where nick = 'first'", "2"),
+            (
+                "insert into once(customer_id, tag) values (1, 'a'); insert ignore into once(customer_id, tag) values (1, 'b'), (4, 'c')",
+                "",
+            ),
+            ("select tag from once_lookup order by tag", "a\nc"),
+            (
+                "begin; insert ignore into once(customer_id, tag) values (4, 'b'); commit; select tag from once_lookup order by tag",
+                "a\nc",
+            ),
+            (
+                "insert into once(customer_id, tag) values (5, 'b'); delete from once; select count(*) from once_lookup",
+                "0",
+            ),
+            ("delete from nick where nick = 'first'", ""),
             // Consistent: a row left over in the lookup table is taken over, one in use is not.
             ("insert into nick(customer_id, nick) values (1, 'one')", ""),
             ("insert into nick(customer_id, nick) values (4, 'one')", "~duplicate entry"),

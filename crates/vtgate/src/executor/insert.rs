@@ -242,8 +242,43 @@ impl Executor {
                 outcome => outcome,
             };
             session.parts_done += lookups_done;
-            return outcome;
+            let result = outcome?;
+            self.forget_unwritten(work, session, shape, rows, &ids, &vars, result.rows_affected).await?;
+            return Ok(result);
         }
+    }
+
+    /// Takes back what a lenient INSERT wrote into lookup tables for rows that were there already.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and the rows")]
+    async fn forget_unwritten(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        shape: &InsertShape,
+        rows: &InsertRows,
+        ids: &[Option<KeyspaceId>],
+        vars: &BindVars,
+        rows_affected: u64,
+    ) -> Result<()> {
+        let written: Vec<usize> = (0..ids.len()).filter(|row| ids[*row].is_some()).collect();
+        // A row that was changed counts twice.
+        let all_are_new = rows_affected == written.len() as u64 && (!shape.updates || written.len() == 1);
+        if !shape.lenient || all_are_new {
+            return Ok(());
+        }
+        let table = &shape.table;
+        let keys = |index: usize| -> Result<Vec<Vec<Value>>> {
+            let resolve = |row: &usize| rows.keys[index][*row].iter().map(|value| value.resolve(vars)).collect();
+            written.iter().map(resolve).collect()
+        };
+        let primary = keys(0)?;
+        for (index, cv) in table.column_vindexes.iter().enumerate().skip(1).filter(|(_, cv)| cv.owned) {
+            let Some(lookup) = cv.vindex.lookup() else { continue };
+            let places = written.iter().filter_map(|row| ids[*row].clone());
+            let rows = keys(index)?.into_iter().zip(places).collect();
+            self.lookup_forget_unwritten(work, session, table, cv, lookup, rows, &primary).await?;
+        }
+        Ok(())
     }
 
     /// The shard of a keyspace that is not sharded.

@@ -169,7 +169,7 @@ impl Executor {
         };
         let existing = lookup.keyspace_id(&there[0])?;
         let from = from_of(values);
-        let mut in_use = self.owner_row_exists(work, session, owner, vindex, lookup, from, &existing).await?;
+        let mut in_use = self.owner_row_exists(work, session, owner, vindex, from, &existing, &[]).await?;
         if lookup.unique {
             for (value, _) in earlier.iter().filter(|(_, id)| **id == existing) {
                 let same = value.iter().zip(from).all(|(one, other)| one.bytes == other.bytes);
@@ -239,8 +239,8 @@ impl Executor {
         Ok(!found.rows.is_empty())
     }
 
-    /// Whether the owner has the row that a lookup row points to; it is locked for as long as the transaction
-    /// lasts.
+    /// Whether the owner has the row that a lookup row points to, with `also` these values in other columns; it is locked for
+    /// as long as the transaction lasts.
     #[expect(clippy::too_many_arguments, reason = "a statement's context and the row")]
     async fn owner_row_exists(
         &self,
@@ -248,20 +248,22 @@ impl Executor {
         session: &mut Session,
         owner: &Table,
         vindex: &ColumnVindex,
-        lookup: &Lookup,
         from: &[Value],
         id: &KeyspaceId,
+        also: &[(&String, &Value)],
     ) -> Result<bool> {
-        let quoted: Vec<String> = vindex.columns.iter().map(|column| vtsql::quote_identifier(column)).collect();
-        let conditions: Vec<String> =
-            quoted.iter().zip(&lookup.from).map(|(column, name)| format!("{column} = :{name}")).collect();
+        let values = vindex.columns.iter().zip(from).chain(also.iter().copied());
+        let (mut conditions, mut vars) = (Vec::new(), BindVars::new());
+        for (number, (column, value)) in values.enumerate() {
+            conditions.push(format!("{} = :c{number}", vtsql::quote_identifier(column)));
+            vars.insert(format!("c{number}"), bind_variable(value));
+        }
         let sql = format!(
             "select {} from {} where {} lock in share mode",
-            quoted[0],
+            vtsql::quote_identifier(&vindex.columns[0]),
             vtsql::quote_identifier(&owner.name),
             conditions.join(" and ")
         );
-        let vars: BindVars = lookup.from.iter().cloned().zip(from.iter().map(bind_variable)).collect();
         let shards = self.parts.resolver.shard_map(&owner.keyspace, TabletType::Master).await?;
         let query =
             ShardQuery { target: shards.holder(id)?, sql: sql.into(), bind_variables: Arc::new(vars), raw: false };
@@ -269,6 +271,34 @@ impl Executor {
         let result =
             self.parts.scatter.execute_one(work.caller, session, &query, Effect::Read, CommitOrder::Normal).await?;
         Ok(!result.rows.is_empty())
+    }
+
+    /// Removes the lookup rows of rows that a lenient INSERT did not write. `primary` are the values of the first vindex
+    /// of each.
+    #[expect(clippy::too_many_arguments, reason = "a statement's context and the rows")]
+    pub(super) async fn lookup_forget_unwritten(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        owner: &Table,
+        vindex: &ColumnVindex,
+        lookup: &Lookup,
+        rows: Vec<(Vec<Value>, KeyspaceId)>,
+        primary: &[Vec<Value>],
+    ) -> Result<()> {
+        let mut unwritten = Vec::new();
+        for ((from, id), primary) in rows.into_iter().zip(primary) {
+            if from.iter().any(|value| value.kind == Type::NullType) {
+                continue;
+            }
+            let also: Vec<_> = owner.column_vindexes[0].columns.iter().zip(primary).collect();
+            if !self.owner_row_exists(work, session, owner, vindex, &from, &id, &also).await? {
+                unwritten.push((from, id));
+            }
+        }
+        // In the transaction that added them, which holds their locks.
+        let order = if lookup.consistent { CommitOrder::Pre } else { CommitOrder::Normal };
+        self.lookup_remove(work, session, &owner.keyspace, lookup, &unwritten, order).await
     }
 
     /// Removes the rows of owner rows that go.
@@ -280,11 +310,23 @@ impl Executor {
         lookup: &Lookup,
         rows: &[(Vec<Value>, KeyspaceId)],
     ) -> Result<()> {
+        let order = if lookup.consistent { CommitOrder::Post } else { CommitOrder::Normal };
+        self.lookup_remove(work, session, keyspace, lookup, rows, order).await
+    }
+
+    async fn lookup_remove(
+        &self,
+        work: &mut Work<'_>,
+        session: &mut Session,
+        keyspace: &str,
+        lookup: &Lookup,
+        rows: &[(Vec<Value>, KeyspaceId)],
+        order: CommitOrder,
+    ) -> Result<()> {
         // In autocommit mode the client's transaction could still be rolled back.
         if lookup.autocommit {
             return Ok(());
         }
-        let order = if lookup.consistent { CommitOrder::Post } else { CommitOrder::Normal };
         let sql = lookup.delete_sql();
         for (row, id) in rows {
             if row.iter().any(|value| value.kind == Type::NullType) {
