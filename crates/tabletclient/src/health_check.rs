@@ -476,14 +476,18 @@ impl Inner {
     fn failed(&self, alias: &str, stop: &CancellationToken, error: &VtError) {
         let Some(old) = self.current(alias, stop) else { return };
         *lock(&self.counters).errors.entry(target_text(&old.target)).or_default() += 1;
+        let text = error.to_string();
         if old.up {
-            tracing::warn!(tablet = %alias, "health stream ended: {error}");
+            tracing::warn!(tablet = %alias, "health stream ended: {text}");
+        } else if old.last_error.as_ref() != Some(&text) {
+            // A certificate or password that is wrong, say. Told once.
+            tracing::warn!(tablet = %alias, "no health stream: {text}");
         }
         old.closed.cancel();
         let health = Arc::new(TabletHealth {
             up: false,
             serving: false,
-            last_error: Some(error.to_string()),
+            last_error: Some(text),
             closed: CancellationToken::new(),
             ..(*old).clone()
         });

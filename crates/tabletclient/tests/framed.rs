@@ -10,48 +10,26 @@ use std::{
 use bytes::BytesMut;
 use futures::{StreamExt, future::join_all};
 use prost::Message;
-use support::{FakeTablet, Transport, allow_all, at_port, listen, serve_framed, serve_grpc, until};
+use support::{
+    FakeTablet, Transport, allow_all, at_port, listen,
+    raw::{bytes, hello, read_frame, request},
+    serve_framed, serve_grpc, until,
+};
 use tabletclient::{
-    framed::{self, Frame, FrameCodec, Kind, MAGIC, MAX_PAYLOAD},
+    framed::{self, Kind, MAGIC, MAX_PAYLOAD},
     grpc::{self, DialOptions, StaticCreds, TlsOptions},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_util::{
-    codec::{Decoder, Encoder},
-    sync::CancellationToken,
-};
+use tokio_util::sync::CancellationToken;
 use vterrors::{Code, VtError};
 use vtproto::{
-    framed::{Hello, Welcome},
+    framed::Welcome,
     query::{ExecuteRequest, StreamExecuteRequest},
     topodata::Tablet,
 };
-
-fn bytes(kind: Kind, id: u64, payload: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    let frame = Frame { kind, more: false, id, payload: payload.to_vec().into() };
-    FrameCodec.encode(frame, &mut out).expect("a frame");
-    out.to_vec()
-}
-
-fn hello(version_min: u32, version_max: u32) -> Vec<u8> {
-    let hello = Hello { version_min, version_max, credentials: None, stream_window: 1 << 16 };
-    [&MAGIC[..], &bytes(Kind::Hello, 0, &hello.encode_to_vec())].concat()
-}
-
-async fn read_frame(io: &mut TcpStream, input: &mut BytesMut) -> Option<Frame> {
-    loop {
-        if let Some(frame) = FrameCodec.decode(input).expect("a frame") {
-            return Some(frame);
-        }
-        if io.read_buf(input).await.unwrap_or(0) == 0 {
-            return None;
-        }
-    }
-}
 
 /// A connection that speaks in raw bytes, past its greeting.
 async fn raw(tablet: &Tablet) -> (TcpStream, BytesMut) {
@@ -306,6 +284,25 @@ async fn unknown_and_broken_requests_fail_alone() {
     }
     assert_eq!(read_frame(&mut io, &mut input).await, None, "closed");
     until("the call was dropped", || fake.dropped.load(Ordering::SeqCst) == 1).await;
+}
+
+/// A server that reads nothing, because too much waits to be written, finds out by writing that nobody is there.
+#[tokio::test]
+async fn a_client_that_leaves_with_answers_unread_is_noticed() {
+    let fake = FakeTablet::new(&"x".repeat(4 << 20));
+    let (listener, tablet) = listen().await;
+    let options = framed::ServeOptions { max_message_size: 64 << 20, ..allow_all(CancellationToken::new()) };
+    let _server = tokio::spawn(serve_framed(listener, fake.clone(), options));
+    let (mut io, _) = raw(&tablet).await;
+    fake.endless.store(1000, Ordering::SeqCst);
+    io.write_all(&request(0, 3, &StreamExecuteRequest::default())).await.expect("sent");
+    until("the stream began", || fake.calls() == 1).await;
+    for id in 1..=30 {
+        io.write_all(&request(id, 1, &ExecuteRequest::default())).await.expect("sent");
+    }
+    until("more results than may wait", || fake.calls() >= 21).await;
+    drop(io);
+    until("the stream was dropped", || fake.dropped.load(Ordering::SeqCst) == 1).await;
 }
 
 #[tokio::test]

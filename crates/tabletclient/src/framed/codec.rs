@@ -3,7 +3,11 @@
 //! Owns: the layout of a frame, and the messages that are too long for one. Invariants: nothing is taken in that is longer
 //! than [`MAX_PAYLOAD`]; an unknown or malformed frame is an error, after which the connection cannot be used.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::HashMap,
+    io,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -177,55 +181,129 @@ impl Encoder<Frame> for FrameCodec {
     }
 }
 
-/// A message that is longer than the receiver takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLarge {
-    pub found: usize,
-    pub limit: usize,
+/// Why a part of a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// Longer than the receiver takes, or than it has room for.
+    #[error("Error, decoded message length too large: found {found} bytes, the limit is: {limit} bytes")]
+    TooLarge { found: usize, limit: usize },
+    #[error("more than {0} unfinished messages on one connection")]
+    TooMany(usize),
+    #[error("more than {0} bytes of unfinished messages on all connections")]
+    NoRoom(usize),
+}
+
+/// What an unfinished message counts besides its bytes: its entry, its buffer's least size, both with room to grow.
+const ENTRY: usize = 256;
+
+/// How much the unfinished messages of many connections may hold together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Budget {
+    pub const fn new(most: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), most }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) <= self.most {
+            return true;
+        }
+        self.give_back(bytes);
+        false
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How much of unfinished messages is held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Bytes of one message.
+    pub message: usize,
+    /// Unfinished messages.
+    pub count: usize,
+    /// Bytes of all of them, with [`ENTRY`] for each.
+    pub held: usize,
+    /// The same of all connections.
+    pub all: Option<&'static Budget>,
 }
 
 /// Puts messages together from the frames of many calls.
 #[derive(Debug)]
 pub(super) struct Assembler {
     parts: HashMap<u64, BytesMut>,
-    /// Bytes in `parts`.
+    /// Bytes in `parts`, with [`ENTRY`] for each.
     held: usize,
-    max_message: usize,
-    max_held: usize,
+    limits: Limits,
 }
 
 impl Assembler {
-    /// `max_message` bytes of one message, `max_held` of all that are not complete.
-    pub fn new(max_message: usize, max_held: usize) -> Self {
-        Self { parts: HashMap::new(), held: 0, max_message, max_held }
+    pub fn new(limits: Limits) -> Self {
+        Self { parts: HashMap::new(), held: 0, limits }
     }
 
-    /// The message that the frame completes.
-    pub fn add(&mut self, frame: &mut Frame) -> Result<Option<Bytes>, TooLarge> {
+    /// Bounded by the calls that its owner has under way: nothing else is put together.
+    pub fn of_client(max_message: usize) -> Self {
+        Self::new(Limits { message: max_message, count: usize::MAX, held: usize::MAX, all: None })
+    }
+
+    /// The message that the frame completes. A message of which a part is refused is dropped.
+    pub fn add(&mut self, frame: &mut Frame) -> Result<Option<Bytes>, Refused> {
         let payload = std::mem::take(&mut frame.payload);
-        let so_far = if self.parts.is_empty() { 0 } else { self.parts.get(&frame.id).map_or(0, BytesMut::len) };
-        let found = so_far + payload.len();
-        if found > self.max_message {
+        let begun = if self.parts.is_empty() { None } else { self.parts.get(&frame.id).map(BytesMut::len) };
+        let found = begun.unwrap_or(0) + payload.len();
+        if found > self.limits.message {
             self.forget(frame.id);
-            return Err(TooLarge { found, limit: self.max_message });
+            return Err(Refused::TooLarge { found, limit: self.limits.message });
         }
-        if so_far == 0 && !frame.more {
+        if begun.is_none() && !frame.more {
             return Ok(Some(payload));
         }
-        // The first message is taken however small the room is, else none ever fits.
-        if frame.more && self.held > 0 && self.held + payload.len() > self.max_held && so_far < self.held {
+        let added = payload.len() + if begun.is_none() { ENTRY } else { 0 };
+        if let Err(refused) = self.take_room(frame.more, begun, added) {
             self.forget(frame.id);
-            return Err(TooLarge { found: self.held + payload.len(), limit: self.max_held });
+            return Err(refused);
         }
-        self.held += payload.len();
+        self.held += added;
         let part = self.parts.entry(frame.id).or_default();
         part.extend_from_slice(&payload);
         if frame.more {
             return Ok(None);
         }
-        let whole = self.parts.remove(&frame.id).unwrap_or_default();
-        self.held -= whole.len();
-        Ok(Some(whole.freeze()))
+        Ok(self.remove(frame.id).map(BytesMut::freeze))
+    }
+
+    fn take_room(&self, more: bool, begun: Option<usize>, added: usize) -> Result<(), Refused> {
+        let limits = &self.limits;
+        if begun.is_none() && self.parts.len() >= limits.count {
+            return Err(Refused::TooMany(limits.count));
+        }
+        // The first message is taken however small the room is, else none ever fits.
+        let alone = begun.map_or(0, |length| length + ENTRY) == self.held;
+        if more && !alone && self.held + added > limits.held {
+            return Err(Refused::TooLarge { found: self.held + added, limit: limits.held });
+        }
+        match limits.all {
+            Some(all) if !all.take(added) => Err(Refused::NoRoom(all.most)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<BytesMut> {
+        let part = self.parts.remove(&id)?;
+        let counted = part.len() + ENTRY;
+        self.held -= counted;
+        if let Some(all) = self.limits.all {
+            all.give_back(counted);
+        }
+        Some(part)
     }
 
     /// Whether every message begun is complete.
@@ -235,8 +313,14 @@ impl Assembler {
 
     /// Drops what has come of a message.
     pub fn forget(&mut self, id: u64) {
-        if let Some(part) = self.parts.remove(&id) {
-            self.held -= part.len();
+        self.remove(id);
+    }
+}
+
+impl Drop for Assembler {
+    fn drop(&mut self) {
+        if let Some(all) = self.limits.all {
+            all.give_back(self.held);
         }
     }
 }
@@ -311,7 +395,7 @@ mod tests {
                 });
                 queues.push((n as u64, frames.rev().collect()));
             }
-            let mut assembler = Assembler::new(1 << 20, 1 << 20);
+            let mut assembler = Assembler::of_client(1 << 20);
             let mut done = HashMap::new();
             while !queues.is_empty() {
                 queues.retain_mut(|(id, frames)| {
@@ -342,18 +426,68 @@ mod tests {
         assert!(decode(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00").to_string().contains("longer than any may be"));
     }
 
+    fn part(assembler: &mut Assembler, id: u64, size: usize, more: bool) -> Result<Option<usize>, Refused> {
+        let whole = assembler.add(&mut Frame { kind: Kind::Request, more, id, payload: vec![0; size].into() })?;
+        Ok(whole.map(|whole| whole.len()))
+    }
+
     #[test]
     fn what_is_too_large_is_refused_and_let_go() {
-        let mut assembler = Assembler::new(100, 150);
-        let mut frame = |id: u64, size: usize, more: bool| {
-            assembler.add(&mut Frame { kind: Kind::Request, more, id, payload: vec![0; size].into() })
-        };
+        let limit = 150 + 2 * ENTRY;
+        let limits = Limits { message: 100, count: 10, held: limit, all: None };
+        let mut assembler = Assembler::new(limits);
+        let mut frame = |id: u64, size: usize, more: bool| part(&mut assembler, id, size, more);
         assert_eq!(frame(1, 60, true), Ok(None));
-        assert_eq!(frame(1, 60, true), Err(TooLarge { found: 120, limit: 100 }));
+        assert_eq!(frame(1, 60, true), Err(Refused::TooLarge { found: 120, limit: 100 }));
         assert_eq!(frame(2, 90, true), Ok(None));
-        assert_eq!(frame(3, 90, true), Err(TooLarge { found: 180, limit: 150 }));
-        assert_eq!(frame(4, 90, false).map(|whole| whole.map(|w| w.len())), Ok(Some(90)), "held by nobody");
-        assert_eq!(frame(2, 10, false).map(|whole| whole.map(|w| w.len())), Ok(Some(100)));
+        assert_eq!(frame(3, 90, true), Err(Refused::TooLarge { found: limit + 30, limit }));
+        assert_eq!(frame(4, 90, false), Ok(Some(90)), "held by nobody");
+        assert_eq!(frame(2, 10, false), Ok(Some(100)));
         assert_eq!(assembler.held, 0);
+        // Alone, it is taken where there is less room than for any.
+        let mut assembler = Assembler::new(Limits { held: 10, ..limits });
+        for _ in 0..10 {
+            assert_eq!(part(&mut assembler, 1, 9, true), Ok(None));
+        }
+        assert_eq!(part(&mut assembler, 1, 9, false), Ok(Some(99)));
+    }
+
+    #[test]
+    fn empty_beginnings_count_too() {
+        let limits = Limits { message: 100, count: 3, held: 1 << 20, all: None };
+        let mut assembler = Assembler::new(limits);
+        for id in 0..3 {
+            assert_eq!(part(&mut assembler, id, 0, true), Ok(None));
+        }
+        assert_eq!(part(&mut assembler, 3, 0, true), Err(Refused::TooMany(3)));
+        assert_eq!(part(&mut assembler, 1, 1, true), Ok(None), "those begun go on");
+        assert_eq!(part(&mut assembler, 3, 7, false), Ok(Some(7)), "held by nobody");
+        assert_eq!(part(&mut assembler, 0, 5, false), Ok(Some(5)), "it began with nothing");
+        assert_eq!(part(&mut assembler, 3, 0, true), Ok(None), "in its place");
+        for id in 1..4 {
+            assembler.forget(id);
+        }
+        assert!(assembler.is_empty());
+        assert_eq!(assembler.held, 0);
+        let held = 2 * ENTRY;
+        let mut assembler = Assembler::new(Limits { held, ..limits });
+        assert_eq!([1, 2].map(|id| part(&mut assembler, id, 0, true)), [Ok(None); 2]);
+        assert_eq!(part(&mut assembler, 3, 0, true), Err(Refused::TooLarge { found: 3 * ENTRY, limit: held }));
+    }
+
+    #[test]
+    fn connections_share_a_budget_and_give_it_back() {
+        let all: &'static Budget = Box::leak(Box::new(Budget::new(3 * (100 + ENTRY))));
+        let limits = Limits { message: 1000, count: 10, held: 1 << 20, all: Some(all) };
+        let [mut one, mut two, mut three] = [limits; 3].map(Assembler::new);
+        assert_eq!(part(&mut one, 1, 100, true), Ok(None));
+        assert_eq!(part(&mut two, 1, 200, true), Ok(None));
+        assert_eq!(part(&mut three, 1, 101, true), Err(Refused::NoRoom(all.most)));
+        assert_eq!(part(&mut two, 1, ENTRY + 1, true), Err(Refused::NoRoom(all.most)));
+        assert_eq!(part(&mut three, 1, 200, true), Ok(None), "the second's was let go");
+        assert_eq!(part(&mut one, 1, 0, false), Ok(Some(100)));
+        assert_eq!(all.taken.load(Ordering::Relaxed), 200 + ENTRY);
+        drop(three);
+        assert_eq!(all.taken.load(Ordering::Relaxed), 0);
     }
 }

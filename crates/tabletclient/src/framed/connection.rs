@@ -175,7 +175,7 @@ impl Connection {
             // Also when the task is aborted: nobody waits for ever.
             let guard = EndOnDrop(driven);
             let limit = guard.0.settings.max_message_size;
-            let mut peer = Answers { shared: &guard.0, assembler: Assembler::new(limit, usize::MAX) };
+            let mut peer = Answers { shared: &guard.0, assembler: Assembler::of_client(limit) };
             match drive(&mut io, input, &guard.0.outbox, &mut peer).await {
                 Ended::Closed => tracing::debug!("framed connection to {address} ended"),
                 ended => tracing::warn!("framed connection to {address} broke: {ended}"),
@@ -353,13 +353,7 @@ struct Answers<'a> {
 
 impl Answers<'_> {
     fn whole(&mut self, frame: &mut Frame) -> Result<Option<Bytes>, VtError> {
-        self.assembler.add(frame).map_err(|too_large| {
-            let text = format!(
-                "Error, decoded message length too large: found {} bytes, the limit is: {} bytes",
-                too_large.found, too_large.limit
-            );
-            grpc::local_error(Code::ResourceExhausted, &text)
-        })
+        self.assembler.add(frame).map_err(|refused| grpc::local_error(Code::ResourceExhausted, &refused.to_string()))
     }
 
     /// Gives up a call on our own account.
@@ -457,6 +451,11 @@ impl Peer for Answers<'_> {
     fn is_busy(&self) -> bool {
         self.shared.waiting.load(Ordering::Relaxed) > 1
     }
+
+    /// Never: what a server has answered is taken off the connection, else both ends could wait for each other.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 impl Shared {
@@ -509,7 +508,7 @@ mod tests {
             keepalive_timeout: Duration::from_secs(60),
         };
         let shared = Shared::new(settings);
-        let mut answers = Answers { shared: &shared, assembler: Assembler::new(1 << 20, usize::MAX) };
+        let mut answers = Answers { shared: &shared, assembler: Assembler::of_client(1 << 20) };
         let (items, _receiver) = mpsc::unbounded_channel();
         let call = shared.register(Waiting::Stream { items, unread: Arc::default() }).expect("open");
         let frame = |kind, more| Frame { kind, more, id: call, payload: vec![7; 1000].into() };

@@ -1,7 +1,8 @@
 //! Reads and writes a connection: the one task that touches its socket.
 //!
-//! Owns: when bytes move. One read brings the frames of many calls; one write takes what all of them have queued. Does not
-//! own: what frames mean, which is a [`Peer`]'s business.
+//! Owns: when bytes move. One read brings the frames of many calls; one write takes what all of them have queued. While the
+//! [`Peer`] is full nothing is read; writing goes on, and is all that ends that. Does not own: what frames mean, which is the
+//! peer's business.
 
 use std::{
     future::poll_fn,
@@ -24,6 +25,8 @@ const READ: usize = 64 * 1024;
 const LARGE_READ: usize = 256 * 1024;
 /// Frames taken in before others on the same thread get their turn.
 const BUDGET: usize = 256;
+/// Frames taken in before the peer is asked again whether it is full: to look at what all senders count in costs a little.
+const UNCHECKED: usize = 16;
 
 /// What the two ends do with frames.
 pub(super) trait Peer {
@@ -31,6 +34,8 @@ pub(super) trait Peer {
     fn frame(&mut self, frame: Frame) -> Result<(), Ended>;
     /// Whether more than one call is under way, so that waiting a moment may bring more to write.
     fn is_busy(&self) -> bool;
+    /// Whether no frame may be taken in until more has been written.
+    fn is_full(&self) -> bool;
 }
 
 /// Why a connection ended.
@@ -85,40 +90,55 @@ struct Driver<'a, S, P> {
     flush: bool,
 }
 
+/// Why reading stopped before the bytes did.
+enum Paused {
+    /// Others on the same thread get their turn.
+    Budget,
+    /// Of writing. The end of the connection shows there too: a peer that leaves with answers unread resets it.
+    Full,
+}
+
 impl<S, P> Driver<'_, S, P>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     P: Peer,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let failed = match self.poll_read(cx) {
-            Poll::Ready(Err(ended)) => Some(ended),
-            // The budget is used up; the rest of the frames lie in the buffer.
-            Poll::Ready(Ok(())) => {
-                cx.waker().wake_by_ref();
-                None
+        loop {
+            let full = match self.poll_read(cx) {
+                Poll::Ready(Err(ended)) => return Poll::Ready(ended),
+                Poll::Ready(Ok(Paused::Full)) => true,
+                // The rest of the frames lie in the buffer.
+                Poll::Ready(Ok(Paused::Budget)) => {
+                    cx.waker().wake_by_ref();
+                    false
+                }
+                Poll::Pending => false,
+            };
+            if let Poll::Ready(ended) = self.poll_write(cx) {
+                return Poll::Ready(ended);
             }
-            Poll::Pending => None,
-        };
-        if let Some(ended) = failed {
-            return Poll::Ready(ended);
-        }
-        match self.poll_write(cx) {
-            Poll::Ready(ended) => Poll::Ready(ended),
-            Poll::Pending => Poll::Pending,
+            // Still full: whatever lets the writer go on brings us back here.
+            if !full || self.peer.is_full() {
+                return Poll::Pending;
+            }
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Paused, Ended>> {
         let mut budget = BUDGET;
         loop {
             while budget > 0 {
+                // Not only before each read: what one brings may ask for more than there is room for.
+                if budget.is_multiple_of(UNCHECKED) && self.peer.is_full() {
+                    return Poll::Ready(Ok(Paused::Full));
+                }
                 let Some(frame) = FrameCodec.decode(&mut self.input)? else { break };
                 self.peer.frame(frame)?;
                 budget -= 1;
             }
             if budget == 0 {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(Paused::Budget));
             }
             if self.input.capacity() - self.input.len() < self.read / 4 {
                 self.input.reserve(self.read);

@@ -7,6 +7,21 @@
 //! share one connection; one task (`drive.rs`) writes whatever they have queued (`outbox.rs`) with one call, and one read brings
 //! the answers of many.
 //!
+//! # What a peer can make a tablet hold
+//!
+//! Requests that have begun to arrive are bounded in number and bytes for a connection, and in bytes for the process; beyond
+//! that the connection is closed. Of what waits to be written, a connection's bytes are bounded: above 16 MiB of short frames,
+//! or 64 MiB with results, the server reads nothing more from it, so no call begins and nothing asks for an answer; above
+//! 256 MiB the results of calls that had begun before are given up, and the client is told so.
+//!
+//! This cannot leave two ends waiting for each other. Only a server stops reading, and what ends that is writing, for which it
+//! needs nothing from the client but that it reads; a client reads always, whatever it has to write, and holds what it has not
+//! consumed (`connection.rs`). What is queued has its credit already, so no Credit that lies unread keeps it back; a Cancel
+//! comes late at most; deadlines run on the server's own clock; the keepalive of a client counts any frame as a sign of life.
+//! Nor do calls wait for calls: what holds new ones back is results that are finished, never ones that run, because those may
+//! wait for a row lock that only a COMMIT behind them frees. That is why calls under way are not bounded by what they may
+//! bring, and why some of it may have to be given up.
+//!
 //! [`dial`] makes a client of a tablet, which falls back to gRPC by itself; [`serve`] serves one connection.
 
 mod codec;

@@ -3,7 +3,8 @@
 //! Owns: the queue between the tasks that send and the one that writes. Small frames lie one behind the other in one buffer,
 //! which the writer takes whole: one write carries whatever all callers have queued. Messages longer than a frame are cut, and
 //! take turns with each other and with the small ones. Invariants: frames of one call leave in the order they were put in;
-//! senders that wait in [`Outbox::room`] first keep the queue at about [`LIMIT`].
+//! senders that wait in [`Outbox::room`] first keep the queue at about [`LIMIT`]; what they hold meanwhile is counted
+//! ([`Outbox::hold`]), and [`Outbox::is_overfull`] says when a server has to stop taking in what it would have to answer.
 
 use std::{
     collections::VecDeque,
@@ -22,6 +23,14 @@ use super::codec::{HEAD, Kind, MAX_PAYLOAD, put_head};
 
 /// Bytes queued above which senders wait.
 const LIMIT: usize = 8 << 20;
+/// Bytes of short frames queued above which the outbox is overfull. More than [`LIMIT`], around which streams keep it.
+const MOST_SHORT: usize = 16 << 20;
+/// Bytes queued and held above which the outbox is overfull.
+const MOST_WAITING: usize = 64 << 20;
+/// Bytes queued and held above which no more are held.
+const MOST_HELD: usize = 256 << 20;
+/// An answer up to this is held in any case: that a transaction was committed is not told by an error.
+const ALWAYS_HELD: usize = 4 * 1024;
 /// Bytes up to which one write takes further frames of long messages. Short ones wait for no more than that.
 const GATHERED: usize = 4 * MAX_PAYLOAD;
 /// The write buffer goes back to this size when it has been larger, and no long message follows.
@@ -33,7 +42,26 @@ pub(super) struct Outbox {
     queue: Mutex<Queue>,
     /// Bytes queued, for those who only want to know whether there is room.
     queued: AtomicUsize,
+    /// Those of them that are in `Queue::large`.
+    long: AtomicUsize,
+    /// Bytes that wait for room outside of the queue.
+    held: AtomicUsize,
     room: Notify,
+}
+
+/// Bytes that wait for room, counted until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    outbox: &'a Outbox,
+    bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.outbox.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        // It may be what the connection's task waits for to read on.
+        wake(self.outbox.lock());
+    }
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +112,26 @@ impl Outbox {
         }
     }
 
+    /// Whether [`Outbox::room`] would not wait.
+    pub fn has_room(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) < LIMIT
+    }
+
+    /// Counts bytes that are to wait for room. `None` when so many wait already that these have to be given up.
+    pub fn hold(&self, bytes: usize) -> Option<Held<'_>> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed) + self.queued.load(Ordering::Relaxed);
+        let held = Held { outbox: self, bytes };
+        (before < MOST_HELD || bytes <= ALWAYS_HELD).then_some(held)
+    }
+
+    /// Whether more waits to be written than a peer that reads lets come together. Ends by writing alone: the writer asks
+    /// again after each write, and is woken when something held is let go.
+    pub fn is_overfull(&self) -> bool {
+        let queued = self.queued.load(Ordering::Relaxed);
+        queued.saturating_sub(self.long.load(Ordering::Relaxed)) >= MOST_SHORT
+            || queued + self.held.load(Ordering::Relaxed) >= MOST_WAITING
+    }
+
     /// Queues a message of a call behind a fixed prefix. False when the connection has ended.
     pub fn message(&self, kind: Kind, id: u64, prefix: &[u8], message: &impl Message) -> bool {
         let length = prefix.len() + message.encoded_len();
@@ -98,6 +146,11 @@ impl Outbox {
             out.put_slice(prefix);
             encode(message, out);
         })
+    }
+
+    /// [`Outbox::message`] of one that is encoded.
+    pub fn encoded(&self, kind: Kind, id: u64, message: Bytes) -> bool {
+        if message.len() > MAX_PAYLOAD { self.put_large(id, kind, message) } else { self.frame(kind, id, &message) }
     }
 
     /// Queues a frame that is not longer than a frame may be.
@@ -115,6 +168,7 @@ impl Outbox {
             write(&mut bytes);
             large.messages.push_back((kind, bytes.freeze()));
             self.queued.fetch_add(length, Ordering::Relaxed);
+            self.long.fetch_add(length, Ordering::Relaxed);
         } else {
             queue.small.reserve(HEAD + length);
             put_head(&mut queue.small, kind, false, id, length);
@@ -130,6 +184,7 @@ impl Outbox {
             return false;
         }
         self.queued.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.long.fetch_add(bytes.len(), Ordering::Relaxed);
         match queue.large.iter_mut().find(|large| large.id == id) {
             Some(large) => large.messages.push_back((kind, bytes)),
             None => queue.large.push_back(Large { id, messages: [(kind, bytes)].into(), begun: false }),
@@ -143,6 +198,7 @@ impl Outbox {
         let Some(at) = queue.large.iter().position(|large| large.id == id) else { return Withdrawn::Nothing };
         let withdrawn = if queue.large[at].begun { Withdrawn::Rest } else { Withdrawn::Unsent };
         let bytes = queue.large.remove(at).map_or(0, |large| large.messages.iter().map(|(_, bytes)| bytes.len()).sum());
+        self.long.fetch_sub(bytes, Ordering::Relaxed);
         drop(queue);
         self.written(bytes);
         withdrawn
@@ -161,6 +217,7 @@ impl Outbox {
         queue.closed = true;
         queue.small = BytesMut::new();
         queue.large.clear();
+        self.long.store(0, Ordering::Relaxed);
         wake(queue);
         self.queued.store(0, Ordering::Relaxed);
         self.room.notify_waiters();
@@ -194,6 +251,7 @@ impl Outbox {
                 out.put_slice(&part);
                 // Heads of cut messages are not counted when they are put in.
                 self.queued.fetch_add(HEAD, Ordering::Relaxed);
+                self.long.fetch_sub(part.len(), Ordering::Relaxed);
                 large.begun = true;
                 if bytes.is_empty() {
                     large.messages.pop_front();
@@ -221,6 +279,13 @@ impl Outbox {
     }
 }
 
+/// A message as bytes of its own.
+pub(super) fn encoded(message: &impl Message) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(message.encoded_len());
+    encode(message, &mut bytes);
+    bytes.freeze()
+}
+
 fn encode(message: &impl Message, out: &mut BytesMut) {
     // The only error is too little room, and the buffer grows.
     message.encode(out).expect("a growing buffer has room");
@@ -238,9 +303,24 @@ fn wake(mut queue: MutexGuard<'_, Queue>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{Arc, atomic::AtomicBool},
+        task::Wake,
+    };
+
+    use tokio_util::codec::Decoder;
+
     use super::*;
     use crate::framed::codec::{Frame, FrameCodec};
-    use tokio_util::codec::Decoder;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 
     fn drain(outbox: &Outbox) -> Vec<Frame> {
         let (mut all, mut out) = (BytesMut::new(), BytesMut::new());
@@ -301,5 +381,37 @@ mod tests {
         outbox.abandon();
         waiting.await.expect("let go");
         assert!(!outbox.frame(Kind::Ping, 0, &[]), "closed");
+    }
+
+    #[test]
+    fn what_is_held_fills_the_outbox_until_it_is_let_go() {
+        let outbox = Outbox::default();
+        let held = outbox.hold(MOST_WAITING).expect("the first");
+        assert!(outbox.is_overfull());
+        let more = outbox.hold(MOST_HELD - MOST_WAITING).expect("up to the bound");
+        assert!(outbox.hold(ALWAYS_HELD + 1).is_none());
+        drop(outbox.hold(ALWAYS_HELD).expect("short enough"));
+        drop(more);
+        assert!(outbox.is_overfull());
+        // The writer, with nothing to write, hears of it.
+        let woken = Arc::new(Woken::default());
+        outbox.take(&mut BytesMut::new(), &woken.clone().into());
+        drop(held);
+        assert!(woken.0.load(Ordering::Relaxed) && !outbox.is_overfull());
+    }
+
+    #[test]
+    fn short_frames_fill_the_outbox_sooner_than_long_messages() {
+        let outbox = Outbox::default();
+        outbox.message(Kind::Response, 1, &[], &blob(2 * MOST_SHORT));
+        outbox.frame(Kind::Pong, 0, &[]);
+        assert!(!outbox.is_overfull());
+        for _ in 0..=MOST_SHORT / MAX_PAYLOAD {
+            outbox.frame(Kind::Error, 2, &[0; MAX_PAYLOAD]);
+        }
+        assert!(outbox.is_overfull());
+        assert_eq!(drain(&outbox).last().map(|frame| (frame.id, frame.more)), Some((1, false)));
+        assert!(!outbox.is_overfull());
+        assert_eq!((outbox.queued.load(Ordering::Relaxed), outbox.long.load(Ordering::Relaxed)), (0, 0));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns: one task for each call, its credit, its end. Invariants: a call that the client cancels, or whose connection ends, is
 //! dropped, and with it whatever the service runs for it; a stream is read from the service only while the client has given
-//! credit, so that a client that stops reading stops mysqld and nobody else.
+//! credit, so that a client that stops reading stops mysqld and nobody else; what a connection makes the tablet hold is
+//! bounded (see the [module](super)).
 
 use std::{
     collections::HashMap,
@@ -27,18 +28,20 @@ use vterrors::{Code, Result, VtError};
 use vtproto::{binlogdata, framed::Credentials, query, vtrpc::RpcError};
 
 use super::{
-    codec::{Assembler, Frame, Kind},
+    codec::{Assembler, Budget, Frame, Kind, Limits},
     drive::{Ended, Peer, drive},
     hello,
     method::Method,
-    outbox::{Outbox, Withdrawn},
+    outbox::{self, Outbox, Withdrawn},
 };
 use crate::{BeginOutcome, QueryService};
 
-/// Calls under way on one connection above which more are refused.
+/// Calls under way on one connection above which more are refused; as many requests may have begun to arrive.
 const MAX_CALLS: usize = 50_000;
 /// Bytes of requests under way on one connection above which more are refused.
 const MAX_HELD: usize = 256 << 20;
+/// Bytes of requests that have begun to arrive. Of the process, not of a server: its memory is what they share.
+static ARRIVING: Budget = Budget::new(256 << 20);
 
 /// Says whether a caller with these credentials may call.
 pub type Authenticate = Arc<dyn Fn(Option<&Credentials>) -> Result<()> + Send + Sync>;
@@ -88,7 +91,8 @@ where
         window: greeting.stream_window.max(1).into(),
     });
     let limit = options.max_message_size;
-    let mut calls = Calls { shared: shared.clone(), service, assembler: Assembler::new(limit, MAX_HELD) };
+    let limits = Limits { message: limit, count: MAX_CALLS, held: MAX_HELD, all: Some(&ARRIVING) };
+    let mut calls = Calls { shared: shared.clone(), service, assembler: Assembler::new(limits) };
     let mut driven = pin!(drive(&mut io, input, &shared.outbox, &mut calls));
     let ended = tokio::select! {
         ended = &mut driven => ended,
@@ -169,17 +173,35 @@ impl Shared {
         self.outbox.message(Kind::Error, id, &[], &body);
     }
 
-    async fn answer(&self, id: u64, result: Result<impl Message>) {
-        self.outbox.room().await;
-        match result {
-            Ok(message) => match self.fits(&message) {
-                Ok(()) => {
-                    self.outbox.message(Kind::Response, id, &[], &message);
+    /// Answers a unary call. `instead` makes the answer that says why a result is not sent.
+    async fn answer<M: Message>(&self, id: u64, result: Result<M>, instead: impl Fn(VtError) -> Result<M>) {
+        let result = result.and_then(|message| match self.fits(&message) {
+            Ok(()) => Ok(message),
+            Err(error) => instead(error),
+        });
+        let message = match result {
+            Ok(message) if self.outbox.has_room() => message,
+            Ok(message) => {
+                if let Some(held) = self.outbox.hold(message.encoded_len()) {
+                    // As bytes: what is held is what is counted.
+                    let bytes = outbox::encoded(&message);
+                    drop(message);
+                    self.outbox.room().await;
+                    drop(held);
+                    self.outbox.encoded(Kind::Response, id, bytes);
+                    return;
                 }
-                Err(error) => self.fail(id, error),
-            },
-            Err(error) => self.fail(id, error),
-        }
+                drop(message);
+                let text = "too many results wait to be read on one connection: this one was given up";
+                match instead(VtError::new(Code::ResourceExhausted, text)) {
+                    Ok(message) => message,
+                    Err(error) => return self.fail(id, error),
+                }
+            }
+            // Short, and cut: waiting for room it would be neither.
+            Err(error) => return self.fail(id, error),
+        };
+        self.outbox.message(Kind::Response, id, &[], &message);
     }
 
     fn fits(&self, message: &impl Message) -> Result<()> {
@@ -262,17 +284,9 @@ impl Peer for Calls {
             Kind::Request => match self.assembler.add(&mut frame) {
                 Ok(None) => {}
                 Ok(Some(request)) => self.request(id, request)?,
-                Err(large) => {
-                    let text = format!(
-                        "Error, decoded message length too large: found {} bytes, the limit is: {} bytes",
-                        large.found, large.limit
-                    );
-                    self.shared.fail(id, VtError::new(Code::OutOfRange, text));
-                    if frame.more {
-                        // What follows of it could not be told from a new request.
-                        return Err(Ended::Protocol(format!("a request of more than {} bytes", large.limit)));
-                    }
-                }
+                // What follows of it could not be told from a new request.
+                Err(refused) if frame.more => return Err(Ended::Protocol(format!("part of a request: {refused}"))),
+                Err(refused) => self.shared.fail(id, VtError::new(Code::OutOfRange, refused.to_string())),
             },
             Kind::Cancel => {
                 self.assembler.forget(id);
@@ -298,6 +312,10 @@ impl Peer for Calls {
 
     fn is_busy(&self) -> bool {
         self.shared.lock().calls.len() > 1
+    }
+
+    fn is_full(&self) -> bool {
+        self.shared.outbox.is_overfull()
     }
 }
 
@@ -370,7 +388,22 @@ macro_rules! unary {
             Ok(request) => $service.$name(request).await.map($message),
             Err(error) => Err(error),
         };
-        $shared.answer($id, result).await
+        $shared.answer($id, result, Err).await
+    }};
+}
+
+/// A unary call that begins a transaction. The client hears of the one that is open though it does not get the result.
+macro_rules! begin {
+    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident, $message:ident) => {{
+        let (transaction_id, result) = match decode($request) {
+            Ok(request) => {
+                let outcome = $service.$name(request).await;
+                (outcome.transaction_id, begun(outcome, $message))
+            }
+            Err(error) => (0, Err(error)),
+        };
+        let instead = |error| begun(BeginOutcome { transaction_id, result: Err(error) }, $message);
+        $shared.answer($id, result, instead).await;
     }};
 }
 
@@ -413,22 +446,16 @@ async fn run(
         Method::Commit => unary!(shared, service, id, request, commit, |()| query::CommitResponse {}),
         Method::Rollback => unary!(shared, service, id, request, rollback, |()| query::RollbackResponse {}),
         Method::BeginExecute => {
-            let result = match decode(request) {
-                Ok(request) => begun(service.begin_execute(request).await, |error, result, transaction_id| {
-                    query::BeginExecuteResponse { error, result, transaction_id }
-                }),
-                Err(error) => Err(error),
-            };
-            shared.answer(id, result).await;
+            let message = |error, result, transaction_id| query::BeginExecuteResponse { error, result, transaction_id };
+            begin!(shared, service, id, request, begin_execute, message)
         }
         Method::BeginExecuteBatch => {
-            let result = match decode(request) {
-                Ok(request) => begun(service.begin_execute_batch(request).await, |error, results, transaction_id| {
-                    query::BeginExecuteBatchResponse { error, results: results.unwrap_or_default(), transaction_id }
-                }),
-                Err(error) => Err(error),
+            let message = |error, results: Option<_>, transaction_id| query::BeginExecuteBatchResponse {
+                error,
+                results: results.unwrap_or_default(),
+                transaction_id,
             };
-            shared.answer(id, result).await;
+            begin!(shared, service, id, request, begin_execute_batch, message)
         }
         Method::Prepare => unary!(shared, service, id, request, prepare, |answer| answer),
         Method::CommitPrepared => {

@@ -3,6 +3,8 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub mod raw;
+
 use std::{
     collections::VecDeque,
     sync::{
