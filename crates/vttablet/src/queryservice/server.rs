@@ -246,7 +246,7 @@ impl TabletServer {
             let core = Arc::downgrade(&self.core);
             let count =
                 move |core: Arc<Core>| i64::try_from(read(&core.plans).load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-            registry.counter_func(name, help, move || core.upgrade().map_or(0, count.clone()));
+            registry.counter_func(name, help, move || core.upgrade().map_or(0, count));
         }
         // The cache does not keep times: a plan's age says nothing about its use.
         registry.string("QueryCacheOldest", "");
