@@ -260,13 +260,16 @@ impl Executor {
         vars: &BindVars,
         rows_affected: u64,
     ) -> Result<()> {
+        let table = &shape.table;
+        if !shape.lenient || !table.column_vindexes.iter().any(|cv| cv.owned) {
+            return Ok(());
+        }
         let written: Vec<usize> = (0..ids.len()).filter(|row| ids[*row].is_some()).collect();
         // A row that was changed counts twice.
         let all_are_new = rows_affected == written.len() as u64 && (!shape.updates || written.len() == 1);
-        if !shape.lenient || all_are_new {
+        if all_are_new {
             return Ok(());
         }
-        let table = &shape.table;
         let keys = |index: usize| -> Result<Vec<Vec<Value>>> {
             let resolve = |row: &usize| rows.keys[index][*row].iter().map(|value| value.resolve(vars)).collect();
             written.iter().map(resolve).collect()

@@ -16,7 +16,7 @@ pub(crate) fn line_of(text: &str, statement: &str) -> usize {
     1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// The same of the statement that an error quotes: of those that it holds the longest, as the others may be parts of it.
+/// [`of_statement`] of the statement that an error quotes: of those that it holds the longest, as the others may be parts of it.
 pub(crate) fn of_quoted(text: &str, error: &str) -> Option<String> {
     let mut found: Option<&str> = None;
     for statement in vtsql::split_statements(text).into_iter().map(without_comments) {
