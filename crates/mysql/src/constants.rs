@@ -27,6 +27,12 @@ pub mod capability {
     pub const DEPRECATE_EOF: u32 = 1 << 24;
 }
 
+/// What servers and clients of MariaDB agree upon beside [`capability`], in bytes that MySQL does not use.
+pub mod mariadb_capability {
+    /// COM_STMT_BULK_EXECUTE.
+    pub const STMT_BULK_OPERATIONS: u32 = 1 << 2;
+}
+
 /// Flags of OK and EOF packets.
 pub mod status {
     pub const IN_TRANS: u16 = 0x0001;
@@ -62,6 +68,8 @@ pub mod command {
     pub const STMT_FETCH: u8 = 0x1c;
     pub const BINLOG_DUMP_GTID: u8 = 0x1e;
     pub const RESET_CONNECTION: u8 = 0x1f;
+    /// MariaDB's.
+    pub const STMT_BULK_EXECUTE: u8 = 0xfa;
 }
 
 /// Collation ids.

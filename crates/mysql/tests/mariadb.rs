@@ -5,9 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use mysql::client::{ConnectParams, Connection};
+use mysql::client::{BulkRows, ConnectParams, Connection};
 use mysql::replication::{Position, ReplicationSource};
-use mysql::{Flavor, admin};
+use mysql::{Flavor, admin, types::code};
 use vtproto::query::{QueryResult, Row, Type};
 
 /// A mysqld of our own in a temporary directory.
@@ -129,6 +129,7 @@ async fn the_client_against_mariadb() -> Result<()> {
     results(&mut conn).await?;
     errors(&mut conn, &server).await?;
     sizes(&mut conn).await?;
+    many_rows(&mut conn).await?;
     logins(&mut conn, &server).await?;
     raw_socket_is_gone(conn, &server).await
 }
@@ -268,6 +269,40 @@ async fn sizes(conn: &mut Connection) -> Result<()> {
         sql.extend_from_slice(b"')");
         assert_eq!(single(&conn.query(&sql, 1).await?), size.to_string());
     }
+    Ok(())
+}
+
+/// One prepared statement for many rows.
+async fn many_rows(conn: &mut Connection) -> Result<()> {
+    assert!(conn.has_bulk());
+    conn.execute(
+        "create table many (id bigint unsigned primary key, d double, v longtext, n decimal(30, 2)) charset utf8mb4",
+    )
+    .await?;
+    let insert = conn.prepare(b"insert into many values (?, ?, ?, ?)").await?;
+    let types = [(code::LONGLONG, true), (code::DOUBLE, false), (code::VAR_STRING, false), (code::NEWDECIMAL, false)];
+    let mut rows = BulkRows::new(types.into_iter());
+    let long = "x".repeat(17 << 20);
+    for (id, v) in [(-1, "\u{e9}'\\"), (2, long.as_str()), (3, "")] {
+        rows.put_i64(id);
+        rows.put_f64(0.5);
+        rows.put_bytes(v.as_bytes());
+        rows.put_null();
+    }
+    assert_eq!(conn.execute_bulk(insert, &rows).await?.rows_affected, 3);
+    let seen = conn.execute("select id, d, length(v), n from many order by id").await?;
+    let seen: Vec<_> = seen
+        .rows
+        .iter()
+        .map(|row| cells(row).into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(seen, ["2 0.5 17825792 ", "3 0.5 0 ", "18446744073709551615 0.5 4 "]);
+    // The same again is refused, and the connection is as good as before.
+    assert_eq!(conn.execute_bulk(insert, &rows).await.expect_err("keys are there").errno(), 1062);
+    assert_eq!(conn.prepare(b"insert into nowhere values (?)").await.expect_err("no table").errno(), 1146);
+    conn.close_prepared(insert).await?;
+    assert_eq!(conn.execute_bulk(insert, &rows).await.expect_err("closed").errno(), 1243);
+    assert_eq!(single(&conn.execute("select count(*) from many").await?), "3");
     Ok(())
 }
 

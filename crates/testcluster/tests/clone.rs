@@ -341,9 +341,43 @@ const WRITES: &str = "use vt_commerce; insert into composite values (concat('w',
 
 const DIFF: &[&str] = &["VerticalSplitDiff", "-min_healthy_rdonly_tablets=1", "-dest_tablet_type=RDONLY", "customer/0"];
 
+/// Transactions of enough rows of every type that filtered replication sends them as parameters, to servers that have
+/// that, and of rows that it cannot send so.
+fn many_rows_at_once(cluster: &Cluster, flavor: &Flavor) -> Result<()> {
+    const COLUMNS: &str = "t, tu, s, m, i, b, de, f, d, bi, da, dt, ts, ti, y, c, v, bn, vb, tb, bl, mb, lb, tt, tx, mt, lt, e, st, js, g";
+    let prepared = || -> Result<u64> {
+        let seen = cluster.mysql_on_tablet(DESTINATION, "show global status like 'Com_stmt_prepare'")?.stdout;
+        Ok(seen.split_whitespace().last().context("a status")?.parse()?)
+    };
+    let before = prepared()?;
+    let (select, from, first) = numbers(flavor, 30);
+    let copies = format!(
+        "insert into every_type (id, {COLUMNS}, latin) {select} if(id = 0, n, id - n), {COLUMNS}, 'cafe' from {from}, every_type"
+    );
+    let (composite, _, _) = numbers(flavor, 40);
+    let keys = format!(
+        "insert into composite {composite} concat('Key \\'', n), char(n), n / 8, 'z', if(n % 2, null, n) from {}",
+        numbers(flavor, 40).1
+    );
+    let changed = "update every_type set s = ifnull(s, 0) + 1, de = de / 3, d = d / 3, f = null, v = concat(v, char(0, 10, 39, 92)), \
+                   ts = ts + interval 1 day, mb = vb, e = 'x'";
+    let in_latin1 = "update every_type set latin = 'caf\u{e9}'";
+    let removed = "delete from every_type where id not in (0, 18446744073709551615)";
+    for sql in [copies.as_str(), keys.as_str(), changed, in_latin1, removed] {
+        let session = "set names utf8mb4, sql_mode = 'ALLOW_INVALID_DATES'; use vt_commerce;";
+        cluster.mysql_on_tablet(SOURCE_MASTER, &format!("{session} {first} {sql}"))?;
+        wait_for("many rows to arrive", Duration::from_secs(60), || same(cluster, ALL).is_ok())
+            .or_else(|_| same(cluster, ALL))
+            .with_context(|| sql.to_owned())?;
+    }
+    ensure!((prepared()? > before) == (*flavor == Flavor::MariaDb), "statements prepared: {before}, {}", prepared()?);
+    cluster.mysql_on_tablet(SOURCE_MASTER, "delete from vt_commerce.composite where a like 'Key%'")?;
+    wait_for("keys to go", Duration::from_secs(60), || same(cluster, ALL).is_ok())
+}
+
 /// Tables of every kind are written to while they are cloned; filtered replication catches up, and VerticalSplitDiff agrees.
 fn under_writes(flavor: Flavor) -> Result<()> {
-    let cluster = vertical(flavor)?;
+    let cluster = vertical(flavor.clone())?;
     // Rows of almost as many bytes as a packet may have, and one that is all escapes as text.
     let huge = "set global max_allowed_packet = 67108864; insert into vt_commerce.huge values \
                 ('letters', repeat('0123456789abcdef', 1000000)), ('zeros', repeat(x'00', 8000000)), ('small', 'x')";
@@ -359,6 +393,7 @@ fn under_writes(flavor: Flavor) -> Result<()> {
     writer.stop()?;
     wait_for("filtered replication to catch up", Duration::from_secs(60), || same(&cluster, ALL).is_ok())
         .or_else(|_| same(&cluster, ALL))?;
+    many_rows_at_once(&cluster, &flavor)?;
     cluster.vtworker(DIFF)?.success()?;
 
     // Whatever differs is found.

@@ -128,7 +128,7 @@ impl BinlogStream {
             let packet = self.connection.bytes(span);
             match packet.first() {
                 Some(0) => {}
-                Some(0xff) => return Err(self.connection.dump_error(span).into()),
+                Some(0xff) => return Err(self.connection.packet_error(span).into()),
                 Some(0xfe) if packet.len() < 9 => {
                     self.ended = true;
                     return Ok(Some(false));

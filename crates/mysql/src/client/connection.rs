@@ -29,6 +29,7 @@ pub struct Connection {
     thread_id: u32,
     server_version: String,
     capabilities: u32,
+    pub(super) mariadb_capabilities: u32,
     max_packet: usize,
     pub(super) last: wire::Ok,
     /// A command is under way, or its future was dropped.
@@ -73,6 +74,7 @@ impl Connection {
                 thread_id: logged_in.thread_id,
                 server_version: logged_in.server_version,
                 capabilities: logged_in.capabilities,
+                mariadb_capabilities: logged_in.mariadb_capabilities,
                 max_packet: params.max_allowed_packet,
                 last: wire::Ok { status: logged_in.status, ..wire::Ok::default() },
                 busy: false,
@@ -212,17 +214,22 @@ impl Connection {
         self.reader.take(span)
     }
 
-    /// The error in a packet of a dump.
-    pub(crate) fn dump_error(&self, span: Span) -> ClientError {
+    /// The error in an error packet.
+    pub(crate) fn packet_error(&self, span: Span) -> ClientError {
         server_error(self.reader.get(span))
     }
 
     /// Sends a command.
-    async fn start(&mut self, command: u8, argument: &[u8]) -> Result<(), ClientError> {
+    pub(super) async fn start(&mut self, command: u8, argument: &[u8]) -> Result<(), ClientError> {
+        self.start_parts(command, &[argument]).await
+    }
+
+    /// Sends a command whose argument is in parts.
+    pub(super) async fn start_parts(&mut self, command: u8, argument: &[&[u8]]) -> Result<(), ClientError> {
         if self.is_broken() {
             return Err(ClientError::gone());
         }
-        if argument.len() >= self.max_packet {
+        if argument.iter().map(|part| part.len()).sum::<usize>() >= self.max_packet {
             // The server would answer the same and close the connection.
             return Err(ClientError::Server(MysqlError::new(
                 errno::PACKET_TOO_LARGE,
@@ -234,7 +241,7 @@ impl Connection {
         self.writer.set_seq(0);
         let packet = self.writer.begin();
         packet.push(command);
-        packet.extend_from_slice(argument);
+        argument.iter().for_each(|part| packet.extend_from_slice(part));
         self.writer.end();
         if let Err(error) = self.writer.flush().await {
             self.broken = true;
@@ -275,7 +282,12 @@ impl Connection {
 
     /// All results of a command; the first `keep` are returned.
     /// Errors: rows in one that is not kept. What ran has run.
-    async fn results(&mut self, max_rows: usize, keep: usize, raw: bool) -> Result<Vec<QueryResult>, ClientError> {
+    pub(super) async fn results(
+        &mut self,
+        max_rows: usize,
+        keep: usize,
+        raw: bool,
+    ) -> Result<Vec<QueryResult>, ClientError> {
         let mut results = Vec::with_capacity(1);
         let mut lost = false;
         loop {
@@ -357,7 +369,7 @@ impl Connection {
     }
 
     /// The next packet of the answer.
-    async fn packet(&mut self) -> Result<Span, ClientError> {
+    pub(super) async fn packet(&mut self) -> Result<Span, ClientError> {
         self.reader.next().await.map_err(io_lost)
     }
 
@@ -389,13 +401,19 @@ impl Connection {
             let span = self.packet().await?;
             fields.push(wire::parse_column(self.reader.get(span)).map_err(ClientError::malformed)?);
         }
+        self.eof_of_definitions().await?;
+        Ok(fields)
+    }
+
+    /// What older servers send behind the definitions of columns.
+    pub(super) async fn eof_of_definitions(&mut self) -> Result<(), ClientError> {
         if self.capabilities & capability::DEPRECATE_EOF == 0 {
             let span = self.packet().await?;
             if self.reader.get(span).first() != Some(&wire::EOF) {
                 return Err(ClientError::malformed("no EOF after columns"));
             }
         }
-        Ok(fields)
+        Ok(())
     }
 
     /// Whether this packet ends the rows, which puts its content into `last`; an error packet is an error.

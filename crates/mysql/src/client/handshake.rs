@@ -8,7 +8,7 @@ use rsa::pkcs8::DecodePublicKey;
 
 use super::connection::io_lost;
 use super::{ClientError, ConnectParams};
-use crate::constants::{MAX_FRAME, auth_plugin, capability, charset, errno};
+use crate::constants::{MAX_FRAME, auth_plugin, capability, charset, errno, mariadb_capability};
 use crate::packet::{Cursor, PacketReader, PacketWriter, WireError, put_lenenc, put_lenenc_bytes};
 use crate::scramble;
 use crate::stream::{Prefixed, ReadHalf, Socket, WriteHalf, reunite, split_tls};
@@ -26,6 +26,8 @@ pub(super) struct LoggedIn {
     pub thread_id: u32,
     pub server_version: String,
     pub capabilities: u32,
+    /// Those of [`mariadb_capability`].
+    pub mariadb_capabilities: u32,
     pub status: u16,
 }
 
@@ -36,6 +38,8 @@ struct Greeting {
     thread_id: u32,
     salt: Vec<u8>,
     capabilities: u32,
+    /// Those of [`mariadb_capability`]; none of a server that is not MariaDB.
+    mariadb_capabilities: u32,
     plugin: String,
 }
 
@@ -53,7 +57,10 @@ fn parse_greeting(packet: &[u8]) -> Result<Greeting, WireError> {
     cursor.bytes(3)?;
     capabilities |= u32::from(cursor.u16()?) << 16;
     let salt_len = usize::from(cursor.u8()?);
-    cursor.bytes(10)?;
+    cursor.bytes(6)?;
+    // MySQL leaves these bytes empty, and says that it is MySQL by this flag.
+    let more = cursor.u32()?;
+    let mariadb_capabilities = if capabilities & capability::LONG_PASSWORD == 0 { more } else { 0 };
     if capabilities & capability::SECURE_CONNECTION != 0 {
         let second = cursor.bytes(salt_len.saturating_sub(8).max(13))?;
         salt.extend_from_slice(second.strip_suffix(&[0]).unwrap_or(second));
@@ -65,7 +72,7 @@ fn parse_greeting(packet: &[u8]) -> Result<Greeting, WireError> {
     } else {
         auth_plugin::NATIVE.to_owned()
     };
-    Ok(Greeting { version, thread_id, salt, capabilities, plugin })
+    Ok(Greeting { version, thread_id, salt, capabilities, mariadb_capabilities, plugin })
 }
 
 /// The id of a collation given by character set name or by number.
@@ -122,12 +129,14 @@ pub(super) async fn login(socket: Socket, params: &ConnectParams) -> Result<Logg
         wanted |= capability::CONNECT_WITH_DB;
     }
     let mut capabilities = wanted & greeting.capabilities;
+    let mariadb_capabilities = mariadb_capability::STMT_BULK_OPERATIONS & greeting.mariadb_capabilities;
     let head = |capabilities: u32| -> Result<Vec<u8>, ClientError> {
         let mut head = Vec::with_capacity(128);
         head.extend_from_slice(&capabilities.to_le_bytes());
         head.extend_from_slice(&(MAX_FRAME as u32 + 1).to_le_bytes());
         head.push(collation(&params.charset)?);
-        head.extend_from_slice(&[0; 23]);
+        head.extend_from_slice(&[0; 19]);
+        head.extend_from_slice(&mariadb_capabilities.to_le_bytes());
         Ok(head)
     };
     writer.set_seq(reader.seq());
@@ -245,7 +254,15 @@ pub(super) async fn login(socket: Socket, params: &ConnectParams) -> Result<Logg
         Some(rest) if rest.contains("MariaDB") => rest.to_owned(),
         _ => greeting.version,
     };
-    Ok(LoggedIn { reader, writer, thread_id: greeting.thread_id, server_version, capabilities, status: ok.status })
+    Ok(LoggedIn {
+        reader,
+        writer,
+        thread_id: greeting.thread_id,
+        server_version,
+        capabilities,
+        mariadb_capabilities,
+        status: ok.status,
+    })
 }
 
 /// The password for the server's eyes only.
@@ -276,6 +293,7 @@ mod tests {
         assert_eq!(greeting.salt, b"abcdefghijklmnopqrst");
         assert_eq!((greeting.thread_id, greeting.plugin.as_str()), (31, "mysql_native_password"));
         assert_ne!(greeting.capabilities & capability::DEPRECATE_EOF, 0);
+        assert_ne!(greeting.mariadb_capabilities & mariadb_capability::STMT_BULK_OPERATIONS, 0);
         for cut in 0..packet.len() - 24 {
             assert!(parse_greeting(&packet[..cut]).is_err(), "cut at {cut}");
         }

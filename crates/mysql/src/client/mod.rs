@@ -7,6 +7,7 @@
 //! the connection counts as broken ([`Connection::is_broken`]) and every later command fails with errno 2006. To end
 //! the statement itself, `KILL QUERY` its [`Connection::thread_id`] from another connection.
 
+mod bulk;
 mod connection;
 mod error;
 mod handshake;
@@ -14,6 +15,7 @@ mod params;
 mod row_stream;
 mod tls;
 
+pub use bulk::{BulkRows, Prepared};
 pub use connection::Connection;
 pub use error::ClientError;
 pub use params::{ClientTls, ConnectParams};

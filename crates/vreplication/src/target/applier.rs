@@ -5,16 +5,18 @@
 //! included; whoever takes over gets the locks only when that is done, and reads the position after that. A lane that
 //! gets its lock makes sure that its owner still has the stream's: a successor asks for them in the other order.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use mysql::client::{ClientError, ConnectParams, Connection};
+use mysql::client::{ClientError, ConnectParams, Connection, Prepared};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vterrors::{Code, MysqlError, VtError};
 use vtproto::{binlogdata::Charset, query::QueryResult};
 
+use super::batch::Session;
 use super::merge::{self, Keys};
 use super::row::{StreamRow, first_number, quoted};
+use super::script::{Part, Script};
 
 /// How long a text that runs when the stream is stopped may still take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -26,6 +28,9 @@ const PATIENCE: u32 = 2;
 pub(super) const LANES: usize = 2;
 /// How long a lane waits for a lock of a row, seconds: the one before it may wait for this one without mysqld knowing.
 const LANE_LOCK_WAIT: u32 = 2;
+/// Statements that a connection keeps prepared: all connections together have a bound in mysqld
+/// (`max_prepared_stmt_count`, 16,382).
+const MAX_PREPARED: usize = 100;
 /// The collation `utf8mb4_general_ci`, which every server has.
 const UTF8MB4: i32 = 45;
 
@@ -50,6 +55,26 @@ pub(super) enum ApplyError {
     Cancelled,
 }
 
+/// Statements that a connection has prepared, by their text.
+#[derive(Default)]
+struct PreparedStatements(HashMap<Arc<str>, Prepared>);
+
+impl PreparedStatements {
+    async fn get(&mut self, conn: &mut Connection, sql: &Arc<str>) -> Result<Prepared, ClientError> {
+        if let Some(prepared) = self.0.get(sql) {
+            return Ok(*prepared);
+        }
+        if self.0.len() >= MAX_PREPARED {
+            for (_, prepared) in self.0.drain() {
+                conn.close_prepared(prepared).await?;
+            }
+        }
+        let prepared = conn.prepare(sql.as_bytes()).await?;
+        self.0.insert(sql.clone(), prepared);
+        Ok(prepared)
+    }
+}
+
 pub(super) struct Applier {
     conn: Connection,
     params: ConnectParams,
@@ -58,6 +83,7 @@ pub(super) struct Applier {
     lock: String,
     stop: CancellationToken,
     charset: Charset,
+    prepared: PreparedStatements,
     /// Transactions do not lock gaps between rows.
     read_committed: bool,
 }
@@ -90,7 +116,8 @@ impl Applier {
                 take_over(&mut conn, &lane).await?;
                 conn.execute(&format!("select release_lock('{lane}')")).await?;
             }
-            Ok(Self { conn, params: params.clone(), id, lock, stop: stop.clone(), charset, read_committed })
+            let prepared = PreparedStatements::default();
+            Ok(Self { conn, params: params.clone(), id, lock, stop: stop.clone(), charset, prepared, read_committed })
         };
         stop.run_until_cancelled(opening).await.unwrap_or(Err(ApplyError::Cancelled))
     }
@@ -110,7 +137,8 @@ impl Applier {
                 return Err(VtError::new(Code::Aborted, text).into());
             }
             let (params, stop) = (self.params.clone(), self.stop.clone());
-            Ok(Self { conn, params, id: self.id, lock, stop, charset: self.charset, read_committed: true })
+            let prepared = PreparedStatements::default();
+            Ok(Self { conn, params, id: self.id, lock, stop, charset: self.charset, prepared, read_committed: true })
         };
         self.stop.run_until_cancelled(opening).await.unwrap_or(Err(ApplyError::Cancelled))
     }
@@ -123,6 +151,13 @@ impl Applier {
     /// What the session's literals are read as; the source leaves it out of statements that agree.
     pub fn charset(&self) -> Charset {
         self.charset
+    }
+
+    /// What the session does with scripts.
+    pub fn session(&self) -> Session {
+        // Parameters are read in the character set of the client, literals say theirs.
+        let utf8mb4 = matches!(self.charset.client, UTF8MB4 | 46 | 224..=247 | 255..=323);
+        Session { charset: self.charset, bulk: utf8mb4 && self.conn.has_bulk() }
     }
 
     /// Tables whose changes may be put together.
@@ -151,6 +186,32 @@ impl Applier {
     /// Runs a text of several statements, one result each. When the stream is stopped meanwhile it may end, but not take
     /// long; then it is killed, and what it did rolled back.
     pub async fn run(&mut self, text: &[u8]) -> Result<Vec<QueryResult>, ApplyError> {
+        self.in_time(async |conn, _| conn.query_multi(text, usize::MAX).await).await
+    }
+
+    /// The same of a script. It ends at the first error.
+    pub async fn run_script(&mut self, script: &Script) -> Result<Vec<QueryResult>, ApplyError> {
+        let run = async |conn: &mut Connection, prepared: &mut PreparedStatements| {
+            let mut results = Vec::new();
+            for part in script.parts() {
+                match part {
+                    Part::Text(text) => results.extend(conn.query_multi(text, usize::MAX).await?),
+                    Part::Bulk(bulk) => {
+                        let statement = prepared.get(conn, &bulk.sql).await?;
+                        results.push(conn.execute_bulk(statement, &bulk.rows).await?);
+                    }
+                }
+            }
+            Ok(results)
+        };
+        self.in_time(run).await
+    }
+
+    /// Runs what `run` does; see [`Self::run`].
+    async fn in_time(
+        &mut self,
+        run: impl AsyncFnOnce(&mut Connection, &mut PreparedStatements) -> Result<Vec<QueryResult>, ClientError>,
+    ) -> Result<Vec<QueryResult>, ApplyError> {
         if self.conn.is_broken() {
             return Err(ApplyError::Cancelled);
         }
@@ -159,7 +220,7 @@ impl Applier {
             sleep(GRACE).await;
         };
         let outcome = tokio::select! {
-            outcome = self.conn.query_multi(text, usize::MAX) => Some(outcome),
+            outcome = run(&mut self.conn, &mut self.prepared) => Some(outcome),
             () = overdue => None,
         };
         match outcome {

@@ -1,4 +1,4 @@
-//! The text that is sent to mysqld next: statements of one or several source transactions, as one transaction of the
+//! What is sent to mysqld next: statements of one or several source transactions, as one transaction of the
 //! target.
 //!
 //! Invariant: what is kept is at most [`TEXT`] bytes that were not sent, and [`REPLAY`] bytes that were, plus one
@@ -11,7 +11,10 @@ use vtproto::binlogdata::{
     binlog_transaction::{Statement, statement::Category},
 };
 
-use super::merge::{Merge, Touched};
+use super::{
+    merge::{Merge, Touched},
+    script::Script,
+};
 
 /// Bytes of statements that are sent to mysqld at once.
 pub(super) const TEXT: usize = 512 << 10;
@@ -31,17 +34,25 @@ pub(super) struct Reached {
 #[derive(Debug)]
 pub(super) struct Detached {
     /// From `begin` on, without what commits it.
-    pub text: Vec<u8>,
+    pub script: Script,
     pub touched: Touched,
     pub reached: Reached,
     pub queries: i64,
     pub transactions: i64,
 }
 
+/// What a connection does without being told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Session {
+    pub charset: Charset,
+    /// It takes many rows of parameters with one statement.
+    pub bulk: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Statements not sent yet, each with a semicolon behind it.
-    text: Vec<u8>,
+    /// Statements not sent yet.
+    script: Script,
     /// Changes of rows that come after these statements.
     merge: Merge,
     /// The open transaction has such changes.
@@ -49,7 +60,7 @@ pub(super) struct Batch {
     /// The rows that the text changes, as long as it changes nothing else.
     touched: Option<Touched>,
     /// What was sent of the open transaction.
-    sent: Vec<Vec<u8>>,
+    sent: Vec<Script>,
     sent_bytes: usize,
     replayable: bool,
     /// The source transaction that was begun has not ended.
@@ -58,7 +69,7 @@ pub(super) struct Batch {
     timestamp: Vec<u8>,
     timestamp_set: Vec<u8>,
     charset: Charset,
-    default_charset: Charset,
+    session: Session,
     pub reached: Option<Reached>,
     pub queries: i64,
     pub transactions: i64,
@@ -67,10 +78,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub fn new(default_charset: Charset) -> Self {
+    pub fn new(session: Session) -> Self {
         Self {
-            text: Vec::new(),
-            merge: Merge::default(),
+            script: Script::default(),
+            merge: Merge::new(session.bulk),
             merged: false,
             touched: Some(Touched::default()),
             sent: Vec::new(),
@@ -79,8 +90,8 @@ impl Batch {
             unfinished: false,
             timestamp: Vec::new(),
             timestamp_set: Vec::new(),
-            charset: default_charset,
-            default_charset,
+            charset: session.charset,
+            session,
             reached: None,
             queries: 0,
             transactions: 0,
@@ -90,7 +101,7 @@ impl Batch {
 
     /// Nothing that would have to be sent or committed.
     pub fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.merge.is_empty() && !self.is_open()
+        self.script.is_empty() && self.merge.is_empty() && !self.is_open()
     }
 
     /// A transaction is open at mysqld.
@@ -104,7 +115,7 @@ impl Batch {
     }
 
     pub fn is_full(&self) -> bool {
-        self.text.len() + self.merge.bytes() >= TEXT || self.transactions >= TRANSACTIONS
+        self.script.len() + self.merge.bytes() >= TEXT || self.transactions >= TRANSACTIONS
     }
 
     /// Adds one message of the source. The end of a source transaction has an event token; before it come as many
@@ -159,7 +170,7 @@ impl Batch {
         }
         // It may be about the same rows, whatever it is.
         self.write_merged();
-        self.set_charset(statement.charset.unwrap_or(self.default_charset));
+        self.set_charset(statement.charset.unwrap_or(self.session.charset));
         self.set_timestamp();
         self.touched = None;
         if !is_set {
@@ -172,9 +183,9 @@ impl Batch {
     /// Appends the changes that wait.
     fn write_merged(&mut self) {
         if !self.merge.is_empty() {
-            self.set_charset(self.default_charset);
+            self.set_charset(self.session.charset);
             self.set_timestamp();
-            self.merge.write(&mut self.text, self.touched.as_mut().unwrap_or(&mut Touched::default()));
+            self.merge.write(&mut self.script, self.touched.as_mut().unwrap_or(&mut Touched::default()));
         }
     }
 
@@ -195,45 +206,45 @@ impl Batch {
     }
 
     fn push(&mut self, sql: &[u8]) {
-        self.text.extend_from_slice(sql);
+        let text = self.script.text();
+        text.extend_from_slice(sql);
         // On a line of its own, for a comment may end the statement.
-        self.text.extend_from_slice(b"\n;");
+        text.extend_from_slice(b"\n;");
     }
 
     /// To be called before the commit: the next batch begins with the session's own character set.
     pub fn finish(&mut self) {
         self.write_merged();
-        self.set_charset(self.default_charset);
+        self.set_charset(self.session.charset);
     }
 
     /// What a replay has to begin with, wherever the attempt before it ended.
     pub fn reset(&self) -> String {
-        set_charset(self.default_charset)
+        set_charset(self.session.charset)
     }
 
     /// What is to be sent now, with `begin` in front of the first piece of a transaction.
-    pub fn take(&mut self) -> Vec<u8> {
+    pub fn take(&mut self) -> Script {
         self.write_merged();
-        let statements = std::mem::take(&mut self.text);
+        let statements = std::mem::take(&mut self.script);
         if self.is_open() {
             return statements;
         }
-        let mut text = Vec::with_capacity(statements.len() + 512);
-        text.extend_from_slice(b"begin;");
-        text.extend_from_slice(&statements);
-        text
+        let mut script = Script::from("begin;");
+        script.append(statements);
+        script
     }
 
     /// The same without a transaction around it.
-    pub fn take_alone(&mut self) -> Vec<u8> {
+    pub fn take_alone(&mut self) -> Script {
         self.write_merged();
-        std::mem::take(&mut self.text)
+        std::mem::take(&mut self.script)
     }
 
     /// Keeps what was sent, while it is not too much.
-    pub fn keep(&mut self, text: Vec<u8>) {
-        self.sent_bytes += text.len();
-        self.sent.push(text);
+    pub fn keep(&mut self, script: Script) {
+        self.sent_bytes += script.len();
+        self.sent.push(script);
         if self.sent_bytes > REPLAY {
             self.sent.clear();
             self.replayable = false;
@@ -248,37 +259,35 @@ impl Batch {
         }
         let reached = self.reached.clone()?;
         self.finish();
-        let text = self.take();
+        let script = self.take();
         let touched = self.touched.take()?;
-        let detached = Detached { text, touched, reached, queries: self.queries, transactions: self.transactions };
+        let detached = Detached { script, touched, reached, queries: self.queries, transactions: self.transactions };
         self.clear();
         Some(detached)
     }
 
-    /// A batch whose text was taken, to see it through alone.
-    pub fn of(detached: &Detached, default_charset: Charset) -> Self {
+    /// A batch whose script was taken, to see it through alone.
+    pub fn of(detached: &Detached, session: Session) -> Self {
         Self {
             merged: true,
             touched: None,
             reached: Some(detached.reached.clone()),
             queries: detached.queries,
             transactions: detached.transactions,
-            ..Self::new(default_charset)
+            ..Self::new(session)
         }
     }
 
     /// What was sent of the open transaction; `None` when that was too much to keep.
-    pub fn sent(&self) -> Option<&[Vec<u8>]> {
+    pub fn sent(&self) -> Option<&[Script]> {
         self.replayable.then_some(&self.sent)
     }
 
     /// The transaction has ended, and with it all that is known of the batch.
     pub fn clear(&mut self) {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
         let mut merge = std::mem::take(&mut self.merge);
         merge.clear();
-        *self = Self { text, merge, ..Self::new(self.default_charset) };
+        *self = Self { merge, ..Self::new(self.session) };
     }
 }
 
@@ -304,6 +313,7 @@ mod tests {
     };
 
     const UTF8: Charset = Charset { client: 45, conn: 45, server: 45 };
+    const SESSION: Session = Session { charset: UTF8, bulk: false };
     const LATIN1: Charset = Charset { client: 8, conn: 8, server: 8 };
 
     fn statement(category: Category, sql: &str, charset: Option<Charset>) -> Statement {
@@ -332,7 +342,7 @@ mod tests {
 
     #[test]
     fn rows_and_statements_stay_in_order() {
-        let mut batch = Batch::new(UTF8);
+        let mut batch = Batch::new(SESSION);
         let set = |sql| statement(Category::BlSet, sql, None);
         let statements = vec![
             set("SET TIMESTAMP=5"),
@@ -362,12 +372,17 @@ mod tests {
     }
 
     fn text(batch: &mut Batch) -> String {
-        String::from_utf8(batch.take()).expect("text")
+        as_text(batch.take())
+    }
+
+    fn as_text(mut script: Script) -> String {
+        assert_eq!(script.parts().len(), 1);
+        String::from_utf8(std::mem::take(script.text())).expect("text")
     }
 
     #[test]
     fn transactions_become_one() {
-        let mut batch = Batch::new(UTF8);
+        let mut batch = Batch::new(SESSION);
         assert!(batch.is_empty() && batch.is_whole());
         let set = statement(Category::BlSet, "SET TIMESTAMP=5", None);
         add(
@@ -386,17 +401,17 @@ mod tests {
 
     #[test]
     fn pieces_of_a_transaction_share_one_begin() {
-        let mut batch = Batch::new(UTF8);
+        let mut batch = Batch::new(SESSION);
         add(&mut batch, message(vec![statement(Category::BlInsert, "insert a", None)], None));
         assert!(!batch.is_whole() && batch.reached.is_none());
         let first = batch.take();
-        assert_eq!(first, b"begin;insert a\n;");
+        assert_eq!(as_text(first.clone()), "begin;insert a\n;");
         batch.keep(first.clone());
         assert!(batch.is_open() && !batch.is_empty());
         add(&mut batch, message(vec![statement(Category::BlInsert, "insert b", None)], Some("MariaDB/0-1-1")));
         assert_eq!(text(&mut batch), "insert b\n;");
         assert_eq!((batch.transactions, batch.sent()), (1, Some(&[first][..])));
-        batch.keep(vec![b' '; REPLAY]);
+        batch.keep(Script::from(" ".repeat(REPLAY).as_str()));
         assert!(batch.is_open() && batch.sent().is_none());
         batch.clear();
         assert!(batch.is_empty() && batch.is_whole() && batch.sent().is_some());
@@ -404,19 +419,19 @@ mod tests {
 
     #[test]
     fn a_transaction_of_rows_can_be_taken_out() {
-        let mut batch = Batch::new(UTF8);
+        let mut batch = Batch::new(SESSION);
         add(&mut batch, message(vec![table(), inserted("1")], None));
         assert!(batch.detach().is_none(), "it is not whole");
         let set = statement(Category::BlSet, "SET TIMESTAMP=5", None);
         add(&mut batch, message(vec![set, inserted("2")], Some("MariaDB/0-1-1")));
         let one = batch.detach().expect("rows");
-        assert_eq!(one.text, b"begin;SET TIMESTAMP=5\n;insert into `t` (`id`) values (1),(2)\n;");
+        assert_eq!(as_text(one.script.clone()), "begin;SET TIMESTAMP=5\n;insert into `t` (`id`) values (1),(2)\n;");
         assert_eq!((one.reached.position.as_str(), one.queries, one.transactions), ("MariaDB/0-1-1", 2, 1));
         assert!(batch.is_empty() && batch.reached.is_none() && batch.detach().is_none());
         add(&mut batch, message(vec![inserted("3")], Some("MariaDB/0-1-2")));
         let other = batch.detach().expect("rows");
         assert!(!one.touched.may_meet(&other.touched) && one.touched.may_meet(&one.touched));
-        let alone = Batch::of(&other, UTF8);
+        let alone = Batch::of(&other, SESSION);
         assert!(alone.has_merged() && !alone.is_open() && alone.reached == Some(other.reached));
         // A statement may be about any row.
         add(
@@ -429,7 +444,7 @@ mod tests {
 
     #[test]
     fn character_sets_follow_the_statements() {
-        let mut batch = Batch::new(UTF8);
+        let mut batch = Batch::new(SESSION);
         add(
             &mut batch,
             message(

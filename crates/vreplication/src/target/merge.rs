@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
 };
 
 use vterrors::{Code, Result, VtError};
@@ -19,11 +20,18 @@ use vtproto::{
     query::QueryResult,
 };
 
-use super::row::{cells, quoted};
+use super::{
+    parameters::{Kind, parameters},
+    row::{cells, quoted},
+    script::{Bulk, Script},
+};
 use crate::row_bytes;
 
 /// Keys of one DELETE: servers bound the memory with which they find the ranges of a condition.
 const DELETE_KEYS: usize = 1000;
+
+/// Rows for which a statement with parameters pays.
+const BULK_ROWS: usize = 16;
 
 /// Keys of tables by name: their columns.
 pub(super) type Keys = BTreeMap<String, Vec<String>>;
@@ -90,6 +98,9 @@ struct Changes {
     insert: String,
     update: String,
     delete: String,
+    /// The two statements for one row of parameters, without and with `update`.
+    bulk: [Arc<str>; 2],
+    kinds: Vec<Kind>,
     /// Several columns: each key is a condition of its own.
     composite: bool,
     entries: Vec<Entry>,
@@ -103,6 +114,8 @@ pub(super) struct Merge {
     /// Tables with changes.
     touched: Vec<u32>,
     bytes: usize,
+    /// mysqld takes many rows of parameters with one statement.
+    bulk: bool,
 }
 
 /// The rows that changes were about, by hashes of their keys: hashes that two sets share by chance cost a wait.
@@ -146,11 +159,17 @@ impl Changes {
         let place = name(&table.name);
         let columns: Vec<String> = table.columns.iter().map(|column| name(column)).collect();
         let updates: Vec<String> = columns.iter().map(|column| format!("{column}=values({column})")).collect();
+        let insert = format!("insert into {place} ({}) values ", columns.join(","));
+        let update = format!(" on duplicate key update {}", updates.join(","));
+        let marks = vec!["?"; columns.len()].join(",");
+        let bulk = ["", &update].map(|end| Arc::from(format!("{insert}({marks}){end}")));
         let composite = table.key.len() != 1;
         let key = table.key.first().filter(|_| !composite).map(|column| name(column));
         Self {
-            insert: format!("insert into {place} ({}) values ", columns.join(",")),
-            update: format!(" on duplicate key update {}", updates.join(",")),
+            insert,
+            update,
+            bulk,
+            kinds: vec![Kind::Null; columns.len()],
             delete: format!("delete from {place} where {}", key.map_or_else(String::new, |key| format!("{key} in "))),
             composite,
             entries: Vec::new(),
@@ -173,11 +192,12 @@ impl Changes {
         &mut self.entries[at]
     }
 
-    fn write(&mut self, text: &mut Vec<u8>, touched: &mut Touched) {
+    fn write(&mut self, script: &mut Script, bulk: bool, touched: &mut Touched) {
         self.entries.iter().for_each(|row| touched.add(&self.table.name, &row.key));
         let deleted: Vec<&Entry> =
             self.entries.iter().filter(|row| row.existed && (row.replaced || row.values.is_none())).collect();
         for rows in deleted.chunks(DELETE_KEYS) {
+            let text = script.text();
             text.extend_from_slice(self.delete.as_bytes());
             let (between, end): (&[u8], &[u8]) = if self.composite { (b" or ", b"") } else { (b",", b")") };
             for (at, row) in rows.iter().enumerate() {
@@ -192,9 +212,18 @@ impl Changes {
             text.extend_from_slice(b"\n;");
         }
         for there in [true, false] {
+            let wanted = |row: &&Entry| (row.existed && !row.replaced) == there;
+            let rows = self.entries.iter().filter(wanted).filter_map(|row| row.values.as_deref());
+            if bulk
+                && rows.clone().nth(BULK_ROWS - 1).is_some()
+                && let Some(rows) = parameters(&mut self.kinds, rows.clone())
+            {
+                script.push_bulk(Bulk { sql: self.bulk[usize::from(there)].clone(), rows });
+                continue;
+            }
             let mut any = false;
-            for row in self.entries.iter().filter(|row| (row.existed && !row.replaced) == there) {
-                let Some(values) = &row.values else { continue };
+            for values in rows {
+                let text = script.text();
                 text.extend_from_slice(if any { b",(" } else { self.insert.as_bytes() });
                 if !std::mem::replace(&mut any, true) {
                     text.push(b'(');
@@ -203,10 +232,10 @@ impl Changes {
                 text.push(b')');
             }
             if any && there {
-                text.extend_from_slice(self.update.as_bytes());
+                script.text().extend_from_slice(self.update.as_bytes());
             }
             if any {
-                text.extend_from_slice(b"\n;");
+                script.text().extend_from_slice(b"\n;");
             }
         }
         self.entries.clear();
@@ -215,6 +244,11 @@ impl Changes {
 }
 
 impl Merge {
+    /// Nothing yet. `bulk`: mysqld takes many rows of parameters with one statement.
+    pub fn new(bulk: bool) -> Self {
+        Self { bulk, ..Self::default() }
+    }
+
     /// Whether changes wait in which the number of this table stands for something else.
     pub fn has_other(&self, table: &Table) -> bool {
         self.tables.get(&table.number).is_some_and(|known| !known.entries.is_empty() && known.table != *table)
@@ -266,11 +300,11 @@ impl Merge {
         Ok(())
     }
 
-    /// Appends the statements, each with a semicolon behind it, and forgets the changes. Their rows are added to `touched`.
-    pub fn write(&mut self, text: &mut Vec<u8>, touched: &mut Touched) {
+    /// Appends the statements and forgets the changes. Their rows are added to `touched`.
+    pub fn write(&mut self, script: &mut Script, touched: &mut Touched) {
         for number in self.touched.drain(..) {
             if let Some(changes) = self.tables.get_mut(&number) {
-                changes.write(text, touched);
+                changes.write(script, self.bulk, touched);
             }
         }
         self.bytes = 0;
@@ -314,10 +348,10 @@ mod tests {
     }
 
     fn text(merge: &mut Merge) -> String {
-        let mut text = Vec::new();
-        merge.write(&mut text, &mut Touched::default());
+        let mut script = Script::default();
+        merge.write(&mut script, &mut Touched::default());
         assert!(merge.is_empty() && merge.bytes() == 0);
-        String::from_utf8(text).expect("text").replace("\n;", ";")
+        String::from_utf8(std::mem::take(script.text())).expect("text").replace("\n;", ";")
     }
 
     #[test]

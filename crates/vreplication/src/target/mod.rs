@@ -2,7 +2,8 @@
 //!
 //! [`Engine`] owns one controller a row. A controller ([`controller`]) chooses a source tablet ([`picker`]), asks it for a
 //! stream ([`client`]) and plays it ([`player`]) through a connection to mysqld ([`applier`]) until the row says stop. Full
-//! transactions of independent rows run on further connections at the same time ([`overlap`]).
+//! transactions of independent rows run on further connections at the same time ([`overlap`]). What is sent is a [`script`]:
+//! texts, and rows as parameters ([`parameters`]) where mysqld takes many with one statement.
 //! Rows are read and written by [`row`], the statements of `VReplicationExec` are told apart by [`statement`].
 //!
 //! Invariants: rows and the position they reach are committed in one transaction of the target, in the order of the source;
@@ -16,10 +17,12 @@ mod controller;
 mod engine;
 mod merge;
 mod overlap;
+mod parameters;
 mod picker;
 mod player;
 mod replicas;
 mod row;
+mod script;
 mod source;
 mod statement;
 mod stats;

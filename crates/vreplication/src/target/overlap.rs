@@ -112,7 +112,7 @@ async fn transaction(
 }
 
 async fn run(applier: &mut Applier, batch: &Detached, end: &str, before: Option<oneshot::Receiver<()>>) -> Outcome {
-    applier.run(&batch.text).await?;
+    applier.run_script(&batch.script).await?;
     if let Some(before) = before
         && before.await.is_err()
     {

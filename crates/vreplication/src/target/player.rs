@@ -32,6 +32,7 @@ use super::{
     overlap::{Outcome, Overlap},
     replicas::Replicas,
     row::{State, read_position, update_position},
+    script::Script,
     stats::{Stream, unix_now},
 };
 use crate::{OnDdl, row_bytes};
@@ -180,7 +181,7 @@ impl<'a> Player<'a> {
         independent: Independent,
         stop: CancellationToken,
     ) -> Self {
-        let batch = Batch::new(applier.charset());
+        let batch = Batch::new(applier.session());
         let overlap = Overlap::default();
         Self { applier, stream, pace, rules, batch, overlap, unsaved: None, stop, independent, moved: false }
     }
@@ -387,11 +388,11 @@ impl<'a> Player<'a> {
 
     /// Applies a transaction that was taken out on the stream's own connection, between others.
     async fn apply_alone(&mut self, batch: &Detached) -> Result<(), Ended> {
-        let mut text = batch.text.clone();
-        text.extend_from_slice(self.end_of(&batch.reached, None).as_bytes());
-        let alone = Batch::of(batch, self.applier.charset());
+        let mut script = batch.script.clone();
+        script.text().extend_from_slice(self.end_of(&batch.reached, None).as_bytes());
+        let alone = Batch::of(batch, self.applier.session());
         let current = std::mem::replace(&mut self.batch, alone);
-        let done = self.execute(&text).await;
+        let done = self.execute(&script).await;
         self.batch = current;
         let found = Self::found(&done?);
         self.has_ended(batch, Ok(found))
@@ -407,14 +408,14 @@ impl<'a> Player<'a> {
         self.commit_whole().await?;
         self.drain().await?;
         for statement in &message.statements {
-            let mut alone = Batch::new(self.applier.charset());
+            let mut alone = Batch::new(self.applier.session());
             alone.add_statement(statement);
             alone.finish();
-            let text = alone.take_alone();
-            if text.is_empty() {
+            let script = alone.take_alone();
+            if script.is_empty() {
                 continue;
             }
-            match self.applier.run(&text).await {
+            match self.applier.run_script(&script).await {
                 Ok(_) => {}
                 Err(ApplyError::Mysql(ClientError::Server(error)))
                     if statement.category() == Category::BlDdl && self.rules.on_ddl == OnDdl::ExecIgnore =>
@@ -466,9 +467,9 @@ impl<'a> Player<'a> {
     async fn send(&mut self) -> Result<(), Ended> {
         self.drain().await?;
         self.look_again().await?;
-        let text = self.batch.take();
-        self.execute(&text).await?;
-        self.batch.keep(text);
+        let script = self.batch.take();
+        self.execute(&script).await?;
+        self.batch.keep(script);
         Ok(())
     }
 
@@ -495,9 +496,9 @@ impl<'a> Player<'a> {
         self.drain().await?;
         self.look_again().await?;
         self.batch.finish();
-        let mut text = self.batch.take();
-        text.extend_from_slice(self.end_of(&reached, stop).as_bytes());
-        let found = Self::found(&self.execute(&text).await?);
+        let mut script = self.batch.take();
+        script.text().extend_from_slice(self.end_of(&reached, stop).as_bytes());
+        let found = Self::found(&self.execute(&script).await?);
         self.unsaved = None;
         self.stream.applied(self.batch.queries, self.batch.transactions);
         self.rules.alone -= self.batch.transactions.min(self.rules.alone);
@@ -511,7 +512,7 @@ impl<'a> Player<'a> {
         format!("{update};commit")
     }
 
-    /// Whether the row of the stream was there, from the results of a text with [`Self::end_of`].
+    /// Whether the row of the stream was there, from the results of a script with [`Self::end_of`].
     fn found(results: &[QueryResult]) -> bool {
         // The update is the last statement but one.
         results.iter().rev().nth(1).is_some_and(|result| result.rows_affected == 1)
@@ -551,10 +552,10 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Runs a text of the open transaction. After a deadlock the transaction is run again from its begin, as long as it
+    /// Runs a script of the open transaction. After a deadlock the transaction is run again from its begin, as long as it
     /// is known.
-    async fn execute(&mut self, text: &[u8]) -> Result<Vec<QueryResult>, Ended> {
-        let mut error = match self.applier.run(text).await {
+    async fn execute(&mut self, script: &Script) -> Result<Vec<QueryResult>, Ended> {
+        let mut error = match self.applier.run_script(script).await {
             Ok(results) => return Ok(results),
             Err(ApplyError::Mysql(error)) => error,
             Err(other) => return Err(other.into()),
@@ -596,7 +597,7 @@ impl<'a> Player<'a> {
                 }
                 pause = (pause * 2).min(LAST_RETRY);
             }
-            match self.replay(text, unchecked).await {
+            match self.replay(script, unchecked).await {
                 Ok(results) => return Ok(results),
                 // Without checks there is nothing more to try.
                 Err(ApplyError::Mysql(again)) if !(unchecked && is_foreign_key(again.mysql())) => error = again,
@@ -606,24 +607,24 @@ impl<'a> Player<'a> {
         Err(ApplyError::Mysql(error).into())
     }
 
-    async fn replay(&mut self, text: &[u8], unchecked: bool) -> Result<Vec<QueryResult>, ApplyError> {
+    async fn replay(&mut self, script: &Script, unchecked: bool) -> Result<Vec<QueryResult>, ApplyError> {
         self.applier.run(self.batch.reset().as_bytes()).await?;
         if !unchecked {
-            return self.replay_texts(text).await;
+            return self.replay_scripts(script).await;
         }
         self.applier.run(b"set session foreign_key_checks = 0").await?;
-        let done = self.replay_texts(text).await;
+        let done = self.replay_scripts(script).await;
         if !self.applier.is_lost() {
             self.applier.run(b"set session foreign_key_checks = 1").await?;
         }
         done
     }
 
-    async fn replay_texts(&mut self, text: &[u8]) -> Result<Vec<QueryResult>, ApplyError> {
+    async fn replay_scripts(&mut self, script: &Script) -> Result<Vec<QueryResult>, ApplyError> {
         for sent in self.batch.sent().unwrap_or_default() {
-            self.applier.run(sent).await?;
+            self.applier.run_script(sent).await?;
         }
-        self.applier.run(text).await
+        self.applier.run_script(script).await
     }
 }
 
