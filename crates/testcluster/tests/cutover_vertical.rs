@@ -81,7 +81,8 @@ fn sides_agree(cluster: &Cluster) -> Result<()> {
 
 fn switches_under_load(flavor: Flavor) -> Result<()> {
     // Twenty in a row with VT_TEST_SWITCHES=20.
-    let rounds = std::env::var("VT_TEST_SWITCHES").ok().and_then(|n| n.parse().ok()).unwrap_or(6) / 2;
+    let asked: Option<usize> = std::env::var("VT_TEST_SWITCHES").ok().and_then(|n| n.parse().ok());
+    let rounds = asked.unwrap_or(6) / 2;
     let cluster = split(flavor)?;
     let load = Load::start(cluster.vtgate_mysql_port, 8, 4)?;
     load.wait_for_more(200)?;
@@ -100,9 +101,13 @@ fn switches_under_load(flavor: Flavor) -> Result<()> {
     println!("{}", ok(&cluster, THERE)?);
     switches.push((start, Instant::now()));
     load.wait_for_more(200)?;
+    // What a measurement is to be compared with.
+    let without = asked.map(|_| load.periods_without(&switches)).transpose()?;
     let outcome = load.finish()?;
-    let stalls = outcome.print_stalls(&switches);
-    println!("stalls: p99 {:?}, max {:?}", stalls.at(0.99), stalls.at(1.0));
+    if let Some(without) = without {
+        outcome.print_longest("period without a switch", &without);
+    }
+    outcome.print_stalls(&switches);
     outcome.expect_no_errors()?;
     check(&cluster, CUSTOMER, &outcome)?;
     sides_agree(&cluster)?;

@@ -117,6 +117,19 @@ impl Load {
         testcluster::wait_for("the clients to go on", Duration::from_secs(60), || self.count() >= goal)
     }
 
+    /// As many periods as there were switches, each as long as one of them, in which nothing is switched: how long
+    /// clients wait anyway.
+    pub fn periods_without(&self, switches: &[(Instant, Instant)]) -> Result<Vec<(Instant, Instant)>> {
+        let mut periods = Vec::new();
+        for (from, to) in switches {
+            let start = Instant::now();
+            std::thread::sleep(*to - *from);
+            periods.push((start, Instant::now()));
+            self.wait_for_more(200)?;
+        }
+        Ok(periods)
+    }
+
     pub fn finish(self) -> Result<Outcome> {
         self.stop.store(true, Ordering::Relaxed);
         let mut outcome = Outcome {
@@ -191,15 +204,20 @@ impl Outcome {
         Ok(())
     }
 
-    /// Prints how long clients waited, and returns the stalls: for each switch and client the longest
-    /// operation that was under way during the switch.
-    pub fn print_stalls(&self, switches: &[(Instant, Instant)]) -> Stalls {
+    /// Prints how long clients waited, and the stalls: for each switch and client the longest operation that was under way
+    /// during the switch.
+    pub fn print_stalls(&self, switches: &[(Instant, Instant)]) {
+        self.print_longest("switch", switches);
+    }
+
+    /// The same of periods of another name.
+    pub fn print_longest(&self, name: &str, switches: &[(Instant, Instant)]) {
         let under_way = |sample: &&Sample, (from, to): &(Instant, Instant)| {
             sample.start < *to && sample.start + sample.took > *from
         };
         let (inside, outside): (Vec<&Sample>, Vec<&Sample>) =
             self.samples.iter().partition(|sample| switches.iter().any(|switch| under_way(sample, switch)));
-        for (what, samples) in [("operations during switches", inside), ("operations otherwise", outside)] {
+        for (what, samples) in [("operations meanwhile", inside), ("operations otherwise", outside)] {
             print_times(what, samples.iter().map(|sample| sample.took).collect());
         }
         let mut stalls = Vec::new();
@@ -210,22 +228,12 @@ impl Outcome {
                 *known = sample.took.max(*known);
             }
             let most = longest.values().max().copied().unwrap_or_default();
-            println!("  switch {number}: took {:?}, longest stall {most:?}", switch.1 - switch.0);
+            println!("  {name} {number}: took {:?}, longest stall {most:?}", switch.1 - switch.0);
             stalls.extend(longest.into_values());
         }
-        print_times("stalls (longest operation of each client in each switch)", stalls.clone());
+        print_times(&format!("stalls (longest operation of each client in each {name})"), stalls.clone());
         stalls.sort();
-        Stalls(stalls)
-    }
-}
-
-/// Longest operations, sorted.
-pub struct Stalls(Vec<Duration>);
-
-impl Stalls {
-    /// What `share` of all do not exceed.
-    pub fn at(&self, share: f64) -> Duration {
-        at(&self.0, share)
+        println!("stalls: p99 {:?}, max {:?}", at(&stalls, 0.99), at(&stalls, 1.0));
     }
 }
 
