@@ -70,6 +70,18 @@ pub(crate) fn frame_len(raw: &[u8]) -> Result<usize, WireError> {
     if len <= raw.len() { Ok(len) } else { Err(WireError::Truncated) }
 }
 
+/// How many bytes of `raw` are whole rows; behind them is the beginning of one more.
+pub(crate) fn whole_rows(raw: &[u8]) -> usize {
+    let (mut whole, mut at) = (0, 0);
+    while let Ok(len) = frame_len(&raw[at..]) {
+        at += len;
+        if len < 4 + MAX_FRAME {
+            whole = at;
+        }
+    }
+    whole
+}
+
 /// The payload of one row.
 pub(crate) enum RowBytes<'a> {
     InPlace(&'a [u8]),

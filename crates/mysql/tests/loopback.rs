@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mysql::Connection;
+use mysql::client::{ClientError, RawResult};
 use mysql::server::{AuthServer, ServerConfig, bind_unix, tls_config};
 use support::{Running, certificate, start, start_open, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,6 +94,47 @@ async fn rows_of_17_mb_and_a_statement_of_33_mb() {
     sql.resize(33 << 20, b'y');
     let result = conn.query(&sql, 1).await.expect("a row");
     assert_eq!(result.rows[0].values.len(), (33 << 20) - 5);
+}
+
+/// All packets of a result, and how many bytes at most came at once.
+async fn in_pieces(conn: &mut Connection, sql: &str, max_rows: usize) -> Result<(QueryResult, usize), ClientError> {
+    let RawResult::Growing(mut rows) = conn.query_raw(sql.as_bytes(), max_rows, 100_000).await? else {
+        panic!("{sql}: held whole")
+    };
+    let mut result = rows.take_begun();
+    let (mut all, mut most) = (result.raw_rows.to_vec(), result.raw_rows.len());
+    while let Some(piece) = rows.next(64 << 10).await? {
+        most = most.max(piece.len());
+        all.extend_from_slice(&piece);
+    }
+    (result.raw_rows, result.rows_affected) = (all.into(), rows.rows());
+    Ok((result, most))
+}
+
+#[tokio::test]
+async fn a_large_result_is_read_in_pieces() {
+    let running = start_open().await;
+    let mut conn = connect(&running).await;
+    let small = conn.query_raw(b"rows 10 100", 10, 100_000).await.expect("ten rows");
+    assert!(matches!(small, RawResult::Whole(result) if result.rows_affected == 10 && result.rows.is_empty()));
+    // A last one whose packet is exactly a full frame, and is closed by an empty one.
+    for (count, size) in [(5000, 100), (300, 70_000), (3, 17 << 20), (2, 0xff_ffff - 6)] {
+        let sql = format!("rows {count} {size}");
+        let (mut result, most) = in_pieces(&mut conn, &sql, count).await.expect("rows");
+        assert!(most < 300_000, "{sql}: {most} bytes at once");
+        assert_eq!((result.rows_affected, result.fields.len()), (count as u64, 3));
+        mysql::raw_rows::decode(&mut result).expect("whole rows");
+        let whole = conn.query(sql.as_bytes(), count).await.expect("the same rows");
+        assert!(result.rows == whole.rows, "{sql}");
+        let error = in_pieces(&mut conn, &sql, count - 1).await.expect_err("one too many");
+        assert_eq!(error.errno(), 10_001);
+        assert!(!conn.is_broken(), "{sql}: read away");
+    }
+    let RawResult::Growing(rows) = conn.query_raw(b"rows 5000 100", 5000, 100_000).await.expect("rows") else {
+        panic!("held whole")
+    };
+    drop(rows);
+    assert!(conn.is_broken(), "there is more to read");
 }
 
 #[tokio::test]

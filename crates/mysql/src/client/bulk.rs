@@ -113,7 +113,7 @@ impl Connection {
     pub async fn execute_bulk(&mut self, prepared: Prepared, rows: &BulkRows) -> Result<QueryResult, ClientError> {
         let [id, flags] = [&prepared.id.to_le_bytes()[..], &SEND_TYPES.to_le_bytes()[..]];
         self.start_parts(command::STMT_BULK_EXECUTE, &[id, flags, &rows.types, &rows.rows]).await?;
-        let outcome = self.results(usize::MAX, 1, false).await;
+        let outcome = self.results(usize::MAX, 1).await;
         let mut results = self.done(outcome)?;
         // `results` holds at least one on success.
         Ok(results.swap_remove(0))

@@ -7,7 +7,8 @@ use tokio::net::{TcpStream, UnixStream};
 use vterrors::MysqlError;
 use vtproto::query::{Field, QueryResult, Row};
 
-use super::{ClientError, ConnectParams, RowStream, handshake};
+use super::raw_rows::RawPosition;
+use super::{ClientError, ConnectParams, RawResult, RawRows, RowStream, handshake};
 use crate::constants::{MAX_FRAME, capability, command, errno, status};
 use crate::flavor::Flavor;
 use crate::packet::{Cursor, PacketError, PacketReader, PacketWriter, Span, WireError};
@@ -92,20 +93,21 @@ impl Connection {
     /// rows are errno 10001; the connection stays usable unless very much was left to read. Of several results (CALL)
     /// the first is returned, and a later error is an error.
     pub async fn query(&mut self, sql: &[u8], max_rows: usize) -> Result<QueryResult, ClientError> {
-        self.query_one(sql, max_rows, false).await
-    }
-
-    /// As [`Connection::query`], but with rows as the packets that came: see [`crate::raw_rows`].
-    pub async fn query_raw(&mut self, sql: &[u8], max_rows: usize) -> Result<QueryResult, ClientError> {
-        self.query_one(sql, max_rows, true).await
-    }
-
-    async fn query_one(&mut self, sql: &[u8], max_rows: usize, raw: bool) -> Result<QueryResult, ClientError> {
         self.start(command::QUERY, sql).await?;
-        let outcome = self.results(max_rows, 1, raw).await;
+        let outcome = self.results(max_rows, 1).await;
         let mut results = self.done(outcome)?;
         // `results` holds at least one on success.
         Ok(results.swap_remove(0))
+    }
+
+    /// As [`Connection::query`], but with rows as the packets that came: see [`crate::raw_rows`]. A result of more than
+    /// about `most` bytes, which is to be less than those of a frame, is returned with its rows still to be read.
+    pub async fn query_raw(&mut self, sql: &[u8], max_rows: usize, most: usize) -> Result<RawResult<'_>, ClientError> {
+        self.start(command::QUERY, sql).await?;
+        match self.raw_result(max_rows, most).await {
+            Ok((result, true)) => Ok(RawResult::Growing(RawRows::new(self, result, max_rows))),
+            whole => self.done(whole.map(|(result, _)| RawResult::Whole(result))),
+        }
     }
 
     /// One statement without a bound on rows; for administration, where results are small.
@@ -117,7 +119,7 @@ impl Connection {
     /// at the first error; the statements before it have taken effect. `max_rows` bounds each result.
     pub async fn query_multi(&mut self, sql: &[u8], max_rows: usize) -> Result<Vec<QueryResult>, ClientError> {
         self.start(command::QUERY, sql).await?;
-        let outcome = self.results(max_rows, usize::MAX, false).await;
+        let outcome = self.results(max_rows, usize::MAX).await;
         self.done(outcome)
     }
 
@@ -282,12 +284,7 @@ impl Connection {
 
     /// All results of a command; the first `keep` are returned.
     /// Errors: rows in one that is not kept. What ran has run.
-    pub(super) async fn results(
-        &mut self,
-        max_rows: usize,
-        keep: usize,
-        raw: bool,
-    ) -> Result<Vec<QueryResult>, ClientError> {
+    pub(super) async fn results(&mut self, max_rows: usize, keep: usize) -> Result<Vec<QueryResult>, ClientError> {
         let mut results = Vec::with_capacity(1);
         let mut lost = false;
         loop {
@@ -296,11 +293,6 @@ impl Connection {
             if result.fields.is_empty() {
                 result.rows_affected = self.last.affected_rows;
                 result.insert_id = self.last.insert_id;
-            } else if raw {
-                match self.raw_rows(max_rows).await? {
-                    Some((rows, count)) => (result.raw_rows, result.rows_affected) = (rows, count),
-                    None => return self.too_many_rows(max_rows).await,
-                }
             } else {
                 let columns = result.fields.len();
                 while let Some(row) = self.row(columns).await? {
@@ -322,27 +314,118 @@ impl Connection {
         }
     }
 
-    /// The packets of all rows, and how many rows; `None` when there are more than `max_rows`.
-    async fn raw_rows(&mut self, max_rows: usize) -> Result<Option<(Bytes, u64)>, ClientError> {
-        let mut rows = BytesMut::new();
-        let mut count = 0;
-        loop {
-            let Some(span) = self.packet_at_hand()? else {
-                self.fill().await?;
-                continue;
-            };
-            if self.end_of_rows(span)?.is_some() {
-                return Ok(Some((rows.freeze(), count as u64)));
+    /// The first result with the packets of its rows, and whether there are more of them than `most` bytes: the rest is to
+    /// be read then.
+    async fn raw_result(&mut self, max_rows: usize, most: usize) -> Result<(QueryResult, bool), ClientError> {
+        let fields = self.head_and_fields().await?;
+        let mut result = QueryResult { fields, ..QueryResult::default() };
+        if result.fields.is_empty() {
+            result.rows_affected = self.last.affected_rows;
+            result.insert_id = self.last.insert_id;
+        } else {
+            let mut rows = BytesMut::new();
+            let mut count = 0;
+            loop {
+                let Some(span) = self.packet_at_hand()? else {
+                    if rows.len() + self.reader.buffered() > most {
+                        (result.raw_rows, result.rows_affected) = (rows.freeze(), count as u64);
+                        return Ok((result, true));
+                    }
+                    self.fill().await?;
+                    continue;
+                };
+                if self.end_of_rows(span)?.is_some() {
+                    break;
+                }
+                if count == max_rows {
+                    return self.too_many_rows(max_rows).await;
+                }
+                if rows.is_empty() {
+                    rows.reserve(4 + self.reader.get(span).len() + self.reader.buffered());
+                }
+                self.reader.put_frames(span, &mut rows);
+                count += 1;
             }
-            if count == max_rows {
-                return Ok(None);
-            }
-            if rows.is_empty() {
-                rows.reserve(4 + self.reader.get(span).len() + self.reader.buffered());
-            }
-            self.reader.put_frames(span, &mut rows);
-            count += 1;
+            (result.raw_rows, result.rows_affected) = (rows.freeze(), count as u64);
         }
+        self.skip_results().await?;
+        Ok((result, false))
+    }
+
+    /// Rows behind those of `raw_result`, as packets: about `size` bytes, or what there is. Whole rows, but for one that is
+    /// larger by itself. `None` at the end of the last result.
+    pub(super) async fn raw_piece(&mut self, at: &mut RawPosition, size: usize) -> Result<Option<Bytes>, ClientError> {
+        let mut rows = BytesMut::new();
+        while !at.ended && rows.len() < size {
+            if at.frame_left > 0 {
+                let passed = self.reader.pass(at.frame_left.min(size - rows.len()), &mut rows);
+                at.frame_left -= passed;
+                if at.frame_left == 0 && !at.continues {
+                    at.in_row = 0;
+                } else if passed == 0 {
+                    self.fill().await?;
+                }
+                continue;
+            }
+            if at.continues {
+                match self.reader.pass_head(at.in_row, &mut rows).map_err(io_lost)? {
+                    Some(len) => at.frame(len),
+                    None => self.fill().await?,
+                }
+                continue;
+            }
+            if let Some(span) = self.packet_at_hand()? {
+                if self.end_of_rows(span)?.is_some() {
+                    at.ended = true;
+                    break;
+                }
+                if at.rows == at.max_rows {
+                    return self.too_many_rows(at.max_rows).await;
+                }
+                at.rows += 1;
+                self.reader.put_frames(span, &mut rows);
+                continue;
+            }
+            match self.reader.next_frame() {
+                // What ends the rows is short, or is read whole.
+                Some((len, Some(first)))
+                    if len > size && (len == MAX_FRAME || !matches!(first, wire::EOF | wire::ERR)) =>
+                {
+                    if at.rows == at.max_rows {
+                        return self.too_many_rows(at.max_rows).await;
+                    }
+                    at.rows += 1;
+                    if let Some(len) = self.reader.pass_head(0, &mut rows).map_err(io_lost)? {
+                        at.frame(len);
+                    }
+                }
+                _ => self.fill().await?,
+            }
+        }
+        if rows.is_empty() {
+            self.skip_results().await?;
+            return Ok(None);
+        }
+        Ok(Some(rows.freeze()))
+    }
+
+    /// Reads away what comes behind the result that the caller has.
+    /// Errors: rows are among it. What ran has run.
+    pub(super) async fn skip_results(&mut self) -> Result<(), ClientError> {
+        let mut lost = false;
+        while self.last.status & status::MORE_RESULTS != 0 {
+            if self.head_and_fields().await?.is_empty() {
+                continue;
+            }
+            lost = true;
+            loop {
+                let span = self.packet().await?;
+                if self.end_of_rows(span)?.is_some() {
+                    break;
+                }
+            }
+        }
+        if lost { Err(ClientError::Server(several_results())) } else { Ok(()) }
     }
 
     /// Reads the rest, so that the connection (and its transaction) stays usable.

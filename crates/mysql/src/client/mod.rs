@@ -12,6 +12,7 @@ mod connection;
 mod error;
 mod handshake;
 mod params;
+mod raw_rows;
 mod row_stream;
 mod tls;
 
@@ -19,5 +20,6 @@ pub use bulk::{BulkRows, Prepared};
 pub use connection::Connection;
 pub use error::ClientError;
 pub use params::{ClientTls, ConnectParams};
+pub use raw_rows::{RawResult, RawRows};
 pub use row_stream::RowStream;
 pub use tls::TlsError;

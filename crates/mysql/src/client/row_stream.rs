@@ -2,9 +2,7 @@
 
 use vtproto::query::{Field, Row};
 
-use super::connection::several_results;
 use super::{ClientError, Connection};
-use crate::constants::status;
 
 /// Rows of one statement. While nobody asks, nothing is read, and the server waits. Dropped before its end, the
 /// connection counts as broken.
@@ -76,16 +74,8 @@ impl<'a> RowStream<'a> {
             }
             return Ok(rows);
         }
-        // Results after the first (CALL) are read away: the caller knows the fields of one.
-        let mut lost = false;
-        while self.connection.last.status & status::MORE_RESULTS != 0 {
-            let columns = self.connection.head_and_fields().await?.len();
-            lost |= columns > 0;
-            while columns > 0 && self.connection.row(columns).await?.is_some() {}
-        }
-        if lost {
-            return Err(ClientError::Server(several_results()));
-        }
+        // Results after the first (CALL): the caller knows the fields of one.
+        self.connection.skip_results().await?;
         Ok(rows)
     }
 

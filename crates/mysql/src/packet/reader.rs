@@ -113,6 +113,39 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         }
     }
 
+    /// What is known of the next frame: its length and its first byte, which may not be here yet.
+    pub fn next_frame(&self) -> Option<(usize, Option<u8>)> {
+        let arriving = &self.buf[self.done..];
+        let &[a, b, c, _] = arriving.first_chunk::<4>()?;
+        Some((u32::from_le_bytes([a, b, c, 0]) as usize, arriving.get(4).copied()))
+    }
+
+    /// Moves the head of the next frame out, for a packet that is passed on before all of it is here, of which `before`
+    /// bytes have been passed on. The length of the frame; `None` if its head is not here. The packet returned last is gone.
+    pub fn pass_head(&mut self, before: usize, out: &mut BytesMut) -> Result<Option<usize>, PacketError> {
+        self.buf.advance(std::mem::take(&mut self.done));
+        let Some(&[a, b, c, seq]) = self.buf.first_chunk::<4>() else { return Ok(None) };
+        let len = u32::from_le_bytes([a, b, c, 0]) as usize;
+        if seq != self.seq {
+            return Err(PacketError::OutOfOrder);
+        }
+        if before + len > self.max_packet {
+            return Err(PacketError::TooLarge);
+        }
+        self.seq = self.seq.wrapping_add(1);
+        out.extend_from_slice(&self.buf[..4]);
+        self.buf.advance(4);
+        Ok(Some(len))
+    }
+
+    /// Moves up to `most` bytes out that lie behind a head of [`PacketReader::pass_head`]. How many that were.
+    pub fn pass(&mut self, most: usize, out: &mut BytesMut) -> usize {
+        let count = most.min(self.buf.len());
+        out.extend_from_slice(&self.buf[..count]);
+        self.buf.advance(count);
+        count
+    }
+
     /// The current packet, moved or copied out, so that reading can go on meanwhile.
     pub fn take(&mut self, span: Span) -> Vec<u8> {
         match span {

@@ -52,6 +52,96 @@ fn large_packets_and_small_ones_mix() {
     assert!(packets[1] == large && packets[0] == b"a" && packets[2].is_empty() && packets[3] == b"z");
 }
 
+/// The payloads of packets on their way through a writer in pieces of `sizes`, as its reader gets them.
+fn passed_in_parts(payloads: &[&[u8]], sizes: &[usize]) -> Vec<Vec<u8>> {
+    let wire = framed(payloads, 77);
+    let mut writer = PacketWriter::new(Vec::new());
+    writer.set_seq(250);
+    let (mut rest, mut sizes) = (&wire[..], sizes.iter().cycle());
+    while !rest.is_empty() {
+        let size = (*sizes.next().expect("a size")).clamp(1, rest.len());
+        let (mut piece, behind) = rest.split_at(size);
+        rest = behind;
+        while !piece.is_empty() {
+            let taken = writer.part(piece).expect("no head is cut");
+            assert!(taken > 0);
+            piece = &piece[taken..];
+            if writer.is_full() {
+                runtime().block_on(writer.flush()).expect("writing to memory");
+            }
+        }
+    }
+    assert!(!writer.is_inside_packet());
+    runtime().block_on(writer.flush()).expect("writing to memory");
+    read_all(&writer.into_inner(), 250, 64 << 20).expect("packets under their new ids")
+}
+
+#[test]
+fn packets_that_come_in_parts_are_passed_on_whole() {
+    let large = (0..17 << 20).map(|i| i as u8).collect::<Vec<_>>();
+    let (exact, small) = (vec![7; MAX_FRAME], vec![1; 3000]);
+    let payloads: [&[u8]; 5] = [&small, &large, &exact, b"", b"z"];
+    // No piece ends within a head: those lie at 0, 3004, and so on.
+    for sizes in [vec![usize::MAX], vec![3004, 100_000], vec![3004, 4, 5 << 20]] {
+        assert!(passed_in_parts(&payloads, &sizes) == payloads, "{sizes:?}");
+    }
+    let mut writer = PacketWriter::new(Vec::new());
+    assert_eq!(writer.part(&[5, 0, 0, 0, 1]).expect("a beginning"), 5);
+    assert!(writer.is_inside_packet());
+    assert!(matches!(PacketWriter::new(Vec::new()).part(&[5, 0, 0]), Err(WireError::Truncated)));
+}
+
+/// Takes a byte at a time, every other time.
+#[derive(Debug, Default)]
+struct Reluctant {
+    taken: Vec<u8>,
+    ready: bool,
+}
+
+impl tokio::io::AsyncWrite for Reluctant {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.ready = !self.ready;
+        if !self.ready {
+            cx.waker().wake_by_ref();
+            return std::task::Poll::Pending;
+        }
+        self.taken.push(buf[0]);
+        std::task::Poll::Ready(Ok(1))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_flush_that_is_dropped_is_gone_on_with() {
+    let mut writer = PacketWriter::new(Reluctant::default());
+    writer.packet(b"rows");
+    {
+        let mut flush = std::pin::pin!(writer.flush());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::future::Future::poll(flush.as_mut(), &mut cx).is_pending(), "a byte has left");
+    }
+    writer.packet(b"error");
+    runtime().block_on(writer.flush()).expect("written");
+    assert_eq!(writer.into_inner().taken, framed(&[b"rows", b"error"], 0));
+}
+
 #[test]
 fn the_limit_is_raised_by_the_header_alone() {
     // Only headers and one full frame: the reader must not wait for the rest.

@@ -10,22 +10,32 @@ use crate::raw_rows::frame_len;
 
 /// Collected bytes from which on a writer of many packets should flush.
 const FLUSH_AT: usize = 64 << 10;
+/// A frame up to this is written in one piece.
+const WHOLE: usize = 4 * FLUSH_AT;
 /// Buffers up to this size stay with an idle connection.
 const KEEP_IDLE: usize = 1 << 10;
 
 /// A packet is built in [`PacketWriter::begin`]'s buffer and framed by [`PacketWriter::end`]; nothing is written
-/// before [`PacketWriter::flush`]. After an error, or a dropped flush, the stream is undefined.
+/// before [`PacketWriter::flush`]. After an error the stream is undefined; a flush that is dropped is gone on with by the next.
 #[derive(Debug)]
 pub(crate) struct PacketWriter<W> {
     io: W,
     buf: Vec<u8>,
+    /// Bytes of `buf` that have been written.
+    sent: usize,
+    /// Written, but maybe not out of the stream's own buffer.
+    unflushed: bool,
     start: usize,
     seq: u8,
+    /// Bytes that the last frame of [`PacketWriter::part`] still lacks.
+    frame_left: usize,
+    /// Whether another frame of the same packet follows it.
+    continues: bool,
 }
 
 impl<W: AsyncWrite + Unpin> PacketWriter<W> {
     pub fn new(io: W) -> Self {
-        Self { io, buf: Vec::new(), start: 0, seq: 0 }
+        Self { io, buf: Vec::new(), sent: 0, unflushed: false, start: 0, seq: 0, frame_left: 0, continues: false }
     }
 
     pub fn set_seq(&mut self, seq: u8) {
@@ -114,19 +124,64 @@ impl<W: AsyncWrite + Unpin> PacketWriter<W> {
         outcome.map(|()| taken)
     }
 
+    /// As [`PacketWriter::frames`], of frames that come in pieces: the last may be cut anywhere but in its head. Frames
+    /// larger than [`WHOLE`] are taken in parts; of others none is begun that is not ended, so that a writer that is
+    /// dropped meanwhile leaves off behind a packet.
+    ///
+    /// Errors: a head is cut short.
+    pub fn part(&mut self, raw: &[u8]) -> Result<usize, WireError> {
+        let begin = self.buf.len();
+        let (mut taken, mut left, mut continues) = (0, self.frame_left, self.continues);
+        while taken < raw.len() && begin + taken < FLUSH_AT {
+            if left == 0 {
+                let &[a, b, c, _] = raw[taken..].first_chunk::<4>().ok_or(WireError::Truncated)?;
+                left = 4 + u32::from_le_bytes([a, b, c, 0]) as usize;
+                continues = left == 4 + MAX_FRAME;
+            }
+            let most = if left <= WHOLE { left } else { FLUSH_AT };
+            let count = most.min(raw.len() - taken);
+            taken += count;
+            left -= count;
+        }
+        self.buf.extend_from_slice(&raw[..taken]);
+        let mut head = begin + self.frame_left;
+        while head < self.buf.len() {
+            let [a, b, c] = [self.buf[head], self.buf[head + 1], self.buf[head + 2]];
+            self.buf[head + 3] = self.seq;
+            self.seq = self.seq.wrapping_add(1);
+            head += 4 + u32::from_le_bytes([a, b, c, 0]) as usize;
+        }
+        (self.frame_left, self.continues) = (left, continues);
+        Ok(taken)
+    }
+
+    /// Whether [`PacketWriter::part`] has been given the beginning of a packet and not its end.
+    pub fn is_inside_packet(&self) -> bool {
+        self.frame_left > 0 || self.continues
+    }
+
     /// Whether enough is collected to be worth a write.
     pub fn is_full(&self) -> bool {
         self.buf.len() >= FLUSH_AT
     }
 
     pub async fn flush(&mut self) -> io::Result<()> {
-        if self.buf.is_empty() {
+        while self.sent < self.buf.len() {
+            let count = self.io.write(&self.buf[self.sent..]).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.sent += count;
+            self.unflushed = true;
+        }
+        self.buf.clear();
+        self.sent = 0;
+        if !self.unflushed {
             return Ok(());
         }
-        self.io.write_all(&self.buf).await?;
-        self.buf.clear();
         self.io.flush().await?;
-        if self.buf.capacity() > 4 * FLUSH_AT {
+        self.unflushed = false;
+        if self.buf.capacity() > WHOLE {
             // One big row should not stay allocated for the rest of a long result.
             self.buf = Vec::new();
         }

@@ -13,7 +13,7 @@ use vtproto::query::{Field, QueryResult, Row, Type};
 use super::binary;
 use crate::constants::{capability, errno, status};
 use crate::packet::{PacketWriter, WireError, put_lenenc};
-use crate::raw_rows::Rows;
+use crate::raw_rows::{Rows, whole_rows};
 use crate::stream::WriteHalf;
 use crate::wire;
 
@@ -124,6 +124,8 @@ pub struct ResultWriter<'a> {
     /// Column types of the open result set, for binary rows.
     columns: Vec<Type>,
     column_count: usize,
+    /// The beginning of a row that has to be whole before it can be written: as a binary one.
+    partial: Vec<u8>,
     progress: Progress,
     more_results: bool,
     more_statements: bool,
@@ -142,6 +144,7 @@ impl<'a> ResultWriter<'a> {
             binary,
             columns: Vec::new(),
             column_count: 0,
+            partial: Vec::new(),
             progress: Progress::Nothing,
             more_results: false,
             more_statements,
@@ -220,9 +223,55 @@ impl<'a> ResultWriter<'a> {
         Ok(())
     }
 
+    /// As [`ResultWriter::raw_rows`], for rows that come in pieces: the last row of a piece may go on in the next one. A
+    /// binary row is held until it is whole.
+    pub async fn raw_part(&mut self, raw: &[u8]) -> io::Result<()> {
+        self.expect(Progress::Rows)?;
+        if self.binary {
+            return self.binary_part(raw).await;
+        }
+        let mut rest = raw;
+        while !rest.is_empty() {
+            let taken = self.output.packets.part(rest).map_err(does_not_fit)?;
+            rest = &rest[taken..];
+            self.output.flush_if_full().await?;
+        }
+        Ok(())
+    }
+
+    async fn binary_part(&mut self, mut raw: &[u8]) -> io::Result<()> {
+        if !self.partial.is_empty() {
+            self.partial.extend_from_slice(raw);
+            let whole = whole_rows(&self.partial);
+            if whole == 0 {
+                return Ok(());
+            }
+            // What is behind the row that has become whole lies at the end of `raw`, too.
+            raw = &raw[raw.len() - (self.partial.len() - whole)..];
+            let mut row = std::mem::take(&mut self.partial);
+            row.truncate(whole);
+            self.raw_rows(&row).await?;
+        }
+        let (whole, rest) = raw.split_at(whole_rows(raw));
+        self.partial.extend_from_slice(rest);
+        self.raw_rows(whole).await
+    }
+
+    /// Nothing but the rest of a row can follow its beginning: not its end, nor an error.
+    fn expect_whole_rows(&self) -> io::Result<()> {
+        if self.output.packets.is_inside_packet() {
+            return Err(io::Error::other("a result breaks off within a row"));
+        }
+        Ok(())
+    }
+
     /// Closes the result set.
     pub async fn finish(&mut self, flags: u16, warnings: u16) -> io::Result<()> {
         self.expect(Progress::Rows)?;
+        self.expect_whole_rows()?;
+        if !self.partial.is_empty() {
+            return Err(does_not_fit(WireError::Truncated));
+        }
         let flags = self.flags(flags);
         self.output.status = flags;
         self.output.put_eof(flags, warnings);
@@ -252,11 +301,13 @@ impl<'a> ResultWriter<'a> {
     }
 
     /// An error instead of a result, or in the middle of one. It ends the answer: results and statements announced
-    /// by MORE_RESULTS do not follow. Returning it as [`super::HandlerError::Mysql`] does the same.
+    /// by MORE_RESULTS do not follow. Returning it as [`super::HandlerError::Mysql`] does the same. Within a row nothing can
+    /// be said: the connection ends.
     pub async fn error(&mut self, error: &MysqlError) -> io::Result<()> {
         if self.progress == Progress::Complete {
             return Err(io::Error::other("an error after the last result"));
         }
+        self.expect_whole_rows()?;
         self.output.put_error(error);
         self.more_results = false;
         self.more_statements = false;
