@@ -23,7 +23,7 @@ use vtproto::{
 };
 
 use crate::{
-    BeginOutcome, QueryService, Region, ResultStream,
+    BeginOutcome, QueryService, Region, ResultStream, RowSink,
     buffer::{Buffer, Failure},
     cutover::is_refusal,
     grpc,
@@ -156,6 +156,22 @@ impl Gateway {
         F: Future<Output = Result<T>> + Send,
         C: Fn(Arc<dyn QueryService>) -> F,
     {
+        self.call_for(operation, target, kind, None, call).await
+    }
+
+    /// [`Gateway::call`] with pieces of a result for `sink`: none is repeated once it has one.
+    async fn call_for<T, F, C>(
+        &self,
+        operation: &'static str,
+        target: &Target,
+        kind: CallKind,
+        sink: Option<&dyn RowSink>,
+        call: C,
+    ) -> Result<(T, Arc<TabletHealth>)>
+    where
+        F: Future<Output = Result<T>> + Send,
+        C: Fn(Arc<dyn QueryService>) -> F,
+    {
         let allowed = &self.options.allowed_types;
         if !allowed.is_empty() && !allowed.contains(&target.tablet_type()) {
             let names: Vec<&str> = allowed.iter().map(|one| type_text(*one)).collect();
@@ -254,7 +270,7 @@ impl Gateway {
                 },
             };
             // The records will say where to go; until then another tablet knows no better.
-            let again = again && !is_refusal(&error);
+            let again = again && !is_refusal(&error) && !sink.is_some_and(RowSink::has_begun);
             tried.push(health);
             last = Some(error);
             if !again {
@@ -271,11 +287,27 @@ impl Gateway {
         kind: CallKind,
         request: impl Fn() -> query::ExecuteRequest + Send + Sync,
     ) -> Result<QueryResult> {
+        self.execute_rows(target, kind, request, None).await
+    }
+
+    /// As [`Gateway::execute`], with pieces of a large result for `sink` ([`QueryService::execute_rows`]).
+    pub async fn execute_rows(
+        &self,
+        target: &Target,
+        kind: CallKind,
+        request: impl Fn() -> query::ExecuteRequest + Send + Sync,
+        sink: Option<&dyn RowSink>,
+    ) -> Result<QueryResult> {
         let call = |service: Arc<dyn QueryService>| {
             let request = request();
-            async move { service.execute(request).await }
+            async move {
+                match sink {
+                    Some(sink) => service.execute_rows(request, sink).await,
+                    None => service.execute(request).await,
+                }
+            }
         };
-        Ok(self.call("Execute", target, kind, call).await?.0)
+        Ok(self.call_for("Execute", target, kind, sink, call).await?.0)
     }
 
     pub async fn execute_batch(
@@ -331,17 +363,21 @@ impl Gateway {
 
     /// The statement's error, if any, comes with the transaction that is open nevertheless. `kind` is
     /// [`CallKind::Read`] for any statement that only takes effect with its transaction: a tablet ends one that it has
-    /// opened and not answered.
+    /// opened and not answered. Pieces of a large result go to `sink`.
     pub async fn begin_execute(
         &self,
         target: &Target,
         kind: CallKind,
         request: impl Fn() -> query::BeginExecuteRequest + Send + Sync,
+        sink: Option<&dyn RowSink>,
     ) -> BeginOutcome<QueryResult> {
         let call = |service: Arc<dyn QueryService>| {
             let request = request();
             async move {
-                let outcome = service.begin_execute(request).await;
+                let outcome = match sink {
+                    Some(sink) => service.begin_execute_rows(request, sink).await,
+                    None => service.begin_execute(request).await,
+                };
                 if outcome.transaction_id == 0 && outcome.result.is_err() {
                     // Nothing was begun: another tablet may be tried.
                     return Err(outcome.result.err().unwrap_or_else(|| VtError::new(Code::Internal, "no error")));
@@ -349,7 +385,7 @@ impl Gateway {
                 Ok(outcome)
             }
         };
-        match self.call("BeginExecute", target, kind, call).await {
+        match self.call_for("BeginExecute", target, kind, sink, call).await {
             Ok((outcome, used)) => BeginOutcome {
                 transaction_id: outcome.transaction_id,
                 result: outcome.result.map_err(|error| named(error, target, Some(&used))),

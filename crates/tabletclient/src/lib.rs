@@ -16,7 +16,7 @@ mod watched_shard;
 
 pub use gateway::{CallKind, CallObserver, Gateway, GatewayOptions};
 pub use health_check::{HealthCheck, HealthCheckOptions, TabletHealth};
-pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream};
+pub use query_service::{BeginOutcome, HealthStream, QueryService, ResultStream, RowSink};
 pub use region::Region;
 pub use topology_watcher::{TabletFilter, TopologyWatcher, WatcherOptions};
 pub use watched_shard::{WatchOptions, WatchedShard};

@@ -22,6 +22,16 @@ pub struct BeginOutcome<T> {
     pub result: Result<T>,
 }
 
+/// Whoever takes a result that is too large to be held, in pieces and as it arrives.
+#[async_trait::async_trait]
+pub trait RowSink: Send + Sync {
+    /// The next piece: raw rows, of which the last may go on in the piece behind it. The first piece has the fields. Waits
+    /// while its reader does not read.
+    async fn piece(&self, piece: QueryResult) -> Result<()>;
+    /// Whether a piece has come: the statement cannot be run again, for its reader has rows of it.
+    fn has_begun(&self) -> bool;
+}
+
 /// Answers for what a tablet does not offer.
 pub(crate) fn unimplemented<T>(method: &str) -> Result<T> {
     Err(VtError::new(Code::Unimplemented, format!("{method} is not implemented by this tablet")))
@@ -33,12 +43,26 @@ pub(crate) fn unimplemented<T>(method: &str) -> Result<T> {
 #[async_trait::async_trait]
 pub trait QueryService: Send + Sync {
     async fn execute(&self, request: query::ExecuteRequest) -> Result<QueryResult>;
+    /// As [`QueryService::execute`] with `raw_rows`, for a caller that need not have the result in one piece: of one that is
+    /// large all but the end goes to `sink`. What is returned has its fields, its end, and the number of all its rows. Not
+    /// every way to a tablet has pieces.
+    async fn execute_rows(&self, request: query::ExecuteRequest, _sink: &dyn RowSink) -> Result<QueryResult> {
+        self.execute(request).await
+    }
     async fn execute_batch(&self, request: query::ExecuteBatchRequest) -> Result<Vec<QueryResult>>;
     async fn stream_execute(&self, request: query::StreamExecuteRequest) -> Result<ResultStream>;
     async fn begin(&self, request: query::BeginRequest) -> Result<i64>;
     async fn commit(&self, request: query::CommitRequest) -> Result<()>;
     async fn rollback(&self, request: query::RollbackRequest) -> Result<()>;
     async fn begin_execute(&self, request: query::BeginExecuteRequest) -> BeginOutcome<QueryResult>;
+    /// [`QueryService::begin_execute`] as [`QueryService::execute_rows`].
+    async fn begin_execute_rows(
+        &self,
+        request: query::BeginExecuteRequest,
+        _sink: &dyn RowSink,
+    ) -> BeginOutcome<QueryResult> {
+        self.begin_execute(request).await
+    }
     async fn begin_execute_batch(&self, request: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>>;
     async fn prepare(&self, request: query::PrepareRequest) -> Result<query::PrepareResponse>;
     async fn commit_prepared(&self, request: query::CommitPreparedRequest) -> Result<()>;

@@ -156,7 +156,7 @@ async fn an_error_beside_an_open_transaction_names_the_tablet() {
     c.tablets[&100].says(Master, true, 1, 0);
     c.ready(Master, 1).await;
     c.tablets[&100].fail_next(Code::AlreadyExists, "Duplicate entry");
-    let outcome = c.gateway.begin_execute(&target(Master), CallKind::Read, BeginExecuteRequest::default).await;
+    let outcome = c.gateway.begin_execute(&target(Master), CallKind::Read, BeginExecuteRequest::default, None).await;
     assert_eq!(outcome.transaction_id, 1);
     let error = outcome.result.expect_err("duplicate");
     assert_eq!(error.to_string(), "target: ks.0.master, used tablet: zone1-100 (host100): Duplicate entry");

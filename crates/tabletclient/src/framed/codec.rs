@@ -35,7 +35,7 @@ pub enum Kind {
     Request = 3,
     /// Server: the answer of a unary call, which ends it.
     Response = 4,
-    /// Server: one message of a stream.
+    /// Server: one message of a stream, or a piece of a result that the response ends.
     Item = 5,
     /// Server: the end of a stream. Also behind a cancelled call of which a message had begun to leave: the rest of it
     /// does not come.
@@ -44,7 +44,7 @@ pub enum Kind {
     Error = 7,
     /// Client: nobody waits for the call any more.
     Cancel = 8,
-    /// Client: so many bytes (u32) of a stream have been read, as many more may be sent.
+    /// Client: so many bytes (u32) of items have been read, as many more may be sent.
     Credit = 9,
     /// Client: asks whether the server is there.
     Ping = 10,

@@ -24,15 +24,16 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 use vterrors::{Code, Result, VtError};
-use vtproto::vtrpc::RpcError;
+use vtproto::{query::StreamExecuteResponse, vtrpc::RpcError};
 
 use super::{
     codec::{Assembler, Frame, Kind},
     drive::{Ended, Peer, drive},
+    hello::PIECES,
     method::Method,
     outbox::{Outbox, Withdrawn},
 };
-use crate::grpc;
+use crate::{RowSink, grpc};
 
 /// Settings of a connection.
 #[derive(Debug, Clone)]
@@ -48,6 +49,7 @@ pub(super) struct Settings {
 /// One connection to a tablet. Dropping it ends it, and the calls on it.
 pub(super) struct Connection {
     shared: Arc<Shared>,
+    version: u32,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -74,6 +76,13 @@ struct Calls {
 
 enum Waiting {
     Unary(oneshot::Sender<Result<Bytes>>),
+    /// May become `Pieces`.
+    Growing(oneshot::Sender<Result<Answer>>),
+    /// A result of which a piece has come.
+    Pieces {
+        pieces: mpsc::UnboundedSender<Result<Piece>>,
+        unread: Arc<AtomicUsize>,
+    },
     /// The first item stands for the beginning and is empty.
     Stream {
         items: mpsc::UnboundedSender<Result<Bytes>>,
@@ -81,13 +90,62 @@ enum Waiting {
     },
 }
 
+/// What came of a call whose result may be large.
+enum Answer {
+    Whole(Bytes),
+    Pieces(Pieces),
+}
+
+/// The pieces of a result as they come.
+struct Pieces {
+    pieces: mpsc::UnboundedReceiver<Result<Piece>>,
+    unread: Arc<AtomicUsize>,
+}
+
+enum Piece {
+    Item(Bytes),
+    /// The response.
+    End(Bytes),
+}
+
 impl Waiting {
     fn fail(self, error: VtError) {
         // Nobody listens when the call was dropped at this moment.
         match self {
             Self::Unary(sender) => drop(sender.send(Err(error))),
+            Self::Growing(sender) => drop(sender.send(Err(error))),
+            Self::Pieces { pieces, .. } => drop(pieces.send(Err(error))),
             Self::Stream { items, .. } => drop(items.send(Err(error))),
         }
+    }
+}
+
+impl Waiting {
+    /// Hands an item over, of which there may be no more than `window` bytes unread.
+    fn item(&mut self, bytes: Bytes, window: usize) -> Result<(), Ended> {
+        if matches!(self, Self::Growing(_)) {
+            let (pieces, receiver) = mpsc::unbounded_channel();
+            let unread = Arc::new(AtomicUsize::new(0));
+            let answer = Answer::Pieces(Pieces { pieces: receiver, unread: unread.clone() });
+            if let Self::Growing(sender) = std::mem::replace(self, Self::Pieces { pieces, unread }) {
+                drop(sender.send(Ok(answer)));
+            }
+        }
+        let unread = match self {
+            Self::Stream { unread, .. } | Self::Pieces { unread, .. } => unread,
+            Self::Unary(_) | Self::Growing(_) => {
+                return Err(Ended::Protocol("a stream in answer to a unary call".into()));
+            }
+        };
+        if unread.fetch_add(bytes.len(), Ordering::Relaxed) >= window {
+            return Err(Ended::Protocol("more of a stream than was asked for".into()));
+        }
+        match self {
+            Self::Stream { items, .. } => drop(items.send(Ok(bytes))),
+            Self::Pieces { pieces, .. } => drop(pieces.send(Ok(Piece::Item(bytes)))),
+            Self::Unary(_) | Self::Growing(_) => {}
+        }
+        Ok(())
     }
 }
 
@@ -164,11 +222,13 @@ impl Shared {
 }
 
 impl Connection {
-    /// Over a stream on which both ends have greeted each other; `input` is what the server has sent since.
-    pub fn new<S>(mut io: S, input: BytesMut, settings: Settings, address: Arc<str>) -> Self
+    /// Over a stream on which both ends have greeted each other; `greeted` is the version that they speak, and what the
+    /// server has sent since.
+    pub fn new<S>(mut io: S, greeted: (u32, BytesMut), settings: Settings, address: Arc<str>) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (version, input) = greeted;
         let shared = Arc::new(Shared::new(settings));
         let (driven, watched) = (shared.clone(), shared.clone());
         let drive = async move {
@@ -182,7 +242,12 @@ impl Connection {
             }
         };
         let tasks = [tokio::spawn(drive), tokio::spawn(async move { watched.keep_alive().await })];
-        Self { shared, _tasks: tasks.map(AbortOnDropHandle::new) }
+        Self { shared, version, _tasks: tasks.map(AbortOnDropHandle::new) }
+    }
+
+    /// Whether the server may be asked for results in pieces.
+    pub fn has_pieces(&self) -> bool {
+        self.version >= PIECES
     }
 
     /// Whether new calls may go here.
@@ -221,6 +286,45 @@ impl Connection {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(closing()),
         })
+    }
+
+    /// As [`Connection::unary`], for a method whose result may come in pieces, which go to `sink`.
+    pub async fn growing<Q, A>(
+        &self,
+        method: Method,
+        request: &Q,
+        timeout: Option<Duration>,
+        sink: &dyn RowSink,
+    ) -> Option<Result<A>>
+    where
+        Q: Message,
+        A: Message + Default,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let mut call = match self.start(method, request, timeout, Waiting::Growing(sender)).await? {
+            Ok(call) => call,
+            Err(error) => return Some(Err(error)),
+        };
+        let answer = async {
+            match receiver.await {
+                Ok(Ok(Answer::Pieces(pieces))) => return Box::pin(pieces.pass_on(&mut call, sink)).await,
+                answer => {
+                    call.answered = true;
+                    match answer {
+                        Ok(Ok(Answer::Whole(bytes))) => Ok(bytes),
+                        Ok(Err(error)) => Err(error),
+                        _ => Err(closing()),
+                    }
+                }
+            }
+        };
+        let answer = match timeout {
+            None => answer.await,
+            Some(timeout) => tokio::time::timeout(timeout, answer)
+                .await
+                .unwrap_or_else(|_| Err(grpc::local_error(Code::DeadlineExceeded, "context deadline exceeded"))),
+        };
+        Some(answer.and_then(decode))
     }
 
     /// Begins a stream. `None` when the connection had ended before.
@@ -293,6 +397,41 @@ impl Call {
     fn answered(mut self) {
         self.answered = true;
     }
+
+    /// Returns credit for bytes that have been read, when enough have come together.
+    fn consumed(&self, bytes: usize, unread: &AtomicUsize, unreturned: &mut usize) {
+        unread.fetch_sub(bytes, Ordering::Relaxed);
+        *unreturned += bytes;
+        if *unreturned >= self.shared.settings.stream_window / 2 {
+            let credit = u32::try_from(*unreturned).unwrap_or(u32::MAX);
+            self.shared.outbox.frame(Kind::Credit, self.id, &credit.to_le_bytes());
+            *unreturned = 0;
+        }
+    }
+}
+
+impl Pieces {
+    /// Gives pieces to `sink` up to the response. An error of the sink's leaves the call unanswered, to be cancelled.
+    async fn pass_on(mut self, call: &mut Call, sink: &dyn RowSink) -> Result<Bytes> {
+        let mut unreturned = 0;
+        loop {
+            let bytes = match self.pieces.recv().await {
+                Some(Ok(Piece::Item(bytes))) => bytes,
+                end => {
+                    call.answered = true;
+                    return match end {
+                        Some(Ok(Piece::End(bytes))) => Ok(bytes),
+                        Some(Err(error)) => Err(error),
+                        _ => Err(closing()),
+                    };
+                }
+            };
+            let length = bytes.len();
+            let piece: StreamExecuteResponse = decode(bytes)?;
+            sink.piece(piece.result.unwrap_or_default()).await?;
+            call.consumed(length, &self.unread, &mut unreturned);
+        }
+    }
 }
 
 impl Drop for Call {
@@ -328,16 +467,7 @@ impl Stream for Items {
         let this = self.get_mut();
         let item = ready!(this.items.poll_recv(cx));
         match &item {
-            Some(Ok(bytes)) => {
-                this.unread.fetch_sub(bytes.len(), Ordering::Relaxed);
-                this.unreturned += bytes.len();
-                let shared = &this.call.shared;
-                if this.unreturned >= shared.settings.stream_window / 2 {
-                    let credit = u32::try_from(this.unreturned).unwrap_or(u32::MAX);
-                    shared.outbox.frame(Kind::Credit, this.call.id, &credit.to_le_bytes());
-                    this.unreturned = 0;
-                }
-            }
+            Some(Ok(bytes)) => this.call.consumed(bytes.len(), &this.unread, &mut this.unreturned),
             // The end, or the error that is one.
             _ => this.call.answered = true,
         }
@@ -383,6 +513,8 @@ impl Answers<'_> {
             Ok(None) => {}
             Ok(Some(bytes)) => match self.shared.remove(frame.id) {
                 Some(Waiting::Unary(sender)) => drop(sender.send(Ok(bytes))),
+                Some(Waiting::Growing(sender)) => drop(sender.send(Ok(Answer::Whole(bytes)))),
+                Some(Waiting::Pieces { pieces, .. }) => drop(pieces.send(Ok(Piece::End(bytes)))),
                 Some(Waiting::Stream { .. }) => return Err(Ended::Protocol("a response to a stream".into())),
                 None => {}
             },
@@ -397,18 +529,11 @@ impl Answers<'_> {
         }
         match self.whole(&mut frame) {
             Ok(None) => {}
-            Ok(Some(bytes)) => match self.shared.lock().waiting.get(&frame.id) {
-                Some(Waiting::Stream { items, unread }) => {
-                    if unread.fetch_add(bytes.len(), Ordering::Relaxed) >= self.shared.settings.stream_window {
-                        return Err(Ended::Protocol("more of a stream than was asked for".into()));
-                    }
-                    drop(items.send(Ok(bytes)));
+            Ok(Some(bytes)) => {
+                if let Some(call) = self.shared.lock().waiting.get_mut(&frame.id) {
+                    return call.item(bytes, self.shared.settings.stream_window);
                 }
-                Some(Waiting::Unary(_)) => {
-                    return Err(Ended::Protocol("a stream in answer to a unary call".into()));
-                }
-                None => {}
-            },
+            }
             Err(error) => self.give_up(frame.id, error),
         }
         Ok(())

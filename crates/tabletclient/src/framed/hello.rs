@@ -18,7 +18,9 @@ use super::codec::{Frame, FrameCodec, FrameError, Kind};
 pub const MAGIC: &[u8; 8] = b"VTFRAMED";
 /// Versions of the protocol that this code speaks.
 pub(super) const OLDEST: u32 = 1;
-pub(super) const NEWEST: u32 = 1;
+pub(super) const NEWEST: u32 = 2;
+/// The first version in which a result may come in pieces.
+pub(super) const PIECES: u32 = 2;
 /// How long an end waits for the other's first frame.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
@@ -31,8 +33,8 @@ pub(super) enum Refused {
     Error(VtError),
 }
 
-/// Begins as a client. What the server sent after its Welcome is in the buffer.
-pub(super) async fn greet<S>(io: &mut S, hello: &Hello) -> Result<BytesMut, Refused>
+/// Begins as a client: the version to be spoken, and what the server sent after its Welcome.
+pub(super) async fn greet<S>(io: &mut S, hello: &Hello) -> Result<(u32, BytesMut), Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -60,7 +62,7 @@ where
     if !(OLDEST..=NEWEST).contains(&welcome.version) {
         return Err(strange(&format_args!("version {} of it", welcome.version)));
     }
-    Ok(input)
+    Ok((welcome.version, input))
 }
 
 /// Takes the Hello of a client. What came after it is in the buffer.
@@ -136,7 +138,7 @@ mod tests {
     #[test]
     fn the_newest_version_of_both_is_spoken() {
         let hello = |version_min, version_max| Hello { version_min, version_max, ..Default::default() };
-        assert_eq!(common_version(&hello(1, 1)), Some(1));
+        assert_eq!(common_version(&hello(1, 1)), Some(1), "one that knows no pieces");
         assert_eq!(common_version(&hello(1, 7)), Some(NEWEST));
         assert_eq!(common_version(&hello(NEWEST + 1, NEWEST + 3)), None, "too new for us");
         assert_eq!(common_version(&hello(0, 0)), None, "older than any");

@@ -25,10 +25,13 @@ pub(super) enum Method {
     MessageAck,
     SplitQuery,
     VStream,
+    /// From version 2 on: Items with pieces of the result may come before the response.
+    ExecuteRows,
+    BeginExecuteRows,
 }
 
 impl Method {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::Execute,
         Self::ExecuteBatch,
         Self::StreamExecute,
@@ -50,6 +53,8 @@ impl Method {
         Self::MessageAck,
         Self::SplitQuery,
         Self::VStream,
+        Self::ExecuteRows,
+        Self::BeginExecuteRows,
     ];
 
     pub fn from_byte(byte: u8) -> Option<Self> {

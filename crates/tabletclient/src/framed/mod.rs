@@ -22,6 +22,12 @@
 //! wait for a row lock that only a COMMIT behind them frees. That is why calls under way are not bounded by what they may
 //! bring, and why some of it may have to be given up.
 //!
+//! # Results in pieces
+//!
+//! A result that the tablet does not want to hold ([`QueryService::execute_rows`]) comes as Items, for which the client has
+//! given credit as for a stream, and its end as the Response. Who asks for it says so by the method; any other call, and
+//! every result that is not large, is one Response as before. Version 1 does not know those methods.
+//!
 //! [`dial`] makes a client of a tablet, which falls back to gRPC by itself; [`serve`] serves one connection.
 
 mod codec;
@@ -52,7 +58,7 @@ use crate::{
     grpc::{self, DialOptions},
 };
 
-/// Bytes of one stream that a client holds unread.
+/// Bytes of one stream, or of the pieces of one result, that a client holds unread.
 const STREAM_WINDOW: u32 = 512 * 1024;
 /// How long a server may be silent before it is asked whether it is there, when no flag says otherwise.
 const KEEPALIVE: Duration = Duration::from_secs(10);

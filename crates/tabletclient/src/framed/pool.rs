@@ -266,8 +266,8 @@ impl Pool {
         };
         let Some(tls) = &self.target.tls else {
             let mut io = io;
-            let input = hello::greet(&mut io, &self.target.hello).await.map_err(refused)?;
-            return Ok(Connection::new(io, input, settings, address.clone()));
+            let greeted = hello::greet(&mut io, &self.target.hello).await.map_err(refused)?;
+            return Ok(Connection::new(io, greeted, settings, address.clone()));
         };
         let connect = tls.connector.connect(tls.name.clone(), io);
         let mut io = match tokio::time::timeout(limit, connect).await {
@@ -275,7 +275,7 @@ impl Pool {
             Ok(Err(error)) => return Err(unreachable(&format_args!("{address}: TLS: {error}"))),
             Err(_) => return Err(unreachable(&format_args!("{address}: no TLS within {limit:?}"))),
         };
-        let input = hello::greet(&mut io, &self.target.hello).await.map_err(refused)?;
-        Ok(Connection::new(io, input, settings, address.clone()))
+        let greeted = hello::greet(&mut io, &self.target.hello).await.map_err(refused)?;
+        Ok(Connection::new(io, greeted, settings, address.clone()))
     }
 }

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -34,7 +34,7 @@ use super::{
     method::Method,
     outbox::{self, Outbox, Withdrawn},
 };
-use crate::{BeginOutcome, QueryService};
+use crate::{BeginOutcome, QueryService, RowSink};
 
 /// Calls under way on one connection above which more are refused; as many requests may have begun to arrive.
 const MAX_CALLS: usize = 50_000;
@@ -136,6 +136,10 @@ struct Credit {
 }
 
 impl Credit {
+    fn new(window: i64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicI64::new(window), more: Notify::new() })
+    }
+
     async fn any(&self) {
         while self.left.load(Ordering::Acquire) <= 0 {
             self.more.notified().await;
@@ -246,6 +250,46 @@ impl Shared {
     }
 }
 
+/// The way of a result's pieces to the client of a call. The call has its credit from the first piece on.
+struct Items<'a> {
+    shared: &'a Shared,
+    id: u64,
+    credit: OnceLock<Arc<Credit>>,
+}
+
+impl<'a> Items<'a> {
+    fn new(shared: &'a Shared, id: u64) -> Self {
+        Self { shared, id, credit: OnceLock::new() }
+    }
+}
+
+#[async_trait::async_trait]
+impl RowSink for Items<'_> {
+    async fn piece(&self, piece: query::QueryResult) -> Result<()> {
+        let shared = self.shared;
+        let credit = self.credit.get_or_init(|| {
+            let credit = Credit::new(shared.window);
+            if let Some(call) = shared.lock().calls.get_mut(&self.id) {
+                call.credit = Some(credit.clone());
+            }
+            credit
+        });
+        credit.any().await;
+        shared.outbox.room().await;
+        let message = query::StreamExecuteResponse { result: Some(piece) };
+        shared.fits(&message)?;
+        credit.left.fetch_sub(i64::try_from(message.encoded_len()).unwrap_or(i64::MAX), Ordering::AcqRel);
+        if shared.outbox.message(Kind::Item, self.id, &[], &message) {
+            return Ok(());
+        }
+        Err(VtError::new(Code::Canceled, "the connection of the caller has ended"))
+    }
+
+    fn has_begun(&self) -> bool {
+        self.credit.get().is_some()
+    }
+}
+
 /// Takes a call off the table however it ends, and answers for one that panicked.
 struct CallGuard {
     shared: Arc<Shared>,
@@ -346,9 +390,7 @@ impl Calls {
             self.shared.fail(id, VtError::new(Code::ResourceExhausted, text));
             return Ok(());
         }
-        let credit = method
-            .is_stream()
-            .then(|| Arc::new(Credit { left: AtomicI64::new(self.shared.window), more: Notify::new() }));
+        let credit = method.is_stream().then(|| Credit::new(self.shared.window));
         let call = (self.service.clone(), CallGuard { shared: self.shared.clone(), id }, credit.clone());
         // Under the lock: the task cannot end before it is in the table.
         let task = tokio::spawn(async move {
@@ -383,9 +425,9 @@ fn begun<T, M>(outcome: BeginOutcome<T>, message: impl FnOnce(Option<RpcError>, 
 
 /// A unary call: decode, call, wrap the result.
 macro_rules! unary {
-    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident, $message:expr) => {{
+    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident $(($sink:expr))?, $message:expr) => {{
         let result = match decode($request) {
-            Ok(request) => $service.$name(request).await.map($message),
+            Ok(request) => $service.$name(request $(, $sink)?).await.map($message),
             Err(error) => Err(error),
         };
         $shared.answer($id, result, Err).await
@@ -394,10 +436,10 @@ macro_rules! unary {
 
 /// A unary call that begins a transaction. The client hears of the one that is open though it does not get the result.
 macro_rules! begin {
-    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident, $message:ident) => {{
+    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident $(($sink:expr))?, $message:ident) => {{
         let (transaction_id, result) = match decode($request) {
             Ok(request) => {
-                let outcome = $service.$name(request).await;
+                let outcome = $service.$name(request $(, $sink)?).await;
                 (outcome.transaction_id, begun(outcome, $message))
             }
             Err(error) => (0, Err(error)),
@@ -433,6 +475,11 @@ async fn run(
         Method::Execute => {
             unary!(shared, service, id, request, execute, |result| query::ExecuteResponse { result: Some(result) })
         }
+        Method::ExecuteRows => {
+            let items = Items::new(shared, id);
+            let message = |result| query::ExecuteResponse { result: Some(result) };
+            unary!(shared, service, id, request, execute_rows(&items), message)
+        }
         Method::ExecuteBatch => {
             unary!(shared, service, id, request, execute_batch, |results| query::ExecuteBatchResponse { results })
         }
@@ -448,6 +495,11 @@ async fn run(
         Method::BeginExecute => {
             let message = |error, result, transaction_id| query::BeginExecuteResponse { error, result, transaction_id };
             begin!(shared, service, id, request, begin_execute, message)
+        }
+        Method::BeginExecuteRows => {
+            let items = Items::new(shared, id);
+            let message = |error, result, transaction_id| query::BeginExecuteResponse { error, result, transaction_id };
+            begin!(shared, service, id, request, begin_execute_rows(&items), message)
         }
         Method::BeginExecuteBatch => {
             let message = |error, results: Option<_>, transaction_id| query::BeginExecuteBatchResponse {

@@ -14,7 +14,7 @@ use super::{
     method::Method,
     pool::{Found, Pool},
 };
-use crate::{BeginOutcome, HealthStream, QueryService, ResultStream, grpc};
+use crate::{BeginOutcome, HealthStream, QueryService, ResultStream, RowSink, grpc};
 
 /// A client of one tablet, made by [`super::dial`].
 pub struct FramedTablet {
@@ -75,6 +75,36 @@ impl FramedTablet {
         }
     }
 
+    /// As [`FramedTablet::unary`], with pieces of the result for `sink` where the tablet knows `in_pieces`, or else `whole`.
+    async fn growing<Q, A>(
+        &self,
+        connection: &Connection,
+        [in_pieces, whole]: [Method; 2],
+        request: &Q,
+        sink: &dyn RowSink,
+    ) -> Result<A>
+    where
+        Q: Message,
+        A: Message + Default,
+    {
+        if !connection.has_pieces() {
+            return self.unary(connection, whole, request).await;
+        }
+        if let Some(answer) = connection.growing(in_pieces, request, self.call_timeout, sink).await {
+            return answer;
+        }
+        match self.pool.for_call().await? {
+            Found::Connection(fresh) if fresh.has_pieces() => {
+                let answer = fresh.growing(in_pieces, request, self.call_timeout, sink).await;
+                answer.unwrap_or_else(|| Err(lost()))
+            }
+            Found::Connection(fresh) => {
+                fresh.unary(whole, request, self.call_timeout).await.unwrap_or_else(|| Err(lost()))
+            }
+            Found::NotSpoken(_) => Err(lost()),
+        }
+    }
+
     async fn stream<Q: Message>(connection: &Arc<Connection>, method: Method, request: &Q) -> Result<Items> {
         connection.stream(method, request).await.unwrap_or_else(|| Err(lost()))
     }
@@ -113,6 +143,17 @@ impl QueryService for FramedTablet {
         })
     }
 
+    async fn execute_rows(&self, request: query::ExecuteRequest, sink: &dyn RowSink) -> Result<QueryResult> {
+        match self.for_call().await? {
+            Way::Framed(connection) => {
+                let methods = [Method::ExecuteRows, Method::Execute];
+                let answer: query::ExecuteResponse = self.growing(&connection, methods, &request, sink).await?;
+                Ok(answer.result.unwrap_or_default())
+            }
+            Way::Grpc(grpc) => grpc.execute(request).await,
+        }
+    }
+
     async fn execute_batch(&self, request: query::ExecuteBatchRequest) -> Result<Vec<QueryResult>> {
         let take = |answer: query::ExecuteBatchResponse| answer.results;
         call!(self, ExecuteBatch, execute_batch, request, query::ExecuteBatchResponse, take)
@@ -146,6 +187,25 @@ impl QueryService for FramedTablet {
         match self.for_call().await {
             Ok(Way::Framed(connection)) => {
                 match self.unary::<_, query::BeginExecuteResponse>(&connection, Method::BeginExecute, &request).await {
+                    Ok(a) => outcome(a.error.as_ref(), a.transaction_id, a.result.unwrap_or_default()),
+                    Err(error) => failed(error),
+                }
+            }
+            Ok(Way::Grpc(grpc)) => grpc.begin_execute(request).await,
+            Err(error) => failed(error),
+        }
+    }
+
+    async fn begin_execute_rows(
+        &self,
+        request: query::BeginExecuteRequest,
+        sink: &dyn RowSink,
+    ) -> BeginOutcome<QueryResult> {
+        let failed = |error| BeginOutcome { transaction_id: 0, result: Err(error) };
+        match self.for_call().await {
+            Ok(Way::Framed(connection)) => {
+                let methods = [Method::BeginExecuteRows, Method::BeginExecute];
+                match self.growing::<_, query::BeginExecuteResponse>(&connection, methods, &request, sink).await {
                     Ok(a) => outcome(a.error.as_ref(), a.transaction_id, a.result.unwrap_or_default()),
                     Err(error) => failed(error),
                 }

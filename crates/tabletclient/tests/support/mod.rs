@@ -16,7 +16,7 @@ use std::{
 
 use futures::StreamExt;
 use tabletclient::{
-    BeginOutcome, HealthStream, QueryService, ResultStream,
+    BeginOutcome, HealthStream, QueryService, ResultStream, RowSink,
     framed::{self, ServeOptions},
     grpc::{self, DialOptions, QueryServer},
 };
@@ -39,6 +39,8 @@ pub struct FakeTablet {
     /// Rows that a stream goes on with, of 1000 bytes each, and how many of them were taken.
     pub endless: AtomicUsize,
     pub taken: Arc<AtomicUsize>,
+    /// Pieces of 200,000 bytes that come before a result which may have some.
+    pub pieces: AtomicUsize,
     pub transactions: AtomicI64,
     /// Calls that were dropped before they ended.
     pub dropped: Arc<AtomicUsize>,
@@ -64,6 +66,7 @@ impl FakeTablet {
             calls: AtomicUsize::new(0),
             endless: AtomicUsize::new(0),
             taken: Arc::default(),
+            pieces: AtomicUsize::new(0),
             transactions: AtomicI64::new(0),
             dropped: Arc::default(),
             name: name.into(),
@@ -89,6 +92,18 @@ impl FakeTablet {
             Some(error) => Err(error),
             None => Ok(one_row(&self.name)),
         }
+    }
+
+    async fn give_pieces(&self, sink: &dyn RowSink) -> Result<()> {
+        let count = self.pieces.load(Ordering::SeqCst);
+        let mut guard = OnDrop(self.dropped.clone(), count > 0);
+        for number in 0..count {
+            let raw_rows = vec![number as u8; 200_000].into();
+            sink.piece(QueryResult { raw_rows, ..Default::default() }).await?;
+            self.taken.fetch_add(1, Ordering::SeqCst);
+        }
+        guard.1 = false;
+        Ok(())
     }
 
     pub fn says(&self, tablet_type: TabletType, serving: bool, term: i64, lag: u32) {
@@ -231,6 +246,20 @@ impl QueryService for FakeTablet {
     async fn execute(&self, request: query::ExecuteRequest) -> Result<QueryResult> {
         let result = self.answer().await?;
         Ok(request.query.map_or(result, |query| one_row(&query.sql)))
+    }
+    async fn execute_rows(&self, request: query::ExecuteRequest, sink: &dyn RowSink) -> Result<QueryResult> {
+        self.give_pieces(sink).await?;
+        self.execute(request).await
+    }
+    async fn begin_execute_rows(
+        &self,
+        request: query::BeginExecuteRequest,
+        sink: &dyn RowSink,
+    ) -> BeginOutcome<QueryResult> {
+        match self.give_pieces(sink).await {
+            Ok(()) => self.begin_execute(request).await,
+            Err(error) => BeginOutcome { transaction_id: 0, result: Err(error) },
+        }
     }
     async fn execute_batch(&self, request: query::ExecuteBatchRequest) -> Result<Vec<QueryResult>> {
         let result = self.answer().await?;
