@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mysql::client::{RawResult, RawRows};
 use mysql::{ConnectParams, Connection};
+use tabletclient::RowSink;
 use vterrors::{Code, MysqlError};
 use vtproto::query::QueryResult;
 
@@ -19,31 +21,44 @@ use super::live::{KillReason, LiveQueries, LiveSlot, Running};
 /// Bound on putting a connection into the state a caller wants.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes up to which a result is held and sent in one piece. Of one that grows beyond it, rows are passed on as they come.
+const WHOLE: usize = 1 << 20;
+/// Bytes of one piece of it.
+const PIECE: usize = 256 << 10;
+
 /// What a statement is run under.
-#[derive(Debug, Clone)]
-pub struct RunAs {
+#[derive(Clone)]
+pub struct RunAs<'a> {
     /// The statement as it is shown while it runs.
     pub sql: Arc<str>,
-    pub caller: String,
+    pub caller: &'a str,
     /// Longest run; `None` is unlimited.
     pub timeout: Option<Duration>,
     /// Most rows of the answer.
     pub max_rows: usize,
     /// Rows may come as `QueryResult.raw_rows`.
     pub raw: bool,
+    /// Where raw rows go that are too many to be held. Without one they are held.
+    pub sink: Option<&'a dyn RowSink>,
 }
 
-impl RunAs {
+impl RunAs<'_> {
     /// For statements of the tablet's own.
     pub fn internal(sql: &str, timeout: Duration) -> Self {
-        Self { sql: sql.into(), caller: String::new(), timeout: Some(timeout), max_rows: usize::MAX, raw: false }
+        let (timeout, max_rows) = (Some(timeout), usize::MAX);
+        Self { sql: sql.into(), caller: "", timeout, max_rows, raw: false, sink: None }
+    }
+
+    /// Whether rows have been passed on: the statement cannot be run again.
+    pub fn has_passed_rows(&self) -> bool {
+        self.sink.is_some_and(RowSink::has_begun)
     }
 
     pub(crate) fn running(&self, streaming: bool) -> Running {
         let started = Instant::now();
         Running {
             sql: self.sql.clone(),
-            caller: self.caller.clone(),
+            caller: self.caller.to_owned(),
             started,
             deadline: self.timeout.map(|timeout| started + timeout),
             streaming,
@@ -163,18 +178,19 @@ impl DbConn {
         Ok(())
     }
 
-    /// Runs one statement and reads its whole result. The bytes are sent as they are.
-    pub async fn exec(&mut self, sql: &[u8], run: &RunAs) -> Result<QueryResult, ExecError> {
+    /// Runs one statement and reads its whole result, of which `run.sink` may get the larger part. The bytes are sent as
+    /// they are.
+    pub async fn exec(&mut self, sql: &[u8], run: &RunAs<'_>) -> Result<QueryResult, ExecError> {
         let slot = self.slot.clone();
         slot.begin(run.running(false));
         let outcome = match run.raw {
-            true => slot.abortable(self.conn.query_raw(sql, run.max_rows)).await,
-            false => slot.abortable(self.conn.query(sql, run.max_rows)).await,
+            true => slot.abortable(query_raw(&mut self.conn, sql, run, &slot)).await,
+            false => slot.abortable(self.conn.query(sql, run.max_rows)).await.map(|done| done.map_err(ExecError::from)),
         };
         let kill = slot.end();
         self.last_used = Instant::now();
         let outcome = match outcome {
-            Some(outcome) => outcome.map_err(ExecError::from),
+            Some(outcome) => outcome,
             None => {
                 self.broken = true;
                 Err(ExecError::mysql(MysqlError::new(2013, "HY000", "Lost connection to MySQL server"), Code::Unknown))
@@ -209,6 +225,42 @@ impl DbConn {
     pub async fn run(&mut self, sql: &str, timeout: Duration) -> Result<QueryResult, ExecError> {
         self.exec(sql.as_bytes(), &RunAs::internal(sql, timeout)).await
     }
+}
+
+async fn query_raw(
+    conn: &mut Connection,
+    sql: &[u8],
+    run: &RunAs<'_>,
+    slot: &LiveSlot,
+) -> Result<QueryResult, ExecError> {
+    let most = if run.sink.is_some() { WHOLE } else { usize::MAX };
+    match (conn.query_raw(sql, run.max_rows, most).await?, run.sink) {
+        (RawResult::Whole(result), _) => Ok(result),
+        // On the heap: most results are whole, and their futures no larger for this.
+        (RawResult::Growing(rows), Some(sink)) => Box::pin(pass_on(rows, sink, slot)).await,
+        (RawResult::Growing(_), None) => Err(ExecError::new(Code::Internal, "a result without an end")),
+    }
+}
+
+/// Passes rows on as they come and as the caller takes them. Returns the last of them, with all there is to say of the whole.
+async fn pass_on(mut rows: RawRows<'_>, sink: &dyn RowSink, slot: &LiveSlot) -> Result<QueryResult, ExecError> {
+    slot.streams();
+    let mut held = rows.take_begun();
+    let fields = held.fields.clone();
+    while let Some(raw_rows) = rows.next(PIECE).await? {
+        let piece = std::mem::replace(&mut held, QueryResult { raw_rows, ..QueryResult::default() });
+        tokio::select! {
+            biased;
+            taken = sink.piece(piece) => taken?,
+            // The caller may never read on. What mysqld still sends ends with its answer to the kill, and the connection
+            // is good for the next statement.
+            () = slot.kill_answered() => {
+                while rows.next(PIECE).await?.is_some() {}
+                break;
+            }
+        }
+    }
+    Ok(QueryResult { fields, rows_affected: rows.rows(), ..held })
 }
 
 /// What the caller of a killed statement is told.

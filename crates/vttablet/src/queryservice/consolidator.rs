@@ -2,14 +2,17 @@
 //!
 //! Invariants: a read joins another only if no write has ended on this tablet since the other began,
 //! so that a client always sees its own writes (unlike Vitess v5.0.1, which joins regardless). If the
-//! leader goes away without a result, its followers run the statement themselves.
+//! leader goes away without a result, its followers run the statement themselves. So they do when its result becomes too
+//! large to be held ([`Outgrowing`]): nobody waits for a client that reads slowly.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use tabletclient::RowSink;
 use tokio::sync::watch;
+use vterrors::VtError;
 use vtproto::query::QueryResult;
 
 use super::error::ExecError;
@@ -52,7 +55,25 @@ pub enum Part<'a> {
 pub struct Leader<'a> {
     consolidator: &'a Consolidator,
     /// Empty once the entry is removed.
-    key: Bytes,
+    key: Mutex<Bytes>,
+}
+
+/// The way of a leader's rows to its caller: with the first of them the sharing ends.
+pub struct Outgrowing<'a> {
+    pub leader: &'a Leader<'a>,
+    pub sink: &'a dyn RowSink,
+}
+
+#[async_trait::async_trait]
+impl RowSink for Outgrowing<'_> {
+    async fn piece(&self, piece: QueryResult) -> Result<(), VtError> {
+        drop(self.leader.leave());
+        self.sink.piece(piece).await
+    }
+
+    fn has_begun(&self) -> bool {
+        self.sink.has_begun()
+    }
 }
 
 impl Consolidator {
@@ -78,7 +99,7 @@ impl Consolidator {
             Some(_) => Part::Alone,
             None => {
                 running.insert(sql.clone(), Running { epoch, followers: None });
-                Part::Leader(Leader { consolidator: self, key: sql.clone() })
+                Part::Leader(Leader { consolidator: self, key: Mutex::new(sql.clone()) })
             }
         }
     }
@@ -94,15 +115,19 @@ impl Consolidator {
 impl Leader<'_> {
     /// Ends the sharing: no one joins any more, and those who did get the outcome. Without followers
     /// the result comes back as it was, not copied.
-    pub fn finish(mut self, outcome: Result<QueryResult, ExecError>) -> Result<QueryResult, ExecError> {
+    pub fn finish(self, outcome: Result<QueryResult, ExecError>) -> Result<QueryResult, ExecError> {
         let Some(followers) = self.leave() else { return outcome };
         let shared = outcome.map(Arc::new);
         followers.send_replace(Some(shared.clone()));
         shared.map(|result| result.as_ref().clone())
     }
 
-    fn leave(&mut self) -> Option<watch::Sender<Option<Shared>>> {
-        let key = std::mem::take(&mut self.key);
+    /// Once it has left, the entry of its key may be another leader's.
+    fn leave(&self) -> Option<watch::Sender<Option<Shared>>> {
+        let key = std::mem::take(&mut *lock(&self.key));
+        if key.is_empty() {
+            return None;
+        }
         lock(&self.consolidator.running).remove(&key)?.followers
     }
 }
@@ -110,9 +135,7 @@ impl Leader<'_> {
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         // In a dropped future the entry must not stay; the followers see that the sender is gone.
-        if !self.key.is_empty() {
-            self.leave();
-        }
+        self.leave();
     }
 }
 

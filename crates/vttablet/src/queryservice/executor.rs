@@ -7,21 +7,22 @@
 //! second time only if it is a read, or if it is known not to have left the first time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::Utc;
 use mysql::{raw_rows, types::trim_fields};
+use tabletclient::RowSink;
 use vterrors::{Code, MysqlError, VtError};
-use vtproto::query::execute_options::{TransactionIsolation, Workload};
+use vtproto::query::execute_options::{IncludedFields, TransactionIsolation, Workload};
 use vtproto::query::{BindVariable, ExecuteOptions, QueryResult, Type, VtGateCallerId};
 use vtproto::vtrpc::CallerId;
 use vtsql::{BindVars, BulkInsert, NextCount};
 
 use super::acl::Members;
 use super::conn::{DbConn, RunAs};
-use super::consolidator::{Part, follow};
+use super::consolidator::{Outgrowing, Part, follow};
 use super::error::{ER_ROW_LIMIT, ExecError, describe};
 use super::live::KILL_GRACE;
 use super::logs::QueryRecord;
@@ -65,6 +66,41 @@ pub(crate) struct Trace {
     pub source: &'static str,
     /// Row limit that counts as a bind variable in error texts.
     pub max_limit: Option<u64>,
+    /// Bytes of rows that the caller has been given before the result.
+    pub passed_bytes: usize,
+}
+
+/// The rows that a caller is given before the result, counted.
+struct Passed<'a> {
+    sink: &'a dyn RowSink,
+    bytes: AtomicUsize,
+    /// How long the caller did not take them.
+    waited_nanos: AtomicU64,
+}
+
+impl<'a> Passed<'a> {
+    fn new(sink: &'a dyn RowSink) -> Self {
+        Self { sink, bytes: AtomicUsize::new(0), waited_nanos: AtomicU64::new(0) }
+    }
+}
+
+#[async_trait::async_trait]
+impl RowSink for Passed<'_> {
+    async fn piece(&self, piece: QueryResult) -> Result<(), VtError> {
+        self.bytes.fetch_add(piece.raw_rows.len(), Ordering::Relaxed);
+        let started = Instant::now();
+        let taken = self.sink.piece(piece).await;
+        self.waited_nanos.fetch_add(nanos(started.elapsed()), Ordering::Relaxed);
+        taken
+    }
+
+    fn has_begun(&self) -> bool {
+        self.sink.has_begun()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What a statement has besides its plan.
@@ -113,7 +149,9 @@ struct Limits {
 }
 
 impl TabletServer {
-    /// Executes a statement, inside a transaction if `transaction_id` is not 0. Counts and logs it.
+    /// Executes a statement, inside a transaction if `transaction_id` is not 0. Counts and logs it. Of a result that is too
+    /// large to be held, `sink` gets all but the end.
+    #[expect(clippy::too_many_arguments)]
     pub(crate) async fn execute_query(
         &self,
         caller: Caller<'_>,
@@ -121,18 +159,30 @@ impl TabletServer {
         vars: &mut BindVars,
         transaction_id: i64,
         options: &ExecuteOptions,
+        sink: Option<&dyn RowSink>,
     ) -> Result<QueryResult, VtError> {
         let started = Instant::now();
         let mut trace = Trace::default();
+        // Whoever sees other fields than mysqld's gets them with the whole result.
+        let all = options.included_fields() == IncludedFields::All;
+        let passed = sink.filter(|_| all && options.raw_rows).map(Passed::new);
         let skip = options.skip_query_plan_cache;
         let (text, plan) = self.plan_text(sql, skip, transaction_id != 0).await;
         let (plan, outcome) = match plan {
             Ok(plan) => {
-                let outcome = self.run_plan(caller, &plan, &text, vars, transaction_id, options, &mut trace).await;
+                let passed = passed.as_ref();
+                let outcome =
+                    self.run_plan(caller, &plan, &text, vars, transaction_id, options, passed, &mut trace).await;
                 (Some(plan), outcome)
             }
             Err(error) => (None, Err(error)),
         };
+        if let Some(passed) = &passed {
+            // mysqld waited too, but for the caller.
+            let waited = Duration::from_nanos(passed.waited_nanos.load(Ordering::Relaxed));
+            trace.mysql_time = trace.mysql_time.saturating_sub(waited);
+            trace.passed_bytes = passed.bytes.load(Ordering::Relaxed);
+        }
         let elapsed = started.elapsed();
         if let Some(plan) = &plan {
             let rows = outcome.as_ref().ok().map(|result| result.rows_affected);
@@ -221,9 +271,9 @@ impl TabletServer {
             wait_time: trace.wait_time,
             source: trace.source,
             rows_affected: outcome.as_ref().map_or(0, |result| result.rows_affected),
-            response_bytes: outcome
-                .as_ref()
-                .map_or(0, |r| r.raw_rows.len() + r.rows.iter().map(|row| row.values.len()).sum::<usize>()),
+            response_bytes: outcome.as_ref().map_or(0, |r| {
+                trace.passed_bytes + r.raw_rows.len() + r.rows.iter().map(|row| row.values.len()).sum::<usize>()
+            }),
             error: &error,
         }
         .line(self.config.querylog_format, self.config.redact_debug_ui_queries);
@@ -359,6 +409,7 @@ impl TabletServer {
         vars: &BindVars,
         transaction_id: i64,
         options: &ExecuteOptions,
+        passed: Option<&Passed<'_>>,
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
         let _in_flight = self.admit(plan, transaction_id, false)?;
@@ -373,12 +424,13 @@ impl TabletServer {
         }
         let sql = text.render(shape, vars, limits.ask)?;
         trace.sent = sql.clone();
-        let run = RunAs {
+        let mut run = RunAs {
             sql: shape.sql.clone(),
-            caller: caller.user().to_owned(),
+            caller: caller.user(),
             timeout: limits.timeout,
             max_rows: limits.accept,
             raw: options.raw_rows,
+            sink: passed.map(|passed| passed as &dyn RowSink),
         };
         if transaction_id == 0 && shape.kind == PlanKind::SelectLock {
             let text = format!("{} disallowed outside transaction", shape.kind.name());
@@ -390,6 +442,7 @@ impl TabletServer {
             let Some(replaced) = variables::for_other_server(shape.kind, &trace.sent, &outcome) else { break };
             trace.sent = replaced.sql.into();
             renamed.extend(replaced.names);
+            run.sink = None;
             let sql = trace.sent.clone();
             outcome = self.send(caller, plan, &sql, &run, transaction_id, options, trace).await;
         }
@@ -421,7 +474,7 @@ impl TabletServer {
         caller: Caller<'_>,
         plan: &Plan,
         sql: &Bytes,
-        run: &RunAs,
+        run: &RunAs<'_>,
         transaction_id: i64,
         options: &ExecuteOptions,
         trace: &mut Trace,
@@ -492,13 +545,15 @@ impl TabletServer {
         caller: Caller<'_>,
         plan: &Plan,
         sql: &Bytes,
-        run: &RunAs,
+        run: &RunAs<'_>,
         options: &ExecuteOptions,
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
         match self.consolidator.join(sql, &plan.shape.sql) {
             Part::Leader(leader) => {
-                let outcome = self.read(caller, plan, sql, run, options, trace).await;
+                let outgrowing = run.sink.map(|sink| Outgrowing { leader: &leader, sink });
+                let sink = outgrowing.as_ref().map(|outgrowing| outgrowing as &dyn RowSink);
+                let outcome = self.read(caller, plan, sql, &RunAs { sink, ..run.clone() }, options, trace).await;
                 leader.finish(outcome)
             }
             Part::Follower(outcome) => {
@@ -537,7 +592,7 @@ impl TabletServer {
         caller: Caller<'_>,
         plan: &Plan,
         sql: &Bytes,
-        run: &RunAs,
+        run: &RunAs<'_>,
         options: &ExecuteOptions,
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
@@ -557,7 +612,7 @@ impl TabletServer {
         }
         match timed(conn, sql, run, trace).await {
             // A read can be repeated: nothing of the first run is left.
-            Err(error) if error.is_connection_error() => {
+            Err(error) if error.is_connection_error() && !run.has_passed_rows() => {
                 self.note_mysql_lost();
                 place.reconnect().await?;
                 let conn = place.get_mut()?;
@@ -590,7 +645,7 @@ impl TabletServer {
         &self,
         plan: &Plan,
         sql: &Bytes,
-        run: &RunAs,
+        run: &RunAs<'_>,
         options: &ExecuteOptions,
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
@@ -636,7 +691,7 @@ impl TabletServer {
         &self,
         plan: &Plan,
         sql: &Bytes,
-        run: &RunAs,
+        run: &RunAs<'_>,
         transaction_id: i64,
         options: &ExecuteOptions,
         trace: &mut Trace,
@@ -677,7 +732,7 @@ impl TabletServer {
         tx: &mut Transaction,
         plan: &Plan,
         sql: &Bytes,
-        run: &RunAs,
+        run: &RunAs<'_>,
         options: &ExecuteOptions,
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
@@ -779,7 +834,7 @@ impl TabletServer {
 }
 
 /// Runs a statement and adds up what it took.
-async fn timed(conn: &mut DbConn, sql: &Bytes, run: &RunAs, trace: &mut Trace) -> Result<QueryResult, ExecError> {
+async fn timed(conn: &mut DbConn, sql: &Bytes, run: &RunAs<'_>, trace: &mut Trace) -> Result<QueryResult, ExecError> {
     let started = Instant::now();
     let outcome = conn.exec(sql, run).await;
     trace.mysql_time += started.elapsed();

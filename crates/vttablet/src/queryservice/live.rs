@@ -124,6 +124,13 @@ impl LiveSlot {
         *state = SlotState { running: Some(running), ..SlotState::default() };
     }
 
+    /// The rows of the running statement are passed on as they come from here on.
+    pub fn streams(&self) {
+        if let Some(running) = &mut lock(&self.state).running {
+            running.streaming = true;
+        }
+    }
+
     /// Marks the end, and says whether and why a kill was aimed at the statement.
     pub fn end(&self) -> Option<KillReason> {
         let mut state = lock(&self.state);
@@ -139,16 +146,18 @@ impl LiveSlot {
     /// Waits until the `KILL` aimed at this connection was answered, so that it cannot hit a later
     /// statement. Bounded by the kill's own bound.
     pub async fn kill_settled(&self) -> bool {
-        let answered = async {
-            loop {
-                let settled = self.killed.notified();
-                if lock(&self.state).kill_done {
-                    return;
-                }
-                settled.await;
+        tokio::time::timeout(KILL_TIMEOUT, self.kill_answered()).await.is_ok()
+    }
+
+    /// Waits until a `KILL` aimed at the statement has been answered, or given up.
+    pub async fn kill_answered(&self) {
+        loop {
+            let settled = self.killed.notified();
+            if lock(&self.state).kill_done {
+                return;
             }
-        };
-        tokio::time::timeout(KILL_TIMEOUT, answered).await.is_ok()
+            settled.await;
+        }
     }
 
     /// Resolves to `None` if the connection is given up before `work` ends.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tabletclient::cutover::is_refusal;
-use tabletclient::{BeginOutcome, HealthStream, QueryService, ResultStream};
+use tabletclient::{BeginOutcome, HealthStream, QueryService, ResultStream, RowSink};
 use vterrors::{Code, Result, VtError};
 use vtproto::query::execute_options::{TransactionIsolation, Workload};
 use vtproto::query::{self, ExecuteOptions, QueryResult, VtGateCallerId};
@@ -74,6 +74,48 @@ impl TabletServer {
             && !returns_rows()
     }
 
+    async fn execute_for(&self, request: query::ExecuteRequest, sink: Option<&dyn RowSink>) -> Result<QueryResult> {
+        let _inside = self.gate.enter(request.target.as_ref(), request.transaction_id != 0)?;
+        let mut bound = request.query.unwrap_or_default();
+        let options = request.options.unwrap_or_default();
+        let caller = Caller {
+            method: "Execute",
+            effective: request.effective_caller_id.as_ref(),
+            immediate: request.immediate_caller_id.as_ref(),
+        };
+        let (vars, id) = (&mut bound.bind_variables, request.transaction_id);
+        self.execute_query(caller, &bound.sql, vars, id, &options, sink).await
+    }
+
+    async fn begin_execute_for(
+        &self,
+        request: query::BeginExecuteRequest,
+        sink: Option<&dyn RowSink>,
+    ) -> BeginOutcome<QueryResult> {
+        let failed = |error| BeginOutcome { transaction_id: 0, result: Err(error) };
+        let _inside = match self.gate.enter(request.target.as_ref(), false) {
+            Ok(inside) => inside,
+            Err(error) => return failed(error),
+        };
+        let mut bound = request.query.unwrap_or_default();
+        let options = request.options.unwrap_or_default();
+        let (effective, immediate) = (request.effective_caller_id, request.immediate_caller_id);
+        // Held until the first statement has run.
+        let _turn = match self.turn_on_hot_row(&bound, &options).await {
+            Ok(turn) => turn,
+            Err(error) => return failed(self.tell(error, &bound.sql, &bound.bind_variables, immediate.as_ref())),
+        };
+        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options).await {
+            Ok(id) => id,
+            Err(error) => return failed(error),
+        };
+        self.note_open_elsewhere(transaction_id, options.transaction_open_ms);
+        let caller = Caller { method: "BeginExecute", effective: effective.as_ref(), immediate: immediate.as_ref() };
+        let vars = &mut bound.bind_variables;
+        let result = self.execute_query(caller, &bound.sql, vars, transaction_id, &options, sink).await;
+        self.begun(transaction_id, result).await
+    }
+
     /// A transaction whose first statement a cutover holds back is not left open here: the statement will
     /// be sent elsewhere.
     async fn begun<T>(&self, transaction_id: i64, result: Result<T>) -> BeginOutcome<T> {
@@ -111,7 +153,7 @@ impl TabletServer {
         let mut results = Vec::with_capacity(queries.len());
         for mut bound in queries {
             let vars = &mut bound.bind_variables;
-            results.push(self.execute_query(caller, &bound.sql, vars, transaction_id, options).await?);
+            results.push(self.execute_query(caller, &bound.sql, vars, transaction_id, options, None).await?);
         }
         Ok(results)
     }
@@ -204,15 +246,11 @@ impl TabletServer {
 #[async_trait::async_trait]
 impl QueryService for TabletServer {
     async fn execute(&self, request: query::ExecuteRequest) -> Result<QueryResult> {
-        let _inside = self.gate.enter(request.target.as_ref(), request.transaction_id != 0)?;
-        let mut bound = request.query.unwrap_or_default();
-        let options = request.options.unwrap_or_default();
-        let caller = Caller {
-            method: "Execute",
-            effective: request.effective_caller_id.as_ref(),
-            immediate: request.immediate_caller_id.as_ref(),
-        };
-        self.execute_query(caller, &bound.sql, &mut bound.bind_variables, request.transaction_id, &options).await
+        self.execute_for(request, None).await
+    }
+
+    async fn execute_rows(&self, request: query::ExecuteRequest, sink: &dyn RowSink) -> Result<QueryResult> {
+        self.execute_for(request, Some(sink)).await
     }
 
     async fn execute_batch(&self, request: query::ExecuteBatchRequest) -> Result<Vec<QueryResult>> {
@@ -234,7 +272,7 @@ impl QueryService for TabletServer {
         if let [only] = &mut queries[..]
             && self.commits_by_itself(only, &options)
         {
-            let result = self.execute_query(caller, &only.sql, &mut only.bind_variables, 0, &options).await?;
+            let result = self.execute_query(caller, &only.sql, &mut only.bind_variables, 0, &options, None).await?;
             return Ok(vec![result]);
         }
         let id = self.begin_checked(effective.clone(), immediate.clone(), &options).await?;
@@ -272,27 +310,15 @@ impl QueryService for TabletServer {
     }
 
     async fn begin_execute(&self, request: query::BeginExecuteRequest) -> BeginOutcome<QueryResult> {
-        let failed = |error| BeginOutcome { transaction_id: 0, result: Err(error) };
-        let _inside = match self.gate.enter(request.target.as_ref(), false) {
-            Ok(inside) => inside,
-            Err(error) => return failed(error),
-        };
-        let mut bound = request.query.unwrap_or_default();
-        let options = request.options.unwrap_or_default();
-        let (effective, immediate) = (request.effective_caller_id, request.immediate_caller_id);
-        // Held until the first statement has run.
-        let _turn = match self.turn_on_hot_row(&bound, &options).await {
-            Ok(turn) => turn,
-            Err(error) => return failed(self.tell(error, &bound.sql, &bound.bind_variables, immediate.as_ref())),
-        };
-        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options).await {
-            Ok(id) => id,
-            Err(error) => return failed(error),
-        };
-        self.note_open_elsewhere(transaction_id, options.transaction_open_ms);
-        let caller = Caller { method: "BeginExecute", effective: effective.as_ref(), immediate: immediate.as_ref() };
-        let result = self.execute_query(caller, &bound.sql, &mut bound.bind_variables, transaction_id, &options).await;
-        self.begun(transaction_id, result).await
+        self.begin_execute_for(request, None).await
+    }
+
+    async fn begin_execute_rows(
+        &self,
+        request: query::BeginExecuteRequest,
+        sink: &dyn RowSink,
+    ) -> BeginOutcome<QueryResult> {
+        self.begin_execute_for(request, Some(sink)).await
     }
 
     async fn begin_execute_batch(&self, request: query::BeginExecuteBatchRequest) -> BeginOutcome<Vec<QueryResult>> {

@@ -96,10 +96,11 @@ impl TabletServer {
         let user = request.immediate_caller_id.as_ref().map_or("", |c| c.username.as_str());
         let run = RunAs {
             sql: plan.shape.sql.clone(),
-            caller: user.to_owned(),
+            caller: user,
             timeout: None,
             max_rows: usize::MAX,
             raw: false,
+            sink: None,
         };
         if request.transaction_id != 0 {
             let mut guard = self.tx.take_for(request.transaction_id, "for streaming query", &plan.shape)?;
@@ -128,7 +129,7 @@ impl TabletServer {
         conn: &mut DbConn,
         plan: &Plan,
         sql: &[u8],
-        run: &RunAs,
+        run: &RunAs<'_>,
         options: &ExecuteOptions,
         sender: &Sender,
         rows: &mut u64,
