@@ -6,8 +6,12 @@
 //! connection; an idle connection holds its session and nothing else.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::io;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -19,7 +23,7 @@ use servenv::{
     Registry,
     stats::{Counter, Gauge, Histogram, MultiGauge},
 };
-use tabletclient::ResultStream;
+use tabletclient::{ResultStream, RowSink};
 use vterrors::{Code, MysqlError, VtError};
 use vtproto::{
     query::{BindVariable, Field, QueryResult, VtGateCallerId, execute_options::Workload},
@@ -79,6 +83,60 @@ pub struct Connection {
     client_found_rows: bool,
     /// When the statement before ended.
     idle_since: Option<Instant>,
+}
+
+/// Writes the rows of a large result to the client as they arrive, while its statement runs.
+struct ClientRows<'a, 'w> {
+    written: tokio::sync::Mutex<Written<'a, 'w>>,
+    begun: AtomicBool,
+}
+
+struct Written<'a, 'w> {
+    out: &'a mut ResultWriter<'w>,
+    /// How long the client took.
+    took: Duration,
+    /// The client, or its connection, does not take any more.
+    failed: Option<io::Error>,
+}
+
+impl<'a, 'w> ClientRows<'a, 'w> {
+    fn new(out: &'a mut ResultWriter<'w>) -> Self {
+        let written = Written { out, took: Duration::ZERO, failed: None };
+        Self { written: tokio::sync::Mutex::new(written), begun: AtomicBool::new(false) }
+    }
+
+    fn into_written(self) -> Written<'a, 'w> {
+        self.written.into_inner()
+    }
+}
+
+impl Written<'_, '_> {
+    async fn piece(&mut self, piece: &QueryResult) -> io::Result<()> {
+        if !self.out.started() {
+            self.out.start(&piece.fields).await?;
+        }
+        self.out.raw_part(&piece.raw_rows).await
+    }
+}
+
+#[async_trait::async_trait]
+impl RowSink for ClientRows<'_, '_> {
+    async fn piece(&self, piece: QueryResult) -> vterrors::Result<()> {
+        self.begun.store(true, Ordering::Relaxed);
+        let mut written = self.written.lock().await;
+        let started = Instant::now();
+        let outcome = written.piece(&piece).await;
+        written.took += started.elapsed();
+        if let Err(error) = outcome {
+            written.failed = Some(error);
+            return Err(crate::executor::interrupted());
+        }
+        Ok(())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
 }
 
 /// Runs commands of MySQL connections.
@@ -154,7 +212,17 @@ impl MysqlHandler {
         let output = if olap {
             self.executor.stream(caller, session, "StreamExecute", sql, bind_variables).await?
         } else {
-            Output::Whole(self.executor.execute_raw(caller, session, "Execute", sql, bind_variables).await?)
+            let client = ClientRows::new(out);
+            let outcome = self.executor.execute_raw(caller, session, "Execute", sql, bind_variables, &client).await;
+            let Written { took, failed, .. } = client.into_written();
+            if let Some(lost) = failed {
+                return Err(HandlerError::Io(lost));
+            }
+            let result = outcome?;
+            if out.started() {
+                return self.last_rows(session, &result, took, out).await;
+            }
+            Output::Whole(result)
         };
         let rows = match output {
             Output::Whole(result) => return self.whole(session, &result, out).await,
@@ -184,7 +252,7 @@ impl MysqlHandler {
         out: &mut ResultWriter<'_>,
     ) -> Result<(), HandlerError> {
         let mut count: u64 = 0;
-        let mut returning = std::time::Duration::ZERO;
+        let mut returning = Duration::ZERO;
         while let Some(part) = rows.next().await {
             let part = part?;
             if !out.started() {
@@ -214,6 +282,21 @@ impl MysqlHandler {
             return Err(crate::executor::interrupted().into());
         }
         out.finish(Self::flags(session), Self::warnings(session)).await?;
+        Ok(())
+    }
+
+    /// Ends a result of which the client has all rows but the last.
+    async fn last_rows(
+        &self,
+        session: &Session,
+        result: &QueryResult,
+        before: Duration,
+        out: &mut ResultWriter<'_>,
+    ) -> Result<(), HandlerError> {
+        let started = Instant::now();
+        out.raw_part(&result.raw_rows).await?;
+        out.finish(Self::flags(session), Self::warnings(session)).await?;
+        self.executor.parts().stats.return_phase.record(before + started.elapsed());
         Ok(())
     }
 

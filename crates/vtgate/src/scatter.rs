@@ -7,11 +7,17 @@
 //! ([`Session::unanswered`]), for the tablet then ends its part; a statement in autocommit mode is one round trip; the
 //! first error of reads outside of a transaction cancels the rest, anything else is waited for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures::{StreamExt, TryStreamExt, future::join_all, stream::FuturesUnordered};
 use mysql::raw_rows;
-use tabletclient::{BeginOutcome, CallKind, Gateway, ResultStream, cutover::is_refusal};
+use tabletclient::{BeginOutcome, CallKind, Gateway, ResultStream, RowSink, cutover::is_refusal};
 use tokio::time::Instant;
 use vterrors::{Code, Result, VtError};
 use vtproto::{
@@ -54,6 +60,30 @@ pub struct ShardQuery {
 impl ShardQuery {
     fn bound(&self) -> BoundQuery {
         BoundQuery { sql: self.sql.to_string(), bind_variables: (*self.bind_variables).clone() }
+    }
+}
+
+/// The way of a shard's rows to a client.
+struct ShardSink<'a> {
+    sink: &'a dyn RowSink,
+    keyspace: &'a str,
+    /// The client did not take a piece.
+    failed: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl RowSink for ShardSink<'_> {
+    async fn piece(&self, mut piece: QueryResult) -> Result<()> {
+        name_database(&mut piece, self.keyspace);
+        let taken = self.sink.piece(piece).await;
+        if taken.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn has_begun(&self) -> bool {
+        self.sink.has_begun()
     }
 }
 
@@ -100,20 +130,56 @@ impl Scatter {
         effect: Effect,
         order: CommitOrder,
     ) -> Result<QueryResult> {
+        self.execute_rows(caller, session, query, effect, order, None).await
+    }
+
+    /// As [`Scatter::execute_one`] of raw rows, of which `sink` gets all but the end when they are many. Where the sink
+    /// fails the statement counts as cut short.
+    ///
+    /// # Errors
+    /// As [`Scatter::execute_one`]; the sink's.
+    pub async fn execute_rows(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        query: &ShardQuery,
+        effect: Effect,
+        order: CommitOrder,
+        sink: Option<&dyn RowSink>,
+    ) -> Result<QueryResult> {
+        let Some(sink) = sink else { return self.execute_to(caller, session, query, effect, order, None).await };
+        let sink = ShardSink { sink, keyspace: &query.target.keyspace, failed: AtomicBool::new(false) };
+        let outcome = self.execute_to(caller, session, query, effect, order, Some(&sink)).await;
+        // The call was dropped before its answer, as if nobody waited for it.
+        if sink.failed.load(Ordering::Relaxed) && session.in_transaction() {
+            session.unanswered = Some(Unanswered::Statement);
+        }
+        outcome
+    }
+
+    async fn execute_to(
+        &self,
+        caller: &Caller,
+        session: &mut Session,
+        query: &ShardQuery,
+        effect: Effect,
+        order: CommitOrder,
+        sink: Option<&dyn RowSink>,
+    ) -> Result<QueryResult> {
         let target = &query.target;
         let options = session.tablet_options();
         let mut result = if session.in_transaction() && target.tablet_type() == TabletType::Master {
             match session.transaction_on(order, &target.keyspace, &target.shard, target.tablet_type()) {
-                0 => self.begin_and_execute(caller, session, query, options, effect, order).await?,
+                0 => self.begin_and_execute(caller, session, query, options, effect, order, sink).await?,
                 open => {
                     let request = || execute_request(caller, query, open, &options);
-                    let call = self.gateway.execute(target, CallKind::InTransaction, request);
+                    let call = self.gateway.execute_rows(target, CallKind::InTransaction, request, sink);
                     let outcome = answered(session, call).await;
                     outcome.map_err(|error| self.in_transaction_failed(session, error))?
                 }
             }
         } else {
-            self.outside_transaction(caller, query, &options, effect).await?
+            self.outside_transaction(caller, query, &options, effect, sink).await?
         };
         if matches!(effect, Effect::Write | Effect::Other) {
             session.parts_done += 1;
@@ -128,11 +194,13 @@ impl Scatter {
         query: &ShardQuery,
         options: &ExecuteOptions,
         effect: Effect,
+        sink: Option<&dyn RowSink>,
     ) -> Result<QueryResult> {
         let target = &query.target;
         match effect {
             Effect::Read | Effect::Reserve => {
-                self.gateway.execute(target, CallKind::Read, || execute_request(caller, query, 0, options)).await
+                let request = || execute_request(caller, query, 0, options);
+                self.gateway.execute_rows(target, CallKind::Read, request, sink).await
             }
             Effect::Other => {
                 self.gateway.execute(target, CallKind::Write, || execute_request(caller, query, 0, options)).await
@@ -155,6 +223,7 @@ impl Scatter {
     }
 
     /// Runs a statement as the first of a transaction on its shard.
+    #[expect(clippy::too_many_arguments, reason = "everything a statement consists of")]
     async fn begin_and_execute(
         &self,
         caller: &Caller,
@@ -163,6 +232,7 @@ impl Scatter {
         mut options: ExecuteOptions,
         effect: Effect,
         order: CommitOrder,
+        sink: Option<&dyn RowSink>,
     ) -> Result<QueryResult> {
         let target = &query.target;
         self.check_mode(session, target)?;
@@ -195,7 +265,7 @@ impl Scatter {
         let kind = if commits { CallKind::Write } else { CallKind::Read };
         // A gate that is raised while the statement waits for a lock is younger than the transaction.
         let began = Instant::now();
-        let call = self.gateway.begin_execute(target, kind, request);
+        let call = self.gateway.begin_execute(target, kind, request, sink.filter(|_| rest.is_empty()));
         let BeginOutcome { transaction_id, result } = answered(session, call).await;
         if transaction_id != 0 {
             session.opened.get_or_insert(began);
@@ -214,7 +284,9 @@ impl Scatter {
         };
         for statement in rest {
             let request = || execute_request(caller, statement, transaction_id, &options);
-            let outcome = answered(session, self.gateway.execute(target, CallKind::InTransaction, request)).await;
+            // Savepoints have no rows: only the statement itself may have pieces.
+            let call = self.gateway.execute_rows(target, CallKind::InTransaction, request, sink);
+            let outcome = answered(session, call).await;
             result = outcome.map_err(|error| self.in_transaction_failed(session, error))?;
         }
         Ok(result)
@@ -311,7 +383,7 @@ impl Scatter {
             .iter()
             .enumerate()
             .map(|(number, query)| async move {
-                let mut result = self.outside_transaction(caller, query, options, effect).await?;
+                let mut result = self.outside_transaction(caller, query, options, effect, None).await?;
                 name_database(&mut result, &query.target.keyspace);
                 Ok::<_, VtError>((number, result))
             })

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use keyrange::Destination;
-use tabletclient::cutover::is_refusal;
+use tabletclient::{RowSink, cutover::is_refusal};
 
 use vterrors::{Code, Result, VtError};
 use vtproto::topodata::srv_keyspace::KeyspacePartition;
@@ -108,8 +108,11 @@ impl Executor {
         let mut across = self.across_cutovers();
         loop {
             across.attempt(session);
+            work.raw = work.sink.is_some();
             match self.run(work, session, sql, stream).await {
                 Ok(output) => return Ok(output),
+                // The client has rows of it.
+                Err(error) if work.sink.is_some_and(RowSink::has_begun) => return Err(error),
                 Err(error) => across.again(session, sql.len() + bytes_of(work), error).await?,
             }
         }

@@ -41,7 +41,7 @@ use arc_swap::ArcSwapOption;
 use futures::{StreamExt, TryStreamExt};
 use mysql::raw_rows;
 use planner::{Opcode, Plan, Primitive, Target};
-use tabletclient::{ResultStream, health_check::type_text};
+use tabletclient::{ResultStream, RowSink, health_check::type_text};
 use tokio::time::Instant;
 use topo::TopoServer;
 use vterrors::{Code, MysqlError, Result, VtError};
@@ -175,6 +175,8 @@ struct Work<'a> {
     order: CommitOrder,
     /// The caller takes rows as `QueryResult.raw_rows`. Asked for once, by the statement's own route.
     raw: bool,
+    /// Where that caller takes what need not be held.
+    sink: Option<&'a dyn RowSink>,
     bulk: Option<bulk::Bulk>,
     entry: Option<Arc<Cached<Prepared>>>,
     vars: Option<Arc<BindVars>>,
@@ -222,10 +224,11 @@ impl Executor {
         self.execute_work(Work::new(caller, method, bind_variables), session, sql).await
     }
 
-    /// As [`Executor::execute`], for a caller that passes rows on as packets: they may be in `raw_rows` of the result.
+    /// As [`Executor::execute`], for a caller that passes rows on as packets: they may be in `raw_rows` of the result, and
+    /// `sink` may have been given all but the last of them. The result has their number.
     ///
     /// # Errors
-    /// As [`Executor::execute`].
+    /// As [`Executor::execute`], also when `sink` has rows; the sink's.
     pub async fn execute_raw(
         &self,
         caller: &Caller,
@@ -233,8 +236,9 @@ impl Executor {
         method: &'static str,
         sql: &[u8],
         bind_variables: &BindVars,
+        sink: &dyn RowSink,
     ) -> Result<QueryResult> {
-        let work = Work { raw: true, ..Work::new(caller, method, bind_variables) };
+        let work = Work { sink: Some(sink), ..Work::new(caller, method, bind_variables) };
         self.execute_work(work, session, sql).await
     }
 
@@ -420,7 +424,12 @@ impl Executor {
             }
         };
         let output = match outcome {
-            Err(error) if timeout > 0 && session.unanswered.is_none() && route::tolerates(&prepared.plan.primitive) => {
+            Err(error)
+                if timeout > 0
+                    && session.unanswered.is_none()
+                    && route::tolerates(&prepared.plan.primitive)
+                    && !work.sink.is_some_and(RowSink::has_begun) =>
+            {
                 session.warn(u32::from(MysqlError::from(&error).errno), error.to_string());
                 Output::Whole(QueryResult::default())
             }
@@ -656,6 +665,7 @@ impl<'a> Work<'a> {
             shard_queries: 0,
             order: CommitOrder::Normal,
             raw: false,
+            sink: None,
             bulk: None,
             entry: None,
             vars: None,

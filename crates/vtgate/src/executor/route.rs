@@ -136,7 +136,13 @@ impl Executor {
                     self.in_own_transaction(caller, session, &sorted, false).await
                 }
             }
-            None => self.parts.scatter.execute_many(caller, session, &queries, effect, work.order).await,
+            None => match (&queries[..], work.sink) {
+                // Several shards' rows are put one behind the other, and a failure of any has to be known before.
+                ([query], Some(sink)) if raw => {
+                    self.parts.scatter.execute_rows(caller, session, query, effect, work.order, Some(sink)).await
+                }
+                _ => self.parts.scatter.execute_many(caller, session, &queries, effect, work.order).await,
+            },
         };
         let mut result = outcome.map_err(wrap)?;
         // The same rows were written on each shard.
