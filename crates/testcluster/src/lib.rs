@@ -16,7 +16,7 @@ mod victim;
 pub use background::Background;
 pub use hold::Hold;
 pub use http::get as http_get;
-pub use process::{Process, program, resident_kib};
+pub use process::{Process, peak_resident_kib, program, resident_kib};
 pub use tls::TlsFiles;
 pub use victim::Victim;
 

@@ -88,7 +88,19 @@ pub(crate) fn end(pid: i32) {
 
 /// Resident memory of a process in KiB.
 pub fn resident_kib(pid: i32) -> Result<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process had while `work` ran, in KiB.
+pub fn peak_resident_kib<T>(pid: i32, work: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
+    // The kernel forgets the peak so far.
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    let done = work()?;
+    Ok((status_kib(pid, "VmHWM:")?, done))
+}
+
+fn status_kib(pid: i32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
     Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
 }
