@@ -82,6 +82,57 @@ pub(crate) fn whole_rows(raw: &[u8]) -> usize {
     whole
 }
 
+/// Bytes that a row of several frames is taken to have in the last of them.
+const LITTLE: usize = 64 << 10;
+
+/// A row that arrives in parts.
+#[derive(Debug, Default)]
+pub(crate) struct Arriving {
+    payload: Vec<u8>,
+    /// Bytes that the present frame still lacks.
+    frame_left: usize,
+    /// Whether another frame follows it.
+    continues: bool,
+}
+
+impl Arriving {
+    /// Whether no row is unfinished.
+    pub fn is_empty(&self) -> bool {
+        self.frame_left == 0 && !self.continues
+    }
+
+    /// Adds what belongs to the row, or begins one, and returns what is behind it. [`Arriving::is_empty`] then says that it is whole.
+    ///
+    /// # Errors
+    /// A head is cut short.
+    pub fn add<'a>(&mut self, mut raw: &'a [u8]) -> Result<&'a [u8], WireError> {
+        while !raw.is_empty() {
+            if self.frame_left == 0 {
+                let len = &raw.first_chunk::<4>().ok_or(WireError::Truncated)?[..3];
+                self.frame_left = len.iter().rev().fold(0, |len, byte| len << 8 | usize::from(*byte));
+                self.continues = self.frame_left == MAX_FRAME;
+                // Not by doubling: it is large, and its size is known. Often little of it is in the frame behind.
+                let behind = if self.continues { LITTLE } else { 0 };
+                self.payload.reserve_exact(self.frame_left + behind);
+                raw = &raw[4..];
+            }
+            let (own, behind) = raw.split_at(self.frame_left.min(raw.len()));
+            self.payload.extend_from_slice(own);
+            self.frame_left -= own.len();
+            raw = behind;
+            if self.is_empty() {
+                break;
+            }
+        }
+        Ok(raw)
+    }
+
+    /// The row that is whole.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.payload)
+    }
+}
+
 /// The payload of one row.
 pub(crate) enum RowBytes<'a> {
     InPlace(&'a [u8]),

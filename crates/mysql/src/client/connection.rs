@@ -352,10 +352,10 @@ impl Connection {
         Ok((result, false))
     }
 
-    /// Rows behind those of `raw_result`, as packets: about `size` bytes, or what there is. Whole rows, but for one that is
-    /// larger by itself. `None` at the end of the last result.
+    /// Rows behind those of `raw_result`, as packets: up to `size` bytes of whole rows, or a part of a row that is larger by
+    /// itself. `None` at the end of the last result.
     pub(super) async fn raw_piece(&mut self, at: &mut RawPosition, size: usize) -> Result<Option<Bytes>, ClientError> {
-        let mut rows = BytesMut::new();
+        let mut rows = BytesMut::with_capacity(if at.ended { 0 } else { size });
         while !at.ended && rows.len() < size {
             if at.frame_left > 0 {
                 let passed = self.reader.pass(at.frame_left.min(size - rows.len()), &mut rows);
@@ -374,6 +374,10 @@ impl Connection {
                 }
                 continue;
             }
+            let next = self.reader.next_frame();
+            if next.is_some_and(|(len, _)| rows.len() + 4 + len > size) && !rows.is_empty() {
+                break;
+            }
             if let Some(span) = self.packet_at_hand()? {
                 if self.end_of_rows(span)?.is_some() {
                     at.ended = true;
@@ -386,7 +390,7 @@ impl Connection {
                 self.reader.put_frames(span, &mut rows);
                 continue;
             }
-            match self.reader.next_frame() {
+            match next {
                 // What ends the rows is short, or is read whole.
                 Some((len, Some(first)))
                     if len > size && (len == MAX_FRAME || !matches!(first, wire::EOF | wire::ERR)) =>

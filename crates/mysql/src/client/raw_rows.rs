@@ -60,8 +60,7 @@ impl<'a> RawRows<'a> {
         std::mem::take(&mut self.begun)
     }
 
-    /// The next about `size` bytes, or what there is up to the end. Rows in one piece, but for those that are larger than
-    /// one. `None` at the end; only then, or with an error of the server's, is the connection free again.
+    /// Up to `size` bytes of the next rows. Rows are whole, but for those that are larger by themselves. `None` at the end; only then, or with an error of the server's, is the connection free again.
     ///
     /// # Errors
     /// As [`Connection::query_raw`]; what has been read before is not taken back.

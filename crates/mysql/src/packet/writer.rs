@@ -65,19 +65,16 @@ impl<W: AsyncWrite + Unpin> PacketWriter<W> {
             self.header(self.start, len);
             return;
         }
-        let whole = self.buf.split_off(payload);
-        let mut rest = &whole[..];
-        let mut start = self.start;
-        loop {
-            let frame = rest.len().min(MAX_FRAME);
-            self.buf.extend_from_slice(&rest[..frame]);
-            self.header(start, frame);
-            if frame < MAX_FRAME {
-                return;
-            }
-            rest = &rest[frame..];
-            start = self.buf.len();
-            self.buf.extend_from_slice(&[0; 4]);
+        // Frames move to make room for their heads, the last one first: a copy of such a packet would be as large again.
+        let behind = len / MAX_FRAME;
+        self.buf.resize(self.buf.len() + 4 * behind, 0);
+        for number in (1..=behind).rev() {
+            let from = payload + number * MAX_FRAME;
+            let end = payload + len.min((number + 1) * MAX_FRAME);
+            self.buf.copy_within(from..end, from + 4 * number);
+        }
+        for number in 0..=behind {
+            self.header(self.start + number * (4 + MAX_FRAME), MAX_FRAME.min(len - number * MAX_FRAME));
         }
     }
 

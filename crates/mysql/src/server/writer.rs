@@ -13,7 +13,7 @@ use vtproto::query::{Field, QueryResult, Row, Type};
 use super::binary;
 use crate::constants::{capability, errno, status};
 use crate::packet::{PacketWriter, WireError, put_lenenc};
-use crate::raw_rows::{Rows, whole_rows};
+use crate::raw_rows::{Arriving, Rows, whole_rows};
 use crate::stream::WriteHalf;
 use crate::wire;
 
@@ -125,7 +125,7 @@ pub struct ResultWriter<'a> {
     columns: Vec<Type>,
     column_count: usize,
     /// The beginning of a row that has to be whole before it can be written: as a binary one.
-    partial: Vec<u8>,
+    arriving: Arriving,
     progress: Progress,
     more_results: bool,
     more_statements: bool,
@@ -144,7 +144,7 @@ impl<'a> ResultWriter<'a> {
             binary,
             columns: Vec::new(),
             column_count: 0,
-            partial: Vec::new(),
+            arriving: Arriving::default(),
             progress: Progress::Nothing,
             more_results: false,
             more_statements,
@@ -203,13 +203,7 @@ impl<'a> ResultWriter<'a> {
         self.expect(Progress::Rows)?;
         if self.binary {
             for row in Rows::new(raw) {
-                let packet = self.output.packets.begin();
-                let written = row.and_then(|row| binary::put_raw_row(packet, &self.columns, row.payload()));
-                if let Err(error) = written {
-                    self.output.packets.abandon();
-                    return Err(does_not_fit(error));
-                }
-                self.output.packets.end();
+                self.binary_row(row.map_err(does_not_fit)?.payload())?;
                 self.output.flush_if_full().await?;
             }
             return Ok(());
@@ -240,21 +234,36 @@ impl<'a> ResultWriter<'a> {
     }
 
     async fn binary_part(&mut self, mut raw: &[u8]) -> io::Result<()> {
-        if !self.partial.is_empty() {
-            self.partial.extend_from_slice(raw);
-            let whole = whole_rows(&self.partial);
-            if whole == 0 {
-                return Ok(());
+        while !raw.is_empty() {
+            if self.arriving.is_empty() {
+                let (whole, rest) = raw.split_at(whole_rows(raw));
+                self.raw_rows(whole).await?;
+                raw = rest;
+                if raw.is_empty() {
+                    break;
+                }
             }
-            // What is behind the row that has become whole lies at the end of `raw`, too.
-            raw = &raw[raw.len() - (self.partial.len() - whole)..];
-            let mut row = std::mem::take(&mut self.partial);
-            row.truncate(whole);
-            self.raw_rows(&row).await?;
+            raw = self.arriving.add(raw).map_err(does_not_fit)?;
+            if self.arriving.is_empty() {
+                let row = self.arriving.take();
+                self.binary_row(&row)?;
+                drop(row);
+                self.output.flush_if_full().await?;
+            }
         }
-        let (whole, rest) = raw.split_at(whole_rows(raw));
-        self.partial.extend_from_slice(rest);
-        self.raw_rows(whole).await
+        Ok(())
+    }
+
+    fn binary_row(&mut self, row: &[u8]) -> io::Result<()> {
+        let packet = self.output.packets.begin();
+        // Most rows are no longer than as text, and large ones never by much; they need heads, too.
+        packet.reserve(row.len() + row.len() / 1024 + 16);
+        if let Err(error) = binary::put_raw_row(packet, &self.columns, row) {
+            self.output.packets.abandon();
+            return Err(does_not_fit(error));
+        }
+        self.output.packets.end();
+        Ok(())
     }
 
     /// Nothing but the rest of a row can follow its beginning: not its end, nor an error.
@@ -269,7 +278,7 @@ impl<'a> ResultWriter<'a> {
     pub async fn finish(&mut self, flags: u16, warnings: u16) -> io::Result<()> {
         self.expect(Progress::Rows)?;
         self.expect_whole_rows()?;
-        if !self.partial.is_empty() {
+        if !self.arriving.is_empty() {
             return Err(does_not_fit(WireError::Truncated));
         }
         let flags = self.flags(flags);
