@@ -2,11 +2,18 @@
 
 mod support;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use support::{FakeTablet, tablet, target, until};
 use tabletclient::{
-    CallKind, Gateway, GatewayOptions, HealthCheck, HealthCheckOptions, QueryService, Region,
+    CallKind, Gateway, GatewayOptions, HealthCheck, HealthCheckOptions, QueryService, Region, RowSink,
     buffer::{Buffer, BufferOptions},
     gateway::NoObserver,
 };
@@ -148,6 +155,53 @@ async fn a_read_is_tried_on_another_tablet_and_a_write_only_if_refused() {
     }
     assert_eq!(c.execute(Replica, CallKind::Read).await.expect_err("bad").code(), Code::InvalidArgument);
     assert_eq!(c.tablets[&101].calls() + c.tablets[&102].calls(), 5);
+}
+
+/// Takes everything.
+#[derive(Default)]
+struct Pieces(AtomicUsize);
+
+#[async_trait::async_trait]
+impl RowSink for Pieces {
+    async fn piece(&self, _: QueryResult) -> Result<(), VtError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
+}
+
+#[tokio::test]
+async fn a_read_is_not_tried_again_once_there_are_rows_of_it() {
+    let c = cluster(&[("zone1", 101, Replica), ("zone1", 102, Replica)]);
+    for tablet in c.tablets.values() {
+        tablet.says(Replica, true, 0, 0);
+        tablet.fail_next(Code::Unavailable, "vttablet: rpc error: code = Unavailable desc = transport is closing");
+    }
+    c.ready(Replica, 2).await;
+    let calls = || c.tablets[&101].calls() + c.tablets[&102].calls();
+    let ask = async |pieces: &Pieces| {
+        c.gateway.execute_rows(&target(Replica), CallKind::Read, ExecuteRequest::default, Some(pieces)).await
+    };
+    for tablet in c.tablets.values() {
+        tablet.pieces.store(2, Ordering::SeqCst);
+    }
+    let pieces = Pieces::default();
+    let error = ask(&pieces).await.expect_err("it breaks off");
+    assert!(error.message().ends_with("transport is closing"), "{error}");
+    assert_eq!((pieces.0.load(Ordering::SeqCst), calls()), (2, 1));
+    for tablet in c.tablets.values() {
+        tablet.pieces.store(0, Ordering::SeqCst);
+        tablet.errors.lock().expect("lock").clear();
+        tablet.fail_next(Code::FailedPrecondition, "operation not allowed in state NOT_SERVING");
+    }
+    c.tablets[&102].errors.lock().expect("lock").clear();
+    for _ in 0..20 {
+        ask(&Pieces::default()).await.expect("before the first row another is asked");
+    }
+    assert!(calls() == 22 && c.tablets[&101].errors.lock().expect("lock").is_empty(), "{} calls", calls());
 }
 
 #[tokio::test]

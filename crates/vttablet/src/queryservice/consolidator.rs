@@ -194,4 +194,32 @@ mod tests {
         assert_eq!(follow(follower).await, None);
         assert!(matches!(consolidator.join(&Bytes::from_static(b"select 1"), "select 1"), Part::Leader(_)));
     }
+
+    /// Takes everything.
+    struct Taker;
+
+    #[async_trait::async_trait]
+    impl RowSink for Taker {
+        async fn piece(&self, _: QueryResult) -> Result<(), VtError> {
+            Ok(())
+        }
+
+        fn has_begun(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn a_result_that_becomes_large_is_not_shared() {
+        let consolidator = Consolidator::default();
+        let sql = Bytes::from_static(b"select 1");
+        let Part::Leader(leader) = consolidator.join(&sql, "select 1") else { panic!("first") };
+        let Part::Follower(follower) = consolidator.join(&sql, "select 1") else { panic!("second") };
+        Outgrowing { leader: &leader, sink: &Taker }.piece(result(0)).await.expect("taken");
+        assert_eq!(follow(follower).await, None, "it reads for itself");
+        let Part::Leader(next) = consolidator.join(&sql, "select 1") else { panic!("nobody to join") };
+        assert_eq!(leader.finish(Ok(result(9))), Ok(result(9)));
+        let Part::Follower(_) = consolidator.join(&sql, "select 1") else { panic!("the entry is the next leader's") };
+        drop(next);
+    }
 }

@@ -151,7 +151,6 @@ struct Limits {
 impl TabletServer {
     /// Executes a statement, inside a transaction if `transaction_id` is not 0. Counts and logs it. Of a result that is too
     /// large to be held, `sink` gets all but the end.
-    #[expect(clippy::too_many_arguments)]
     pub(crate) async fn execute_query(
         &self,
         caller: Caller<'_>,
