@@ -179,9 +179,13 @@ fn memory_does_not_grow_with_the_result() -> Result<()> {
         [("100 MB of rows", "wide", WIDE_ROWS, WIDE), ("cells of 16 MB", "huge", HUGE_ROWS, HUGE)]
     {
         for binary in [false, true] {
-            for (begin, end) in [(None, None), (Some("begin"), Some("commit"))] {
+            for (begin, end) in [
+                (None, None),
+                (Some("begin"), Some("commit")),
+                (Some("set workload = olap"), Some("set workload = oltp")),
+            ] {
                 begin.map_or(Ok(()), |sql| client.run(sql))?;
-                // The second one of a transaction finds it open.
+                // The second one in a transaction finds it open.
                 for _ in 0..if begin.is_some() { 2 } else { 1 } {
                     let before = (resident_kib(gate)?, resident_kib(tablet)?);
                     let sql = format!("select id, body from {table}");

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use mysql::{
     constants::status,
+    raw_rows,
     server::{ConnectionInfo, Handler, HandlerError, OkInfo, Prepared, ResultWriter},
 };
 use servenv::{
@@ -210,7 +211,7 @@ impl MysqlHandler {
         let Connection { session, caller, .. } = connection;
         let olap = session.pb.options.as_ref().is_some_and(|options| options.workload() == Workload::Olap);
         let output = if olap {
-            self.executor.stream(caller, session, "StreamExecute", sql, bind_variables).await?
+            self.executor.stream(caller, session, "StreamExecute", sql, bind_variables, true).await?
         } else {
             let client = ClientRows::new(out);
             let outcome = self.executor.execute_raw(caller, session, "Execute", sql, bind_variables, &client).await;
@@ -262,12 +263,11 @@ impl MysqlHandler {
                 }
                 out.start(&part.fields).await?;
             }
-            count += part.rows.len() as u64;
-            if !part.rows.is_empty() {
-                let started = Instant::now();
-                out.rows(&part.rows).await?;
-                returning += started.elapsed();
-            }
+            count += raw_rows::count(&part) as u64;
+            let started = Instant::now();
+            out.rows(&part.rows).await?;
+            out.raw_part(&part.raw_rows).await?;
+            returning += started.elapsed();
         }
         self.executor.parts().stats.return_phase.record(returning);
         session.pb.found_rows = count;

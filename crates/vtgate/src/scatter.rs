@@ -530,7 +530,7 @@ impl Scatter {
             immediate_caller_id: caller.immediate.clone(),
             target: Some(target.clone()),
             query: Some(query.bound()),
-            options: Some(options.clone()),
+            options: Some(ExecuteOptions { raw_rows: query.raw, ..options.clone() }),
             transaction_id: open,
         };
         let stream = self.gateway.stream_execute(&target, kind, request).await;
@@ -605,7 +605,7 @@ impl Scatter {
                 // Only the first shard's fields are the client's.
                 if fields_seen && !result.fields.is_empty() {
                     result.fields.clear();
-                    if result.rows.is_empty() {
+                    if result.rows.is_empty() && result.raw_rows.is_empty() {
                         return futures::future::ready(Ok(None));
                     }
                 }

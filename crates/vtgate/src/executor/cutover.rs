@@ -108,7 +108,7 @@ impl Executor {
         let mut across = self.across_cutovers();
         loop {
             across.attempt(session);
-            work.raw = work.sink.is_some();
+            work.raw = work.takes_raw;
             match self.run(work, session, sql, stream).await {
                 Ok(output) => return Ok(output),
                 // The client has rows of it.

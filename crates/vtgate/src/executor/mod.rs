@@ -173,9 +173,11 @@ struct Work<'a> {
     shard_queries: u64,
     /// Which of the session's transactions statements run in.
     order: CommitOrder,
-    /// The caller takes rows as `QueryResult.raw_rows`. Asked for once, by the statement's own route.
+    /// The caller takes rows as `QueryResult.raw_rows`.
+    takes_raw: bool,
+    /// The same, until the statement's own route has asked for them.
     raw: bool,
-    /// Where that caller takes what need not be held.
+    /// Where such a caller takes what need not be held.
     sink: Option<&'a dyn RowSink>,
     bulk: Option<bulk::Bulk>,
     entry: Option<Arc<Cached<Prepared>>>,
@@ -238,7 +240,7 @@ impl Executor {
         bind_variables: &BindVars,
         sink: &dyn RowSink,
     ) -> Result<QueryResult> {
-        let work = Work { sink: Some(sink), ..Work::new(caller, method, bind_variables) };
+        let work = Work { takes_raw: true, sink: Some(sink), ..Work::new(caller, method, bind_variables) };
         self.execute_work(work, session, sql).await
     }
 
@@ -258,7 +260,8 @@ impl Executor {
         self.ended(work, session, sql, outcome).await
     }
 
-    /// Runs one statement, whose rows may arrive later. Memory does not grow with their number.
+    /// Runs one statement, whose rows may arrive later. Memory does not grow with their number. `raw`: they may be in
+    /// `raw_rows` of the results, a row in several.
     ///
     /// # Errors
     /// As [`Executor::execute`]; later ones come from the stream.
@@ -269,8 +272,9 @@ impl Executor {
         method: &'static str,
         sql: &[u8],
         bind_variables: &BindVars,
+        raw: bool,
     ) -> Result<Output> {
-        let mut work = Work::new(caller, method, bind_variables);
+        let mut work = Work { takes_raw: raw, ..Work::new(caller, method, bind_variables) };
         let sql = &*vtsql::expand_version_comments(sql);
         let outcome = {
             let running = pin!(self.run_across_cutovers(&mut work, session, sql, true));
@@ -664,6 +668,7 @@ impl<'a> Work<'a> {
             tablet_type: TabletType::Master,
             shard_queries: 0,
             order: CommitOrder::Normal,
+            takes_raw: false,
             raw: false,
             sink: None,
             bulk: None,

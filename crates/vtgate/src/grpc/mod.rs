@@ -281,7 +281,7 @@ impl vitess_server::Vitess for VitessService {
         let query = request.query.unwrap_or_default();
         let output = self
             .executor
-            .stream(&caller, &mut session, "StreamExecute", query.sql.as_bytes(), &query.bind_variables)
+            .stream(&caller, &mut session, "StreamExecute", query.sql.as_bytes(), &query.bind_variables, false)
             .await?;
         if session.in_transaction() {
             self.executor.transactions().rollback(&caller, &mut session).await;

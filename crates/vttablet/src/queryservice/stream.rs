@@ -7,8 +7,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::StreamExt;
-use mysql::types::trim_fields;
+use mysql::client::RawResult;
+use mysql::{Connection, types::trim_fields};
 use tabletclient::ResultStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -142,6 +144,9 @@ impl TabletServer {
         let buffer = self.config.stream_buffer_size.max(1);
         let connection = &mut conn.conn;
         let work = async {
+            if options.raw_rows {
+                return stream_raw(connection, sql, buffer, options, sender, rows).await;
+            }
             let mut stream = connection.query_stream(sql).await?;
             let mut fields = stream.take_fields();
             trim_fields(&mut fields, options.included_fields());
@@ -183,6 +188,37 @@ impl TabletServer {
             Some(reason) => conn.after_kill(reason).await,
         }
     }
+}
+
+/// Passes packets on as they come, so that not even a large row is held.
+async fn stream_raw(
+    connection: &mut Connection,
+    sql: &[u8],
+    size: usize,
+    options: &ExecuteOptions,
+    sender: &Sender,
+    rows: &mut u64,
+) -> Result<(), ExecError> {
+    let (mut begun, rest) = match connection.query_raw(sql, usize::MAX, 0).await? {
+        RawResult::Whole(result) => (result, None),
+        RawResult::Growing(mut rest) => (rest.take_begun(), Some(rest)),
+    };
+    let mut fields = std::mem::take(&mut begun.fields);
+    trim_fields(&mut fields, options.included_fields());
+    send(sender, QueryResult { fields, ..QueryResult::default() }).await?;
+    // How many rows have begun in each.
+    let mut pass_on = async |raw_rows: Bytes, so_far: u64| {
+        let rows_affected = so_far - std::mem::replace(rows, so_far);
+        send(sender, QueryResult { raw_rows, rows_affected, ..QueryResult::default() }).await
+    };
+    if !begun.raw_rows.is_empty() {
+        pass_on(begun.raw_rows, begun.rows_affected).await?;
+    }
+    let Some(mut rest) = rest else { return Ok(()) };
+    while let Some(raw_rows) = rest.next(size).await? {
+        pass_on(raw_rows, rest.rows()).await?;
+    }
+    Ok(())
 }
 
 fn caller(request: &StreamExecuteRequest) -> Caller<'_> {
