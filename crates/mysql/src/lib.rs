@@ -27,6 +27,6 @@ mod stream;
 pub mod types;
 mod wire;
 
-pub use client::{ClientError, ConnectParams, Connection};
+pub use client::{Behind, ClientError, ConnectParams, Connection, Pending};
 pub use flavor::Flavor;
 pub use replication::Position;

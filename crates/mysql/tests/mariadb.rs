@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use mysql::client::{BulkRows, ConnectParams, Connection};
+use mysql::client::{Behind, BulkRows, ClientError, ConnectParams, Connection, RawResult};
 use mysql::replication::{Position, ReplicationSource};
 use mysql::{Flavor, admin, types::code};
 use vtproto::query::{QueryResult, Row, Type};
@@ -131,6 +131,7 @@ async fn the_client_against_mariadb() -> Result<()> {
     sizes(&mut conn).await?;
     many_rows(&mut conn).await?;
     logins(&mut conn, &server).await?;
+    statements_behind_others(&server).await?;
     raw_socket_is_gone(conn, &server).await
 }
 
@@ -242,6 +243,78 @@ async fn errors(conn: &mut Connection, server: &Mysqld) -> Result<()> {
     let error = outcome.expect_err("killed");
     ensure!(matches!(error.errno(), 2013 | 1317 | 1927), "{error}");
     assert!(victim.is_broken() || error.errno() != 2013);
+    Ok(())
+}
+
+/// A statement in one round trip with those that have to succeed before it, and no way to hide one more in its text.
+async fn statements_behind_others(server: &Mysqld) -> Result<()> {
+    let mut params = server.params();
+    params.multi_statements = false;
+    let mut conn = Connection::connect(&params).await?;
+    for statement in ["create database behind", "use behind", "create table n (id int primary key)"] {
+        conn.execute(statement).await?;
+    }
+    async fn answered(behind: Behind<'_>, max_rows: usize) -> Result<QueryResult, ClientError> {
+        match behind {
+            Behind::Sent(pending) => pending.result(max_rows).await,
+            other => panic!("{other:?}"),
+        }
+    }
+    let isolation = ["set transaction isolation level serializable", "begin"];
+    for before in [&isolation[1..], &isolation] {
+        let written = answered(conn.query_behind(before, b"insert into n values (1), (2)").await, 10).await?;
+        assert_eq!(written.rows_affected, 2);
+        assert!(conn.in_transaction());
+        conn.execute("rollback").await?;
+        let Behind::Sent(pending) = conn.query_behind(before, b"select id from n").await else { panic!("not sent") };
+        let RawResult::Whole(read) = pending.raw_result(10, 1000).await? else { panic!("no rows are many") };
+        assert_eq!((read.rows_affected, read.fields.len()), (0, 1));
+        conn.execute("rollback").await?;
+        // A failure of the statement itself leaves the transaction open.
+        let error = answered(conn.query_behind(before, b"select nothing").await, 10).await.expect_err("no column");
+        assert_eq!(error.errno(), 1054);
+        assert!(!conn.is_broken());
+        conn.execute("rollback").await?;
+    }
+    let error = answered(conn.query_behind(&["begin"], b"select 1 union select 2").await, 1).await;
+    assert_eq!(error.expect_err("a row too many").errno(), 10_001);
+    assert_eq!(single(&conn.execute("select 'in step'").await?), "in step");
+    conn.execute("rollback").await?;
+    // Nothing behind one that fails is run.
+    match conn.query_behind(&["select nothing", "begin"], b"insert into n values (3)").await {
+        Behind::Failed(error) => assert_eq!(error.errno(), 1054),
+        other => panic!("{other:?}"),
+    }
+    // A comment is no statement, wherever it stands.
+    let alone = conn.query(b"/* nothing */", 10).await;
+    let behind = answered(conn.query_behind(&["begin"], b"/* nothing */").await, 10).await;
+    assert_eq!(behind.map_err(|error| error.errno()), alone.map_err(|error| error.errno()));
+    assert!(conn.in_transaction());
+    conn.execute("rollback").await?;
+    // Other texts are one statement as before, also after a reset.
+    for reset in [false, true] {
+        let hidden = b"select 1; insert into n values (4)";
+        assert!(matches!(conn.query_behind(&["begin"], hidden).await, Behind::Apart));
+        if reset {
+            conn.reset().await?;
+            conn.execute("use behind").await?;
+        }
+        assert_eq!(conn.query(hidden, 10).await.expect_err("two statements").errno(), 1064);
+        assert_eq!(conn.query_stream(hidden).await.expect_err("two statements").errno(), 1064);
+        assert_eq!(single(&conn.execute("select count(*) from n").await?), "0");
+        answered(conn.query_behind(&["begin"], b"select 1").await, 10).await?;
+        conn.execute("rollback").await?;
+    }
+    // What the server has closed is found without a statement.
+    assert!(!conn.is_closed_by_server());
+    let mut killer = server.connect().await?;
+    killer.execute(&format!("kill {}", conn.thread_id())).await?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !conn.is_closed_by_server() {
+        ensure!(Instant::now() < deadline, "the end of the connection was never seen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(matches!(conn.query_behind(&["begin"], b"select 1").await, Behind::Failed(error) if error.errno() == 2006));
     Ok(())
 }
 
@@ -466,6 +539,7 @@ async fn mysql_84_and_later() -> Result<()> {
     }
     params.password = "wrong".into();
     assert_eq!(Connection::connect(&params).await.expect_err("wrong password").errno(), 1045);
+    statements_behind_others(&first).await?;
     master.execute("create database d").await?;
     let start = admin::master_position(&mut master).await?;
     admin::set_slave_position(&mut replica, &start).await?;

@@ -19,6 +19,9 @@ use crate::wire;
 const MAX_DRAIN: usize = 64 << 20;
 /// Most columns a table or result has in MySQL.
 const MAX_COLUMNS: u64 = 65_535;
+/// Arguments of COM_SET_OPTION, two bytes each.
+const MULTI_STATEMENTS_ON: [u8; 2] = [0, 0];
+const MULTI_STATEMENTS_OFF: [u8; 2] = [1, 0];
 /// Rows share allocations of at most this size.
 const ROW_CHUNK: usize = 64 << 10;
 
@@ -36,8 +39,55 @@ pub struct Connection {
     /// A command is under way, or its future was dropped.
     pub(super) busy: bool,
     broken: bool,
+    several: Several,
     /// Where cells of rows are collected.
     values: BytesMut,
+}
+
+/// Whether the server takes several statements in one text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Several {
+    /// Since the login: whoever connected wants it for any text.
+    ByLogin,
+    Off,
+    /// For [`Connection::query_behind`]; any other text that could hold several has it turned off first.
+    On,
+    /// On, or off since the session was reset.
+    Unclear,
+    /// It was asked for and refused.
+    Refused,
+}
+
+/// A statement that was sent and whose answer has not been read. Dropped, the connection counts as broken.
+#[derive(Debug)]
+pub struct Pending<'a>(&'a mut Connection);
+
+impl<'a> Pending<'a> {
+    /// See [`Connection::query`].
+    pub async fn result(self, max_rows: usize) -> Result<QueryResult, ClientError> {
+        let outcome = self.0.results(max_rows, 1).await;
+        // There is at least one on success.
+        self.0.done(outcome).map(|mut results| results.swap_remove(0))
+    }
+
+    /// See [`Connection::query_raw`].
+    pub async fn raw_result(self, max_rows: usize, most: usize) -> Result<RawResult<'a>, ClientError> {
+        match self.0.raw_result(max_rows, most).await {
+            Ok((result, true)) => Ok(RawResult::Growing(RawRows::new(self.0, result, max_rows))),
+            whole => self.0.done(whole.map(|(result, _)| RawResult::Whole(result))),
+        }
+    }
+}
+
+/// What came of [`Connection::query_behind`].
+#[derive(Debug)]
+pub enum Behind<'a> {
+    /// The statements in front have succeeded, and this brings what the last one answers.
+    Sent(Pending<'a>),
+    /// One in front failed, so that the last one was not run. If the connection was lost, it may have been.
+    Failed(ClientError),
+    /// They cannot go together; nothing was run.
+    Apart,
 }
 
 /// How a result begins.
@@ -80,6 +130,7 @@ impl Connection {
                 last: wire::Ok { status: logged_in.status, ..wire::Ok::default() },
                 busy: false,
                 broken: false,
+                several: if params.multi_statements { Several::ByLogin } else { Several::Off },
                 values: BytesMut::new(),
             })
         };
@@ -93,21 +144,85 @@ impl Connection {
     /// rows are errno 10001; the connection stays usable unless very much was left to read. Of several results (CALL)
     /// the first is returned, and a later error is an error.
     pub async fn query(&mut self, sql: &[u8], max_rows: usize) -> Result<QueryResult, ClientError> {
-        self.start(command::QUERY, sql).await?;
-        let outcome = self.results(max_rows, 1).await;
-        let mut results = self.done(outcome)?;
-        // `results` holds at least one on success.
-        Ok(results.swap_remove(0))
+        self.send_query(sql).await?.result(max_rows).await
     }
 
     /// As [`Connection::query`], but with rows as the packets that came: see [`crate::raw_rows`]. A result of more than
     /// about `most` bytes, which is to be less than those of a frame, is returned with its rows still to be read.
     pub async fn query_raw(&mut self, sql: &[u8], max_rows: usize, most: usize) -> Result<RawResult<'_>, ClientError> {
+        self.send_query(sql).await?.raw_result(max_rows, most).await
+    }
+
+    /// Sends one statement, whose answer is to be read.
+    pub async fn send_query(&mut self, sql: &[u8]) -> Result<Pending<'_>, ClientError> {
         self.start(command::QUERY, sql).await?;
-        match self.raw_result(max_rows, most).await {
-            Ok((result, true)) => Ok(RawResult::Growing(RawRows::new(self, result, max_rows))),
-            whole => self.done(whole.map(|(result, _)| RawResult::Whole(result))),
+        Ok(Pending(self))
+    }
+
+    /// One statement behind others that answer no rows, all of them in one round trip. The server goes on to the next
+    /// only if the one before succeeded. None of `before` holds a semicolon; a `sql` that does goes [`Behind::Apart`], so
+    /// that the server never looks for several statements in it.
+    pub async fn query_behind(&mut self, before: &[&str], sql: &[u8]) -> Behind<'_> {
+        let length = sql.len() + before.iter().map(|text| text.len() + 1).sum::<usize>();
+        if self.several == Several::Refused || length >= self.max_packet || sql.contains(&b';') {
+            return Behind::Apart;
         }
+        if self.is_broken() {
+            return Behind::Failed(ClientError::gone());
+        }
+        let turn_on = matches!(self.several, Several::Off | Several::Unclear);
+        if turn_on {
+            self.put(command::SET_OPTION, &[&MULTI_STATEMENTS_ON]);
+        }
+        let mut parts = Vec::with_capacity(2 * before.len() + 1);
+        for text in before {
+            parts.extend([text.as_bytes(), b";"]);
+        }
+        parts.push(sql);
+        self.put(command::QUERY, &parts);
+        if let Err(error) = self.send().await {
+            return Behind::Failed(error);
+        }
+        if turn_on {
+            self.reader.set_seq(1);
+            self.several = match self.option_answer().await {
+                Ok(()) => Several::On,
+                Err(error) if error.is_connection_error() => return Behind::Failed(self.failed(error)),
+                Err(_) => Several::Refused,
+            };
+        }
+        self.reader.set_seq(1);
+        for (at, _) in before.iter().enumerate() {
+            match self.head().await {
+                Ok(Head::Ok) if self.last.status & status::MORE_RESULTS != 0 => {}
+                // The server has seen nothing behind it, a comment say: let it say so of that alone.
+                Ok(Head::Ok) if at + 1 == before.len() => {
+                    let sent = match self.done(Ok(())) {
+                        Ok(()) => self.start(command::QUERY, sql).await,
+                        Err(error) => Err(error),
+                    };
+                    return match sent {
+                        Ok(()) => Behind::Sent(Pending(self)),
+                        Err(error) => Behind::Failed(error),
+                    };
+                }
+                Ok(_) => return Behind::Failed(self.failed(ClientError::malformed("rows where none belong"))),
+                Err(error) => {
+                    let error = self.failed(error);
+                    // To a server that takes one statement at a time, several are a syntax error before anything runs.
+                    let apart = self.several == Several::Refused && !error.is_connection_error();
+                    return if apart { Behind::Apart } else { Behind::Failed(error) };
+                }
+            }
+        }
+        Behind::Sent(Pending(self))
+    }
+
+    /// Whether the server has closed the connection, as far as can be told without waiting. Only between commands.
+    pub fn is_closed_by_server(&mut self) -> bool {
+        let closed = self.is_broken() || self.reader.is_disturbed();
+        self.broken |= closed;
+        closed
     }
 
     /// One statement without a bound on rows; for administration, where results are small.
@@ -140,6 +255,9 @@ impl Connection {
     /// COM_RESET_CONNECTION: rolls back and drops session state (variables, temporary tables, locks), keeps the
     /// login. Servers older than MySQL 5.7 and MariaDB 10.2 answer errno 1047.
     pub async fn reset(&mut self) -> Result<(), ClientError> {
+        if self.several == Several::On {
+            self.several = Several::Unclear;
+        }
         self.simple(command::RESET_CONNECTION, b"").await
     }
 
@@ -239,12 +357,58 @@ impl Connection {
                 "Got a packet bigger than 'max_allowed_packet' bytes",
             )));
         }
-        self.busy = true;
+        if matches!(self.several, Several::On | Several::Unclear) && argument.iter().any(|part| part.contains(&b';')) {
+            self.forbid_several().await?;
+        }
+        self.put(command, argument);
+        self.send().await?;
+        self.reader.set_seq(self.writer.seq());
+        Ok(())
+    }
+
+    /// Turns several statements in one text off. A round trip of its own: what comes next must not be there yet if the
+    /// server refuses.
+    async fn forbid_several(&mut self) -> Result<(), ClientError> {
+        self.put(command::SET_OPTION, &[&MULTI_STATEMENTS_OFF]);
+        self.send().await?;
+        self.reader.set_seq(1);
+        match self.option_answer().await {
+            Ok(()) => {
+                self.several = Several::Off;
+                self.done(Ok(()))
+            }
+            Err(error) => {
+                self.broken = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// The answer to COM_SET_OPTION, which is an EOF packet at most servers.
+    async fn option_answer(&mut self) -> Result<(), ClientError> {
+        let span = self.packet().await?;
+        let packet = self.reader.get(span);
+        match packet.first() {
+            Some(&(wire::OK | wire::EOF)) => Ok(()),
+            Some(&wire::ERR) => Err(server_error(packet)),
+            _ => Err(ClientError::malformed("the answer to an option")),
+        }
+    }
+
+    /// Collects a command.
+    fn put(&mut self, command: u8, argument: &[&[u8]]) {
         self.writer.set_seq(0);
         let packet = self.writer.begin();
         packet.push(command);
-        argument.iter().for_each(|part| packet.extend_from_slice(part));
+        for part in argument {
+            packet.extend_from_slice(part);
+        }
         self.writer.end();
+    }
+
+    /// Sends the commands collected.
+    async fn send(&mut self) -> Result<(), ClientError> {
+        self.busy = true;
         if let Err(error) = self.writer.flush().await {
             self.broken = true;
             // Nothing of the command was executed if the socket was closed before; a server reads whole packets only.
@@ -253,8 +417,15 @@ impl Connection {
                 _ => ClientError::lost(error),
             });
         }
-        self.reader.set_seq(self.writer.seq());
         Ok(())
+    }
+
+    /// Ends a command with this error.
+    fn failed(&mut self, error: ClientError) -> ClientError {
+        match self.done::<()>(Err(error)) {
+            Err(error) => error,
+            Ok(()) => ClientError::gone(),
+        }
     }
 
     /// Ends a command, whose outcome decides whether the connection is still good.

@@ -17,7 +17,7 @@ mod row_stream;
 mod tls;
 
 pub use bulk::{BulkRows, Prepared};
-pub use connection::Connection;
+pub use connection::{Behind, Connection, Pending};
 pub use error::ClientError;
 pub use params::{ClientTls, ConnectParams};
 pub use raw_rows::{RawResult, RawRows};

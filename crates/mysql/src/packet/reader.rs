@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::ready;
+use std::task::{Context, Waker, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -230,6 +230,15 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
             self.read_size = (self.read_size * 2).min(LARGE_READ);
         }
         Ok(count)
+    }
+
+    /// Whether the stream has ended or holds bytes, where the peer has no reason to send any; never waits. After `true` the
+    /// stream is of no more use.
+    pub fn is_disturbed(&mut self) -> bool {
+        let mut byte = [0];
+        let mut space = ReadBuf::new(&mut byte);
+        let polled = Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut space);
+        self.buffered() > 0 || polled.is_ready()
     }
 
     /// Bytes that the frame now arriving still lacks, as far as its header is known.
