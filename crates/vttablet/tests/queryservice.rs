@@ -5,6 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use support::turns::Turns;
 use support::{Mysqld, Tablet, bound, caller, cell, failure, int, message, rows, text, until};
 use vterrors::Code;
 use vtproto::query::execute_options::{IncludedFields, TransactionIsolation, Workload};
@@ -286,6 +287,96 @@ async fn transactions() {
     assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
 }
 
+/// BEGIN goes to mysqld with the first statement, and is sent whatever becomes of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_begins_with_its_first_statement() {
+    let Some(mysqld) = support::shared() else { return };
+    let proxy = Turns::before(&mysqld);
+    let tablet = Tablet::over(mysqld, "qs_first", |config| config.app.socket = Some(proxy.socket.clone())).await;
+    tablet.sql(&[NUMBERS]).await;
+    let first = async |sql: &str, isolation: TransactionIsolation| {
+        let before = proxy.turns();
+        let request = query::BeginExecuteRequest {
+            immediate_caller_id: caller("userData1"),
+            target: tablet.target(),
+            query: Some(bound(sql, &[])),
+            options: Some(ExecuteOptions { transaction_isolation: isolation.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let outcome = tablet.queries.begin_execute(request).await;
+        (outcome.transaction_id, outcome.result, proxy.turns() - before)
+    };
+    let isolations =
+        [TransactionIsolation::Default, TransactionIsolation::Serializable, TransactionIsolation::ReadCommitted];
+    // Connects, learns the plans, and has the connection take statements together.
+    for sql in ["insert into n values (1, 'a')", "select v from n where id = 1"] {
+        let (id, result, _) = first(sql, TransactionIsolation::Default).await;
+        result.expect("run");
+        commit(&tablet, id).await.expect("committed");
+    }
+    for isolation in isolations {
+        let (id, result, turns) = first("select v from n where id = 1", isolation).await;
+        assert_eq!((cell(&result.expect("rows")).as_str(), turns), ("a", 1), "{isolation:?}");
+        tablet.execute_in(id, "insert into n values (2, 'b')").await.expect("inserted");
+        rollback(&tablet, id).await.expect("rolled back");
+        let (id, result, turns) = first("insert into n values (3, 'c')", isolation).await;
+        assert_eq!((result.expect("inserted").rows_affected, turns), (1, 1), "{isolation:?}");
+        rollback(&tablet, id).await.expect("rolled back");
+        assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "1");
+    }
+    let before = proxy.turns();
+    let batch = query::ExecuteBatchRequest {
+        target: tablet.target(),
+        queries: ["insert into n values (4, 'd')", "delete from n where id = 4"].map(|sql| bound(sql, &[])).into(),
+        as_transaction: true,
+        ..Default::default()
+    };
+    tablet.queries.execute_batch(batch).await.expect("run");
+    assert_eq!(proxy.turns() - before, 3);
+
+    let snapshot = TransactionIsolation::ConsistentSnapshotReadOnly;
+    let (id, result, turns) = first("select count(*) from n", snapshot).await;
+    assert_eq!((cell(&result.expect("rows")).as_str(), turns), ("1", 1));
+    tablet.execute("insert into n values (5, 'e')").await.expect("inserted");
+    assert_eq!(cell(&tablet.execute_in(id, "select count(*) from n").await.expect("rows")), "1");
+    assert!(tablet.execute_in(id, "delete from n").await.is_err(), "read only");
+    rollback(&tablet, id).await.expect("rolled back");
+
+    // Where a text might be several statements to mysqld, they are apart; one that is stays refused.
+    let (id, result, turns) = first("insert into n values (6, ';')", TransactionIsolation::Default).await;
+    assert_eq!((result.expect("inserted").rows_affected, turns), (1, 3));
+    rollback(&tablet, id).await.expect("rolled back");
+
+    // What fails before or in mysqld leaves an open transaction.
+    for sql in ["select * from missing", "insert into n values (1, 'again')"] {
+        let (id, result, turns) = first(sql, TransactionIsolation::Default).await;
+        result.expect_err(sql);
+        // A table that is not known is looked for.
+        assert!(turns <= 3, "{turns}: {sql}");
+        tablet.execute_in(id, "insert into n values (7, 'g')").await.expect("inserted");
+        rollback(&tablet, id).await.expect("rolled back");
+        assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
+    }
+}
+
+/// A connection that died idle is no concern of who begins on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_statement_finds_a_dead_connection() {
+    let tablet = tablet!("qs_first_dead");
+    tablet.sql(&[NUMBERS]).await;
+    for sql in ["insert into n values (1, 'a')", "select * from n", "insert into n values (2, 'b')"] {
+        let begun = begin_execute(&tablet, sql).await;
+        begun.result.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        commit(&tablet, begun.transaction_id).await.expect("committed");
+        let threads = "select concat('kill ', id) from information_schema.processlist where db = 'qs_first_dead'";
+        let mut connection = mysql::Connection::connect(&tablet.mysqld.params()).await.expect("connected");
+        for kill in rows(&connection.execute(threads).await.expect("threads")) {
+            connection.execute(&kill[0]).await.expect("killed");
+        }
+    }
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn batches() {
     let tablet = tablet!("qs_batch");
@@ -411,6 +502,13 @@ async fn slow_queries_are_killed() {
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
     assert_eq!(cell(&tablet.execute_in(id, "select count(*) from n").await.expect("open")), "2");
     commit(&tablet, id).await.expect("committed");
+    // Also if it is the first, which begins the transaction.
+    let begun = begin_execute(&tablet, "select sleep(20)").await;
+    assert_eq!(begun.result.expect_err("too slow").code(), Code::DeadlineExceeded);
+    let id = begun.transaction_id;
+    tablet.execute_in(id, "insert into n values (3, 'c')").await.expect("inserted");
+    rollback(&tablet, id).await.expect("rolled back");
+    assert_eq!(cell(&tablet.execute("select count(*) from n").await.expect("rows")), "2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! One connection to mysqld with what the query service knows of it.
 //!
 //! Owns: running a statement under a deadline, and the session settings a connection carries.
+//! A transaction's opening statements may wait for its first statement, to be one round trip with it
+//! ([`DbConn::defer`]); the first is not run unless they have succeeded.
 //! Invariants: a connection whose state is not known (a dropped future, a protocol fault) says so with
 //! [`DbConn::is_broken`] and is used by nobody again. Settings of one caller never reach a statement of
 //! another: [`DbConn::prepare`] runs before every use.
@@ -9,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mysql::client::{RawResult, RawRows};
-use mysql::{ConnectParams, Connection};
+use mysql::client::{Pending, RawResult, RawRows};
+use mysql::{Behind, ConnectParams, Connection};
 use tabletclient::RowSink;
 use vterrors::{Code, MysqlError};
 use vtproto::query::QueryResult;
@@ -66,6 +68,18 @@ impl RunAs<'_> {
     }
 }
 
+/// Statements that open a transaction.
+pub(crate) type OpeningTexts = &'static [&'static str];
+
+/// What is to be sent before the next statement.
+#[derive(Debug, Clone, Copy)]
+enum Opening {
+    Nothing,
+    Deferred(OpeningTexts),
+    /// It was sent and is not known to have succeeded. The connection is of no more use.
+    Failed,
+}
+
 /// A connection of a pool.
 #[derive(Debug)]
 pub struct DbConn {
@@ -79,6 +93,7 @@ pub struct DbConn {
     /// A statement changed session state in a way that is not tracked.
     dirty: bool,
     broken: bool,
+    opening: Opening,
     pub(crate) last_used: Instant,
 }
 
@@ -95,6 +110,7 @@ impl DbConn {
             settings: Vec::new(),
             dirty: false,
             broken: false,
+            opening: Opening::Nothing,
             last_used: Instant::now(),
         })
     }
@@ -134,10 +150,45 @@ impl DbConn {
         self.broken = true;
     }
 
+    /// Has a transaction opened together with the next statement, whichever it is. No texts: nothing is opened.
+    pub(crate) fn defer(&mut self, opening: OpeningTexts) {
+        self.opening = if opening.is_empty() { Opening::Nothing } else { Opening::Deferred(opening) };
+    }
+
+    /// Whether an opening waits for the next statement.
+    pub(crate) fn is_deferred(&self) -> bool {
+        matches!(self.opening, Opening::Deferred(_))
+    }
+
+    /// Whether a deferred opening has failed.
+    pub(crate) fn has_failed_to_open(&self) -> bool {
+        matches!(self.opening, Opening::Failed)
+    }
+
+    /// Forgets a deferred opening; whether there was one.
+    pub(crate) fn cancel_opening(&mut self) -> bool {
+        let deferred = self.is_deferred();
+        if deferred {
+            self.opening = Opening::Nothing;
+        }
+        deferred
+    }
+
+    /// Sends a deferred opening without waiting for a statement.
+    pub(crate) async fn open(&mut self, timeout: Duration) -> Result<(), ExecError> {
+        let Opening::Deferred(texts) = std::mem::replace(&mut self.opening, Opening::Nothing) else { return Ok(()) };
+        for text in texts {
+            self.run(text, timeout).await?;
+        }
+        Ok(())
+    }
+
     /// Brings the session to exactly these settings. Nothing is sent when it is there already.
     ///
     /// Errors: mysqld's, when a setting is not one; the connection then counts as dirty.
     pub async fn prepare(&mut self, settings: &[String]) -> Result<(), ExecError> {
+        // Of a user who never got to his first statement.
+        self.opening = Opening::Nothing;
         if self.matches(settings) {
             return Ok(());
         }
@@ -183,10 +234,7 @@ impl DbConn {
     pub async fn exec(&mut self, sql: &[u8], run: &RunAs<'_>) -> Result<QueryResult, ExecError> {
         let slot = self.slot.clone();
         slot.begin(run.running(false));
-        let outcome = match run.raw {
-            true => slot.abortable(query_raw(&mut self.conn, sql, run, &slot)).await,
-            false => slot.abortable(self.conn.query(sql, run.max_rows)).await.map(|done| done.map_err(ExecError::from)),
-        };
+        let outcome = slot.abortable(self.send(sql, run, &slot)).await;
         let kill = slot.end();
         self.last_used = Instant::now();
         let outcome = match outcome {
@@ -210,6 +258,39 @@ impl DbConn {
         }
     }
 
+    async fn send(&mut self, sql: &[u8], run: &RunAs<'_>, slot: &LiveSlot) -> Result<QueryResult, ExecError> {
+        let pending = match self.opening {
+            Opening::Deferred(before) => {
+                // Until the answer is here.
+                self.opening = Opening::Failed;
+                match self.conn.query_behind(before, sql).await {
+                    Behind::Sent(pending) => pending,
+                    Behind::Failed(error) => {
+                        self.broken = true;
+                        return Err(error.into());
+                    }
+                    Behind::Apart => {
+                        for text in before {
+                            if let Err(error) = self.conn.execute(text).await {
+                                self.broken = true;
+                                return Err(error.into());
+                            }
+                        }
+                        self.opening = Opening::Nothing;
+                        self.conn.send_query(sql).await?
+                    }
+                }
+            }
+            Opening::Nothing | Opening::Failed => self.conn.send_query(sql).await?,
+        };
+        let outcome = match run.raw {
+            true => raw_answer(pending, run, slot).await,
+            false => pending.result(run.max_rows).await.map_err(ExecError::from),
+        };
+        self.opening = Opening::Nothing;
+        outcome
+    }
+
     /// The statement was aimed at by a `KILL`: wait for it, so that it hits nothing later.
     pub(crate) async fn after_kill<T>(&mut self, reason: KillReason) -> Result<T, ExecError> {
         if !self.is_broken() {
@@ -227,14 +308,9 @@ impl DbConn {
     }
 }
 
-async fn query_raw(
-    conn: &mut Connection,
-    sql: &[u8],
-    run: &RunAs<'_>,
-    slot: &LiveSlot,
-) -> Result<QueryResult, ExecError> {
+async fn raw_answer(pending: Pending<'_>, run: &RunAs<'_>, slot: &LiveSlot) -> Result<QueryResult, ExecError> {
     let most = if run.sink.is_some() { WHOLE } else { usize::MAX };
-    match (conn.query_raw(sql, run.max_rows, most).await?, run.sink) {
+    match (pending.raw_result(run.max_rows, most).await?, run.sink) {
         (RawResult::Whole(result), _) => Ok(result),
         // On the heap: most results are whole, and their futures no larger for this.
         (RawResult::Growing(rows), Some(sink)) => Box::pin(pass_on(rows, sink, slot)).await,

@@ -705,7 +705,7 @@ impl TabletServer {
         }
         let mut outcome = self.run_on(tx, plan, sql, run, options, trace).await;
         // Nothing but its connection held the transaction.
-        if tx.is_broken() {
+        if tx.is_broken() && !tx.has_failed_to_begin() {
             outcome = outcome.map_err(ExecError::transaction_lost);
         }
         tx.temporary_tables |= shape.temporary && outcome.is_ok();
@@ -741,7 +741,21 @@ impl TabletServer {
         if shape.dirties {
             conn.mark_dirty();
         }
-        let outcome = timed(conn, sql, run, trace).await;
+        let mut outcome = timed(conn, sql, run, trace).await;
+        let reads = matches!(shape.kind, PlanKind::PassSelect | PlanKind::SelectLock);
+        if let Err(error) = &outcome
+            && error.is_connection_error()
+            && (reads || error.is_not_sent())
+            && tx.has_failed_to_begin()
+        {
+            self.note_mysql_lost();
+            self.tx.renew_unbegun(tx, &options.session_settings).await?;
+            let conn = tx.conn()?;
+            if shape.dirties {
+                conn.mark_dirty();
+            }
+            outcome = timed(conn, sql, run, trace).await;
+        }
         if outcome.is_ok() {
             tx.wrote |= shape.kind.is_write();
             if shape.recorded && self.config.twopc_enable {

@@ -326,6 +326,11 @@ impl PooledConn {
         self.conn.as_mut().ok_or_else(|| ExecError::new(Code::Unavailable, "not connected to mysqld"))
     }
 
+    /// Whether a transaction's opening waits there for a statement.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.conn.as_ref().is_some_and(DbConn::is_deferred)
+    }
+
     pub fn is_broken(&self) -> bool {
         self.conn.as_ref().is_none_or(|conn| conn.is_broken() || conn.slot.is_running())
     }

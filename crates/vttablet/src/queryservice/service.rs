@@ -33,6 +33,7 @@ impl TabletServer {
         effective: Option<CallerId>,
         immediate: Option<VtGateCallerId>,
         options: &ExecuteOptions,
+        deferred: bool,
     ) -> Result<i64> {
         let started = Instant::now();
         let isolation = options.transaction_isolation();
@@ -49,6 +50,7 @@ impl TabletServer {
                 isolation,
                 long_read: is_snapshot && options.workload() == Workload::Olap,
                 settings: &options.session_settings,
+                deferred,
                 effective,
                 immediate: immediate.clone(),
             };
@@ -105,7 +107,7 @@ impl TabletServer {
             Ok(turn) => turn,
             Err(error) => return failed(self.tell(error, &bound.sql, &bound.bind_variables, immediate.as_ref())),
         };
-        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options).await {
+        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options, true).await {
             Ok(id) => id,
             Err(error) => return failed(error),
         };
@@ -113,20 +115,33 @@ impl TabletServer {
         let caller = Caller { method: "BeginExecute", effective: effective.as_ref(), immediate: immediate.as_ref() };
         let vars = &mut bound.bind_variables;
         let result = self.execute_query(caller, &bound.sql, vars, transaction_id, &options, sink).await;
-        self.begun(transaction_id, result).await
+        self.begun(transaction_id, result, &options, immediate.as_ref()).await
     }
 
-    /// A transaction whose first statement a cutover holds back is not left open here: the statement will
-    /// be sent elsewhere.
-    async fn begun<T>(&self, transaction_id: i64, result: Result<T>) -> BeginOutcome<T> {
-        match result {
-            Err(error) if is_refusal(&error) => {
-                if let Ok(guard) = self.tx.take(transaction_id, "for rollback") {
-                    guard.rollback(Conclusion::Rollback, "transaction rolled back: cutover in progress").await;
-                }
+    /// The outcome of a transaction's first statements. One whose first a cutover holds back is not left open here: the
+    /// statement will be sent elsewhere.
+    async fn begun<T>(
+        &self,
+        transaction_id: i64,
+        result: Result<T>,
+        options: &ExecuteOptions,
+        immediate: Option<&VtGateCallerId>,
+    ) -> BeginOutcome<T> {
+        if let Err(error) = &result
+            && is_refusal(error)
+        {
+            if let Ok(guard) = self.tx.take(transaction_id, "for rollback") {
+                guard.rollback(Conclusion::Rollback, "transaction rolled back: cutover in progress").await;
+            }
+            return BeginOutcome { transaction_id: 0, result };
+        }
+        match self.tx.settle(transaction_id, &options.session_settings).await {
+            Ok(true) => BeginOutcome { transaction_id, result },
+            Ok(false) => BeginOutcome { transaction_id: 0, result },
+            Err(error) => {
+                let error = self.tell(error, "begin", &BindVars::new(), immediate);
                 BeginOutcome { transaction_id: 0, result: Err(error) }
             }
-            result => BeginOutcome { transaction_id, result },
         }
     }
 
@@ -275,7 +290,7 @@ impl QueryService for TabletServer {
             let result = self.execute_query(caller, &only.sql, &mut only.bind_variables, 0, &options, None).await?;
             return Ok(vec![result]);
         }
-        let id = self.begin_checked(effective.clone(), immediate.clone(), &options).await?;
+        let id = self.begin_checked(effective.clone(), immediate.clone(), &options, true).await?;
         match self.batch(caller, queries, id, &options).await {
             Ok(results) => {
                 self.commit_id(inside, id, immediate).await?;
@@ -296,7 +311,7 @@ impl QueryService for TabletServer {
     async fn begin(&self, request: query::BeginRequest) -> Result<i64> {
         let _inside = self.gate.enter(request.target.as_ref(), false)?;
         let options = request.options.unwrap_or_default();
-        self.begin_checked(request.effective_caller_id, request.immediate_caller_id, &options).await
+        self.begin_checked(request.effective_caller_id, request.immediate_caller_id, &options, false).await
     }
 
     async fn commit(&self, request: query::CommitRequest) -> Result<()> {
@@ -329,7 +344,7 @@ impl QueryService for TabletServer {
         };
         let options = request.options.unwrap_or_default();
         let (effective, immediate) = (request.effective_caller_id, request.immediate_caller_id);
-        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options).await {
+        let transaction_id = match self.begin_checked(effective.clone(), immediate.clone(), &options, true).await {
             Ok(id) => id,
             Err(error) => return failed(error),
         };
@@ -341,7 +356,7 @@ impl QueryService for TabletServer {
         } else {
             self.batch(caller, request.queries, transaction_id, &options).await
         };
-        self.begun(transaction_id, result).await
+        self.begun(transaction_id, result, &options, immediate.as_ref()).await
     }
 
     async fn prepare(&self, request: query::PrepareRequest) -> Result<query::PrepareResponse> {

@@ -5,7 +5,8 @@
 //! allowed (`server`), nor prepared ones (`twopc`).
 //! Invariants: a transaction is used by one caller at a time; whoever finds it in use is told so. A
 //! transaction whose connection broke is over. Every transaction that was ended is remembered for a
-//! while, so that a late caller learns why. Ids grow: what has an id above one that was read before was
+//! while, so that a late caller learns why. An id is told to a caller only when mysqld has answered BEGIN,
+//! which may have waited for the first statement until then ([`BeginOptions::deferred`]). Ids grow: what has an id above one that was read before was
 //! opened after that reading.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -21,7 +22,7 @@ use vtproto::query::VtGateCallerId;
 use vtproto::query::execute_options::TransactionIsolation;
 use vtproto::vtrpc::CallerId;
 
-use super::conn::DbConn;
+use super::conn::{DbConn, OpeningTexts};
 use super::cutover::{Progress, Tables};
 use super::error::ExecError;
 use super::live::{LiveSlot, lock};
@@ -35,6 +36,9 @@ use super::tx_limiter::TxSlot;
 const REMEMBERED: usize = 1000;
 /// Bound on ROLLBACK and COMMIT: mysqld may have to write a large transaction.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a transaction ended that mysqld did not begin.
+const NOT_BEGUN: &str = "not begun";
 
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ impl Conclusion {
 pub struct Transaction {
     pub id: i64,
     conn: PooledConn,
+    opening: OpeningTexts,
     pub started: Instant,
     long_read: bool,
     pub started_at: DateTime<Utc>,
@@ -127,6 +132,12 @@ impl Transaction {
 
     pub fn is_broken(&self) -> bool {
         self.conn.is_broken()
+    }
+
+    /// Whether its deferred BEGIN has failed, so that there was never a transaction.
+    pub fn has_failed_to_begin(&mut self) -> bool {
+        // Only a BEGIN is tried again on a new connection: without one, that failed too.
+        self.conn.get_mut().map_or(true, |conn| conn.has_failed_to_open())
     }
 
     /// Remembers a statement that has just been run, and what it depends on in its session.
@@ -237,6 +248,8 @@ pub struct BeginOptions<'a> {
     /// A snapshot that a job reads tables from, for as long as it uses it.
     pub long_read: bool,
     pub settings: &'a [String],
+    /// BEGIN goes to mysqld together with the first statement, or in [`Transactions::settle`], which has to follow.
+    pub deferred: bool,
     pub effective: Option<CallerId>,
     pub immediate: Option<VtGateCallerId>,
     /// Its place in the count of its user, if users are limited.
@@ -294,18 +307,13 @@ impl Transactions {
     pub async fn begin(self: &Arc<Self>, options: BeginOptions<'_>) -> Result<TxGuard, ExecError> {
         let mut conn = self.connection(options.found_rows, options.settings).await?;
         let autocommit = options.isolation == TransactionIsolation::Autocommit;
-        for retry in [true, false] {
-            match open_statements(conn.get_mut()?, options.isolation).await {
-                Ok(()) => break,
-                // The connection died while it was idle; nothing has been done on it yet.
-                Err(error) if retry && error.is_connection_error() => {
-                    self.pool.drop_idle();
-                    self.found_rows_pool.drop_idle();
-                    conn.reconnect().await?;
-                    conn.get_mut()?.prepare(options.settings).await?;
-                }
-                Err(error) => return Err(error),
-            }
+        let opening = opening_texts(options.isolation);
+        conn.get_mut()?.defer(opening);
+        if !options.deferred {
+            self.open_now(&mut conn, opening, options.settings).await?;
+        } else if conn.get_mut()?.conn.is_closed_by_server() {
+            // Found now, it costs nothing but a new connection; with a write under way it would be an error.
+            self.renew(&mut conn, opening, options.settings).await?;
         }
         let slot = conn.get_mut()?.slot.clone();
         let used = Arc::new(Used::default());
@@ -314,6 +322,7 @@ impl Transactions {
         let tx = Box::new(Transaction {
             id: self.last_id.fetch_add(1, Ordering::SeqCst) + 1,
             conn,
+            opening,
             started: Instant::now(),
             long_read: options.long_read,
             started_at: Utc::now(),
@@ -333,6 +342,68 @@ impl Transactions {
         state.open.insert(tx.id, Open { entry, autocommit, used, slot: Some(slot), counts_from, doomed: None });
         drop(state);
         Ok(TxGuard { owner: self.clone(), tx: Some(tx) })
+    }
+
+    /// Sends a deferred opening to mysqld.
+    async fn open_now(
+        &self,
+        conn: &mut PooledConn,
+        opening: OpeningTexts,
+        settings: &[String],
+    ) -> Result<(), ExecError> {
+        match conn.get_mut()?.open(END_TIMEOUT).await {
+            // The connection died while it was idle; nothing has been done on it yet.
+            Err(error) if error.is_connection_error() => {
+                self.renew(conn, opening, settings).await?;
+                conn.get_mut()?.open(END_TIMEOUT).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// A new connection in place of a dead one, and the same opening deferred on it.
+    async fn renew(&self, conn: &mut PooledConn, opening: OpeningTexts, settings: &[String]) -> Result<(), ExecError> {
+        self.pool.drop_idle();
+        self.found_rows_pool.drop_idle();
+        conn.reconnect().await?;
+        let conn = conn.get_mut()?;
+        conn.prepare(settings).await?;
+        conn.defer(opening);
+        Ok(())
+    }
+
+    /// Makes a transaction ready for its first statement again, whose connection died before BEGIN was answered.
+    pub(crate) async fn renew_unbegun(&self, tx: &mut Transaction, settings: &[String]) -> Result<(), ExecError> {
+        self.renew(&mut tx.conn, tx.opening, settings).await?;
+        let slot = tx.conn.get_mut()?.slot.clone();
+        if let Some(open) = lock(&self.state).open.get_mut(&tx.id) {
+            open.slot = Some(slot);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a transaction with a deferred BEGIN has begun, if no statement got as far as mysqld. False when its
+    /// first statement has failed because of BEGIN.
+    ///
+    /// Errors: why it cannot begin; it is no more then.
+    pub(crate) async fn settle(self: &Arc<Self>, id: i64, settings: &[String]) -> Result<bool, ExecError> {
+        {
+            let state = lock(&self.state);
+            match state.open.get(&id).map(|open| &open.entry) {
+                Some(Entry::Free(tx)) if tx.conn.is_deferred() => {}
+                Some(_) => return Ok(true),
+                None => return Ok(state.ended.get(&id).is_none_or(|(_, reason)| reason != NOT_BEGUN)),
+            }
+        }
+        let mut guard = self.take(id, "for begin")?;
+        let tx = guard.get()?;
+        let opened = self.open_now(&mut tx.conn, tx.opening, settings).await;
+        if opened.is_err()
+            && let Ok(conn) = tx.conn()
+        {
+            conn.mark_broken();
+        }
+        opened.map(|()| true)
     }
 
     /// Takes a transaction into use for a statement, whose tables it is remembered to have used.
@@ -523,26 +594,19 @@ pub fn go_duration(duration: Duration) -> String {
     }
 }
 
-async fn open_statements(conn: &mut DbConn, isolation: TransactionIsolation) -> Result<(), ExecError> {
-    let level = match isolation {
-        TransactionIsolation::Autocommit => return Ok(()),
-        TransactionIsolation::Default => None,
-        TransactionIsolation::RepeatableRead | TransactionIsolation::ConsistentSnapshotReadOnly => {
-            Some("repeatable read")
-        }
-        TransactionIsolation::ReadCommitted => Some("read committed"),
-        TransactionIsolation::ReadUncommitted => Some("read uncommitted"),
-        TransactionIsolation::Serializable => Some("serializable"),
-    };
-    if let Some(level) = level {
-        conn.run(&format!("set transaction isolation level {level}"), END_TIMEOUT).await?;
+fn opening_texts(isolation: TransactionIsolation) -> OpeningTexts {
+    match isolation {
+        TransactionIsolation::Autocommit => &[],
+        TransactionIsolation::Default => &["begin"],
+        TransactionIsolation::RepeatableRead => &["set transaction isolation level repeatable read", "begin"],
+        TransactionIsolation::ReadCommitted => &["set transaction isolation level read committed", "begin"],
+        TransactionIsolation::ReadUncommitted => &["set transaction isolation level read uncommitted", "begin"],
+        TransactionIsolation::Serializable => &["set transaction isolation level serializable", "begin"],
+        TransactionIsolation::ConsistentSnapshotReadOnly => &[
+            "set transaction isolation level repeatable read",
+            "start transaction with consistent snapshot, read only",
+        ],
     }
-    let begin = match isolation {
-        TransactionIsolation::ConsistentSnapshotReadOnly => "start transaction with consistent snapshot, read only",
-        _ => "begin",
-    };
-    conn.run(begin, END_TIMEOUT).await?;
-    Ok(())
 }
 
 impl TxGuard {
@@ -560,7 +624,9 @@ impl TxGuard {
         let Some(tx) = self.tx.as_deref_mut() else { return Ok(()) };
         if !tx.autocommit {
             let conn = tx.conn()?;
-            if let Err(error) = conn.run("commit", END_TIMEOUT).await {
+            if !conn.cancel_opening()
+                && let Err(error) = conn.run("commit", END_TIMEOUT).await
+            {
                 // Whether it is committed is not known: closing leaves mysqld to decide, and nobody goes on with it.
                 conn.mark_broken();
                 return Err(error);
@@ -578,6 +644,7 @@ impl TxGuard {
         let Some(tx) = self.tx.as_deref_mut() else { return };
         if !tx.autocommit
             && let Ok(conn) = tx.conn()
+            && !conn.cancel_opening()
             && let Err(error) = conn.run("rollback", END_TIMEOUT).await
         {
             tracing::warn!("rollback: {error}");
@@ -615,7 +682,8 @@ impl Drop for TxGuard {
     fn drop(&mut self) {
         let Some(mut tx) = self.tx.take() else { return };
         if tx.conn.is_broken() {
-            self.owner.conclude(tx, Conclusion::Close, "closed".into());
+            let reason = if tx.has_failed_to_begin() { NOT_BEGUN } else { "closed" };
+            self.owner.conclude(tx, Conclusion::Close, reason.into());
             return;
         }
         let mut state = lock(&self.owner.state);
