@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use mysql::{ConnectParams, Connection};
 use support::{fails, rows, run, table, until, world, world_with};
 use vterrors::{Code, MysqlError, VtError};
-use vtproto::query::{QueryResult, Type};
+use vtproto::query::{BindVariable, QueryResult, Type};
 
 #[tokio::test]
 async fn statements_reach_the_tablet_of_the_target() {
@@ -73,6 +73,46 @@ async fn a_plan_is_made_once_and_dropped_with_its_vschema() {
     until("the plans are gone", || plans.is_empty()).await;
     run(&mut c, "select * from customer where customer_id = 1").await;
     assert_eq!(plans.len(), 1);
+}
+
+/// Text and binary protocol, and PREPARE as a statement.
+#[tokio::test]
+async fn a_statement_has_one_plan_however_it_is_sent() {
+    let w = world().await;
+    let mut c = w.connect_to("commerce").await;
+    let executor = &w.gate.executor;
+    let plans = &executor.parts().plans;
+    let caller = vtgate::caller::Caller::default();
+    let mut session = vtgate::session::Session::for_mysql(1, "commerce", false);
+    let four = BindVariable { r#type: Type::Int64.into(), value: "4".into(), values: Vec::new() };
+    let vars = [("v1".to_owned(), four)].into();
+    run(&mut c, "set @a = 4").await;
+    for (text, prepared) in [
+        ("select * from customer where customer_id = 4", "select * from customer where customer_id = ?"),
+        ("update product set price = 4 where sku = 5", "update product set price = ? where sku = 5"),
+        ("select 4, id from t where id in (5, 6)", "select ?, id from t where id in (5, 6)"),
+        ("select id from t where id > 3 limit 4", "select id from t where id > 3 limit ?"),
+    ] {
+        plans.clear();
+        run(&mut c, text).await;
+        let (sent, hits) = (w.master.take_lines(), plans.hits());
+        executor.execute(&caller, &mut session, "Execute", prepared.as_bytes(), &vars).await.expect(prepared);
+        assert_eq!((w.master.take_lines(), plans.hits()), (sent.clone(), hits + 1), "{prepared}");
+        run(&mut c, &format!("prepare s from '{prepared}'")).await;
+        run(&mut c, "execute s using @a").await;
+        assert_eq!(w.master.take_lines(), sent, "{prepared}");
+        let own = plans
+            .entries()
+            .iter()
+            .filter(|entry| !entry.sql.contains("prepare") && !entry.sql.contains("using"))
+            .count();
+        assert_eq!(
+            own,
+            1,
+            "{prepared}: {:?}",
+            plans.entries().iter().map(|entry| entry.sql.clone()).collect::<Vec<_>>()
+        );
+    }
 }
 
 #[tokio::test]

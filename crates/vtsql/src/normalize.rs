@@ -31,14 +31,19 @@ pub struct Normalized {
     /// Session functions, user or system variables occur: the plan has to rewrite the text
     /// ([`crate::rewrite_session`]).
     pub session_dependent: bool,
-    /// Number of `?` placeholders; they became `:v1` ….
+    /// Number of `?` placeholders. They became `:v1` …, except those in `renamed`.
     pub placeholders: usize,
+    /// Placeholders that stand where a literal would have been lifted: the name that goes with their number (`v1`), and the
+    /// one they have in `sql` (`vtg1`), which is the literal's, so that a statement has one plan in both protocols.
+    pub renamed: Vec<(String, String)>,
 }
 
 /// Longest value that is looked for among earlier ones.
 const MAX_SHARED_VALUE: usize = 256;
 /// How many earlier values are looked at.
 const MAX_SHARED_VARS: usize = 32;
+/// Placeholders that get a literal's name; the others of a long list keep their own, for nobody shares plans of those.
+const MAX_RENAMED: usize = 64;
 /// Parentheses followed; literals deeper inside stay.
 const MAX_DEPTH: usize = 48;
 
@@ -108,6 +113,7 @@ struct Pass<'a> {
     vars: Vec<(String, BindVariable)>,
     prefix: &'static str,
     placeholders: usize,
+    renamed: Vec<(String, String)>,
     session_dependent: bool,
 }
 
@@ -126,6 +132,7 @@ impl<'a> Pass<'a> {
             vars: Vec::new(),
             prefix,
             placeholders: 0,
+            renamed: Vec::new(),
             session_dependent: false,
         }
     }
@@ -219,21 +226,15 @@ impl<'a> Pass<'a> {
                     _ if matches!(token.bytes(sql), b"->" | b"->>") => {}
                     _ => before = Before::Operand,
                 },
-                TokenKind::Integer | TokenKind::Float | TokenKind::String if lifts && depth < MAX_DEPTH => {
+                TokenKind::Integer | TokenKind::Float | TokenKind::String
+                    if lifts && depth < MAX_DEPTH && !self.stays(frame, schema_value == Some(count)) =>
+                {
                     let in_select = frame.in_select || frame.clause == Clause::SelectList;
-                    let stays = match frame.clause {
-                        Clause::Keep | Clause::Ordinals => true,
-                        _ if schema_value == Some(count) => true,
-                        _ => in_select && self.keep_select_lists,
-                    };
-                    if !stays {
-                        before = self.literal(token, before_this, in_select);
-                    }
+                    before = self.literal(token, before_this, in_select);
                 }
                 TokenKind::Placeholder => {
-                    self.placeholders += 1;
-                    let name = format!(":v{}", self.placeholders);
-                    self.replace(token.start, token.end, name.as_bytes());
+                    let as_literal = lifts && depth < MAX_DEPTH && !self.stays(frame, schema_value == Some(count));
+                    self.placeholder(token, as_literal);
                 }
                 TokenKind::UserVar | TokenKind::SystemVar => {
                     self.session_dependent = true;
@@ -245,6 +246,28 @@ impl<'a> Pass<'a> {
             }
         }
         Outcome::Done
+    }
+
+    /// Whether a literal here is or may be more than a value.
+    fn stays(&self, frame: Frame, is_schema: bool) -> bool {
+        let in_select = frame.in_select || frame.clause == Clause::SelectList;
+        match frame.clause {
+            Clause::Keep | Clause::Ordinals => true,
+            _ => is_schema || in_select && self.keep_select_lists,
+        }
+    }
+
+    /// Gives a placeholder its name.
+    fn placeholder(&mut self, token: Token, as_literal: bool) {
+        self.placeholders += 1;
+        let own = format!("v{}", self.placeholders);
+        let shares = as_literal && self.placeholders <= MAX_RENAMED;
+        let name = if shares { self.next_name() } else { own.clone() };
+        self.replace(token.start, token.end, b":");
+        self.out.extend_from_slice(name.as_bytes());
+        if shares {
+            self.renamed.push((own, name));
+        }
     }
 
     /// Lifts a literal where it is surely a value; says what it is to the next token.
@@ -337,11 +360,16 @@ impl<'a> Pass<'a> {
 
     /// Adds a variable; its index.
     fn new_var(&mut self, var: BindVariable) -> usize {
-        let mut name = String::with_capacity(8);
-        name.push_str(self.prefix);
-        push_number(&mut name, self.vars.len() + 1);
+        let name = self.next_name();
         self.vars.push((name, var));
         self.vars.len() - 1
+    }
+
+    fn next_name(&self) -> String {
+        let mut name = String::with_capacity(8);
+        name.push_str(self.prefix);
+        push_number(&mut name, self.vars.len() + self.renamed.len() + 1);
+        name
     }
 
     fn replace(&mut self, start: usize, end: usize, by: &[u8]) {
@@ -374,6 +402,7 @@ impl<'a> Pass<'a> {
             trailing: margin(&self.sql[end..]),
             session_dependent: self.session_dependent,
             placeholders: self.placeholders,
+            renamed: self.renamed,
         })
     }
 }
@@ -542,7 +571,15 @@ mod tests {
                 "select group_concat(a order by 1 separator ',') from t",
                 "select group_concat(a order by 1 separator ',') from t",
             ),
-            ("select * from t where a = ? and b = ?", "select * from t where a = :v1 and b = :v2"),
+            ("select * from t where a = ? and b = ?", "select * from t where a = :vtg1 and b = :vtg2"),
+            (
+                "select * from t where a = ? and b = 5 limit ?",
+                "select * from t where a = :vtg1 and b = :vtg2 limit :vtg3",
+            ),
+            ("select * from t where a = :vtg1 and b = ?", "select * from t where a = :vtg1 and b = :vtgn1"),
+            ("select * from t where id in (?, ?)", "select * from t where id in (:vtg1, :vtg2)"),
+            ("select ?, @a from t where b = ? order by ?", "select :v1, @a from t where b = :vtg1 order by :v3"),
+            ("set @a = ?", "set @a = :v1"),
             ("select * from t where a = :vtg1 and b = 5", "select * from t where a = :vtg1 and b = :vtgn1"),
             ("select * from t order by field(id, 3, 1)", "select * from t order by field(id, :vtg1, :vtg2)"),
             (
@@ -568,6 +605,17 @@ mod tests {
         ] {
             assert_eq!(shape(sql), want, "{sql}");
         }
+    }
+
+    #[test]
+    fn placeholders_know_their_numbers() {
+        let n = normal("select ?, @a from t where b = ? and c = 5 and d = ?");
+        let renamed = [("v2", "vtg1"), ("v3", "vtg3")].map(|(own, name)| (own.to_owned(), name.to_owned()));
+        assert_eq!((n.placeholders, &n.renamed[..]), (3, &renamed[..]));
+        assert_eq!(n.bind_vars[0].0, "vtg2");
+        let many = normal(&format!("insert into t values (?{})", ", ?".repeat(99)));
+        assert_eq!((many.placeholders, many.renamed.len()), (100, MAX_RENAMED));
+        assert!(many.sql.contains(":vtg64, :v65, ") && many.sql.ends_with(" :v100)"), "{}", many.sql);
     }
 
     #[test]

@@ -514,6 +514,7 @@ impl Executor {
             trailing: String::new(),
             session_dependent: false,
             placeholders: 0,
+            renamed: Vec::new(),
         }
     }
 
@@ -608,6 +609,12 @@ impl Executor {
     ) -> Result<Arc<BindVars>> {
         let mut vars = work.client_vars.clone();
         vars.extend(normalized.bind_vars.iter().cloned());
+        for (number, name) in &normalized.renamed {
+            // The client may not have sent a value; that is told by whoever misses it.
+            if let Some(value) = vars.remove(number) {
+                vars.insert(name.clone(), value);
+            }
+        }
         if *needs != Needs::default() {
             self.session_values(session, needs, &mut vars)?;
         }
