@@ -17,7 +17,7 @@ use support::{
 };
 use tabletclient::{
     framed::{self, Kind, MAGIC, MAX_PAYLOAD},
-    grpc::{self, DialOptions, StaticCreds, TlsOptions},
+    grpc::{self, DialOptions, HopObserver, StaticCreds, TlsOptions},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use vterrors::{Code, VtError};
 use vtproto::{
     framed::Welcome,
-    query::{ExecuteRequest, StreamExecuteRequest},
+    query::{ExecuteRequest, ExecuteResponse, QueryResult, StreamExecuteRequest},
     topodata::Tablet,
 };
 
@@ -76,6 +76,56 @@ async fn many_callers_share_a_connection() {
     all.await.expect("answered");
     let count = connections.load(Ordering::SeqCst);
     assert!((1..=4).contains(&count), "{count}");
+}
+
+/// What a caller waits is what the tablet takes and what the way takes; peers of before the tablet's time was told are
+/// understood as they were.
+#[tokio::test]
+async fn the_way_is_told_from_what_the_tablet_does() {
+    let hops = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = hops.clone();
+    let hop = HopObserver::new(move |hop| noted.lock().expect("no panic").push(hop));
+    let options = DialOptions { hop: Some(hop), ..Default::default() };
+    let noted = || hops.lock().expect("no panic").len();
+
+    let fake = FakeTablet::new("100");
+    let served = Transport::Framed.serve(fake.clone()).await;
+    let client = Transport::Framed.dial(&served.tablet, &options).expect("dial");
+    client.execute(ExecuteRequest::default()).await.expect("answered");
+    fake.stuck.send_replace(true);
+    let call = tokio::spawn(async move { client.execute(ExecuteRequest::default()).await });
+    until("the call runs", || fake.calls() == 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fake.stuck.send_replace(false);
+    call.await.expect("no panic").expect("answered");
+    assert_eq!(noted(), 2);
+    let longest = hops.lock().expect("no panic").iter().max().copied().expect("two");
+    assert!(longest < Duration::from_millis(400), "{longest:?}: the tablet's time is no part of it");
+
+    // A client of version 1 gets the bare message.
+    let (mut io, mut input) = raw(&served.tablet).await;
+    io.write_all(&request(1, 1, &ExecuteRequest::default())).await.expect("sent");
+    let frame = read_frame(&mut io, &mut input).await.expect("an answer");
+    assert_eq!(frame.kind, Kind::Response);
+    assert!(ExecuteResponse::decode(frame.payload).expect("a response").result.is_some());
+
+    // A server of version 1 sends it.
+    let (listener, tablet) = listen().await;
+    tokio::spawn(async move {
+        let (mut io, _) = listener.accept().await.expect("a client");
+        let mut input = BytesMut::new();
+        io.read_exact(&mut [0; MAGIC.len()]).await.expect("the magic");
+        read_frame(&mut io, &mut input).await.expect("a Hello");
+        let welcome = Welcome { version: 1, error: None };
+        io.write_all(&bytes(Kind::Welcome, 0, &welcome.encode_to_vec())).await.expect("sent");
+        let call = read_frame(&mut io, &mut input).await.expect("a request");
+        let answer = ExecuteResponse { result: Some(QueryResult { insert_id: 7, ..Default::default() }) };
+        io.write_all(&bytes(Kind::Response, call.id, &answer.encode_to_vec())).await.expect("sent");
+        read_frame(&mut io, &mut input).await
+    });
+    let client = framed::dial_only(&tablet, &options).expect("dial");
+    assert_eq!(client.execute(ExecuteRequest::default()).await.expect("answered").insert_id, 7);
+    assert_eq!(noted(), 2);
 }
 
 #[tokio::test]

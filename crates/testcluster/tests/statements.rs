@@ -1,6 +1,6 @@
 //! Statements that a gate must not pass on as they are: what they say is the session's, or would stay on a shared connection.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testcluster::{Cluster, Flavor, Spec};
 
 /// Runs statements on one connection, comments and all, up to the first error: rows, and the error.
@@ -16,7 +16,28 @@ fn statements_of_a_session() -> Result<()> {
     comments(&cluster)?;
     variables(&cluster)?;
     connections(&cluster)?;
-    results(&cluster)
+    results(&cluster)?;
+    phases(&cluster)
+}
+
+/// Every part of a statement's way is measured, and the parts of a call are no longer than the call.
+fn phases(cluster: &Cluster) -> Result<()> {
+    let sum = |port, phase: &str| -> Result<f64> {
+        let phases = cluster.debug_var(port, "QueryPhases")?;
+        let of = &phases["Histograms"][phase];
+        ensure!(of["Count"].as_u64() > Some(0), "no {phase} in {phases}");
+        of["Time"].as_f64().with_context(|| format!("the time of {phase} in {phases}"))
+    };
+    let (gate, tablet) = (cluster.vtgate_http_port, cluster.tablets[0].http_port);
+    for phase in ["client", "plan", "return"] {
+        sum(gate, phase)?;
+    }
+    let (call, hop) = (sum(gate, "tablet")?, sum(gate, "hop")?);
+    ensure!(hop > 0.0 && hop < call, "{hop} of {call}");
+    for phase in ["pool", "mysqld", "own"] {
+        sum(tablet, phase)?;
+    }
+    Ok(())
 }
 
 fn comments(cluster: &Cluster) -> Result<()> {

@@ -16,7 +16,10 @@ use anyhow::{Context, Result};
 use mysql::server::{AuthServer, Server as MysqlServer, ServerConfig, bind_unix};
 use servenv::{Env, Registry, Server, hostname};
 use tabletclient::{
-    Gateway, GatewayOptions, HealthCheck, Region, TopologyWatcher, buffer::Buffer, health_check::target_text,
+    Gateway, GatewayOptions, HealthCheck, Region, TopologyWatcher,
+    buffer::Buffer,
+    grpc::{DialOptions, HopObserver},
+    health_check::target_text,
 };
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -76,7 +79,9 @@ impl Gate {
     pub async fn start(config: Config, topo: TopoServer, registry: &Registry) -> Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let stats = Stats::new(registry);
-        let (dial, framed) = (config.dial.clone(), config.framed);
+        let hops = stats.hop_phase.clone();
+        let hop = HopObserver::new(move |hop| hops.record(hop));
+        let (dial, framed) = (DialOptions { hop: Some(hop), ..config.dial.clone() }, config.framed);
         let health = HealthCheck::new(config.health.clone(), move |tablet| match framed {
             true => tabletclient::framed::dial(tablet, &dial),
             false => tabletclient::grpc::dial(tablet, &dial),

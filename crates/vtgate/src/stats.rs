@@ -36,6 +36,8 @@ pub struct Stats {
     pub plan_phase: Arc<Histogram>,
     /// One call of a tablet: the way there and back, and what the tablet does.
     tablet_phase: Arc<Histogram>,
+    /// The part of it that is the way there and back, of calls over the framed transport that were answered.
+    pub hop_phase: Arc<Histogram>,
     /// Handing the result to the client's socket, and waiting for it when it is full.
     pub return_phase: Arc<Histogram>,
     tablet_calls: MultiTimings,
@@ -51,11 +53,12 @@ impl Stats {
             "Vtgate API error counts per error type",
             &["Operation", "Keyspace", "DbType", "Code"],
         );
-        let phases = registry.phases("Where the time of a statement goes in vtgate: client, plan, tablet, return");
+        let phases = registry.phases("Where the time of a statement goes in vtgate: client, plan, tablet, hop, return");
         let stats = Self {
             client_phase: phases.handle(&["client"]),
             plan_phase: phases.handle(&["plan"]),
             tablet_phase: phases.handle(&["tablet"]),
+            hop_phase: phases.handle(&["hop"]),
             return_phase: phases.handle(&["return"]),
             rows_returned: registry.multi_counter(
                 "VtgateApiRowsReturned",

@@ -33,7 +33,8 @@ pub enum Kind {
     Welcome = 2,
     /// Client: a call. Method, deadline in ms (u32, 0 for none), then the request message.
     Request = 3,
-    /// Server: the answer of a unary call, which ends it.
+    /// Server: the answer of a unary call, which ends it. From version 3 on in front of the message: how long the server has
+    /// had the request, in µs (u32).
     Response = 4,
     /// Server: one message of a stream, or a piece of a result that the response ends.
     Item = 5,
@@ -227,6 +228,8 @@ impl Budget {
 pub(super) struct Limits {
     /// Bytes of one message.
     pub message: usize,
+    /// Bytes in front of it that do not count.
+    pub prefix: usize,
     /// Unfinished messages.
     pub count: usize,
     /// Bytes of all of them, with [`ENTRY`] for each.
@@ -250,8 +253,8 @@ impl Assembler {
     }
 
     /// Bounded by the calls that its owner has under way: nothing else is put together.
-    pub fn of_client(max_message: usize) -> Self {
-        Self::new(Limits { message: max_message, count: usize::MAX, held: usize::MAX, all: None })
+    pub fn of_client(max_message: usize, prefix: usize) -> Self {
+        Self::new(Limits { message: max_message, prefix, count: usize::MAX, held: usize::MAX, all: None })
     }
 
     /// The message that the frame completes. A message of which a part is refused is dropped.
@@ -259,9 +262,9 @@ impl Assembler {
         let payload = std::mem::take(&mut frame.payload);
         let begun = if self.parts.is_empty() { None } else { self.parts.get(&frame.id).map(BytesMut::len) };
         let found = begun.unwrap_or(0) + payload.len();
-        if found > self.limits.message {
+        if found > self.limits.message + self.limits.prefix {
             self.forget(frame.id);
-            return Err(Refused::TooLarge { found, limit: self.limits.message });
+            return Err(Refused::TooLarge { found: found - self.limits.prefix, limit: self.limits.message });
         }
         if begun.is_none() && !frame.more {
             return Ok(Some(payload));
@@ -395,7 +398,7 @@ mod tests {
                 });
                 queues.push((n as u64, frames.rev().collect()));
             }
-            let mut assembler = Assembler::of_client(1 << 20);
+            let mut assembler = Assembler::of_client(1 << 20, 0);
             let mut done = HashMap::new();
             while !queues.is_empty() {
                 queues.retain_mut(|(id, frames)| {
@@ -434,7 +437,7 @@ mod tests {
     #[test]
     fn what_is_too_large_is_refused_and_let_go() {
         let limit = 150 + 2 * ENTRY;
-        let limits = Limits { message: 100, count: 10, held: limit, all: None };
+        let limits = Limits { message: 100, prefix: 0, count: 10, held: limit, all: None };
         let mut assembler = Assembler::new(limits);
         let mut frame = |id: u64, size: usize, more: bool| part(&mut assembler, id, size, more);
         assert_eq!(frame(1, 60, true), Ok(None));
@@ -454,7 +457,7 @@ mod tests {
 
     #[test]
     fn empty_beginnings_count_too() {
-        let limits = Limits { message: 100, count: 3, held: 1 << 20, all: None };
+        let limits = Limits { message: 100, prefix: 0, count: 3, held: 1 << 20, all: None };
         let mut assembler = Assembler::new(limits);
         for id in 0..3 {
             assert_eq!(part(&mut assembler, id, 0, true), Ok(None));
@@ -478,7 +481,7 @@ mod tests {
     #[test]
     fn connections_share_a_budget_and_give_it_back() {
         let all: &'static Budget = Box::leak(Box::new(Budget::new(3 * (100 + ENTRY))));
-        let limits = Limits { message: 1000, count: 10, held: 1 << 20, all: Some(all) };
+        let limits = Limits { message: 1000, prefix: 0, count: 10, held: 1 << 20, all: Some(all) };
         let [mut one, mut two, mut three] = [limits; 3].map(Assembler::new);
         assert_eq!(part(&mut one, 1, 100, true), Ok(None));
         assert_eq!(part(&mut two, 1, 200, true), Ok(None));

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::Stream;
 use prost::Message;
 use tokio::{
@@ -29,11 +29,17 @@ use vtproto::{query::StreamExecuteResponse, vtrpc::RpcError};
 use super::{
     codec::{Assembler, Frame, Kind},
     drive::{Ended, Peer, drive},
-    hello::PIECES,
+    hello::{PIECES, TIMED},
     method::Method,
     outbox::{Outbox, Withdrawn},
 };
-use crate::{RowSink, grpc};
+use crate::{
+    RowSink,
+    grpc::{self, HopObserver},
+};
+
+/// Bytes of the time in front of a response.
+const TIME: usize = size_of::<u32>();
 
 /// Settings of a connection.
 #[derive(Debug, Clone)]
@@ -44,6 +50,7 @@ pub(super) struct Settings {
     pub stream_window: usize,
     pub keepalive_time: Duration,
     pub keepalive_timeout: Duration,
+    pub hop: Option<HopObserver>,
 }
 
 /// One connection to a tablet. Dropping it ends it, and the calls on it.
@@ -229,13 +236,14 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (version, input) = greeted;
+        let prefix = if version >= TIMED { TIME } else { 0 };
         let shared = Arc::new(Shared::new(settings));
         let (driven, watched) = (shared.clone(), shared.clone());
         let drive = async move {
             // Also when the task is aborted: nobody waits for ever.
             let guard = EndOnDrop(driven);
             let limit = guard.0.settings.max_message_size;
-            let mut peer = Answers { shared: &guard.0, assembler: Assembler::of_client(limit) };
+            let mut peer = Answers { shared: &guard.0, assembler: Assembler::of_client(limit, prefix) };
             match drive(&mut io, input, &guard.0.outbox, &mut peer).await {
                 Ended::Closed => tracing::debug!("framed connection to {address} ended"),
                 ended => tracing::warn!("framed connection to {address} broke: {ended}"),
@@ -266,6 +274,7 @@ impl Connection {
         Q: Message,
         A: Message + Default,
     {
+        let started = Instant::now();
         let (sender, receiver) = oneshot::channel();
         let call = match self.start(method, request, timeout, Waiting::Unary(sender)).await? {
             Ok(call) => call,
@@ -282,7 +291,7 @@ impl Connection {
         };
         call.answered();
         Some(match answer {
-            Ok(Ok(bytes)) => decode(bytes),
+            Ok(Ok(bytes)) => self.untimed(bytes, started).and_then(decode),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(closing()),
         })
@@ -300,6 +309,7 @@ impl Connection {
         Q: Message,
         A: Message + Default,
     {
+        let started = Instant::now();
         let (sender, receiver) = oneshot::channel();
         let mut call = match self.start(method, request, timeout, Waiting::Growing(sender)).await? {
             Ok(call) => call,
@@ -324,7 +334,21 @@ impl Connection {
                 .await
                 .unwrap_or_else(|_| Err(grpc::local_error(Code::DeadlineExceeded, "context deadline exceeded"))),
         };
-        Some(answer.and_then(decode))
+        Some(answer.and_then(|bytes| self.untimed(bytes, started)).and_then(decode))
+    }
+
+    /// A response without the time in front of it, which says how much of the time since `started` was spent on the way.
+    fn untimed(&self, mut response: Bytes, started: Instant) -> Result<Bytes> {
+        if self.version < TIMED {
+            return Ok(response);
+        }
+        let micros = response.try_get_u32_le().map_err(|_| {
+            grpc::local_error(Code::Internal, "a response that is shorter than the time in front of it")
+        })?;
+        if let Some(hop) = &self.shared.settings.hop {
+            hop.note(started.elapsed().saturating_sub(Duration::from_micros(micros.into())));
+        }
+        Ok(response)
     }
 
     /// Begins a stream. `None` when the connection had ended before.
@@ -631,9 +655,10 @@ mod tests {
             stream_window: 1 << 20,
             keepalive_time: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(60),
+            hop: None,
         };
         let shared = Shared::new(settings);
-        let mut answers = Answers { shared: &shared, assembler: Assembler::of_client(1 << 20) };
+        let mut answers = Answers { shared: &shared, assembler: Assembler::of_client(1 << 20, 0) };
         let (items, _receiver) = mpsc::unbounded_channel();
         let call = shared.register(Waiting::Stream { items, unread: Arc::default() }).expect("open");
         let frame = |kind, more| Frame { kind, more, id: call, payload: vec![7; 1000].into() };

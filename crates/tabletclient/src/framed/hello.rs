@@ -18,9 +18,11 @@ use super::codec::{Frame, FrameCodec, FrameError, Kind};
 pub const MAGIC: &[u8; 8] = b"VTFRAMED";
 /// Versions of the protocol that this code speaks.
 pub(super) const OLDEST: u32 = 1;
-pub(super) const NEWEST: u32 = 2;
+pub(super) const NEWEST: u32 = 3;
 /// The first version in which a result may come in pieces.
 pub(super) const PIECES: u32 = 2;
+/// The first version in which a response begins with the time that the tablet has had the request for.
+pub(super) const TIMED: u32 = 3;
 /// How long an end waits for the other's first frame.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 

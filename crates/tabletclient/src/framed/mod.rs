@@ -106,6 +106,7 @@ fn client(tablet: &Tablet, options: &DialOptions, fallback: Option<Arc<dyn Query
             stream_window: STREAM_WINDOW as usize,
             keepalive_time: options.keepalive_time.unwrap_or(KEEPALIVE),
             keepalive_timeout: options.keepalive_timeout,
+            hop: options.hop.clone(),
         },
     };
     Ok(FramedTablet::new(Arc::new(pool::Pool::new(target)), fallback, options.call_timeout))

@@ -279,9 +279,10 @@ impl Outbox {
     }
 }
 
-/// A message as bytes of its own.
-pub(super) fn encoded(message: &impl Message) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(message.encoded_len());
+/// A message as bytes of its own, behind `prefix`.
+pub(super) fn encoded(prefix: &[u8], message: &impl Message) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(prefix.len() + message.encoded_len());
+    bytes.put_slice(prefix);
     encode(message, &mut bytes);
     bytes.freeze()
 }

@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
@@ -30,7 +30,7 @@ use vtproto::{binlogdata, framed::Credentials, query, vtrpc::RpcError};
 use super::{
     codec::{Assembler, Budget, Frame, Kind, Limits},
     drive::{Ended, Peer, drive},
-    hello,
+    hello::{self, TIMED},
     method::Method,
     outbox::{self, Outbox, Withdrawn},
 };
@@ -76,22 +76,21 @@ where
             Err(VtError::new(Code::Unimplemented, text))
         }
     };
-    let welcome = outcome.is_ok();
+    let version = outcome.as_ref().ok().copied();
     if let Err(error) = hello::answer(&mut io, outcome).await {
         tracing::debug!("a framed connection did not begin: {error}");
         return;
     }
-    if !welcome {
-        return;
-    }
+    let Some(version) = version else { return };
     let shared = Arc::new(Shared {
         outbox: Outbox::default(),
         running: Mutex::default(),
         max_message: options.max_message_size,
         window: greeting.stream_window.max(1).into(),
+        timed: version >= TIMED,
     });
     let limit = options.max_message_size;
-    let limits = Limits { message: limit, count: MAX_CALLS, held: MAX_HELD, all: Some(&ARRIVING) };
+    let limits = Limits { message: limit, prefix: 0, count: MAX_CALLS, held: MAX_HELD, all: Some(&ARRIVING) };
     let mut calls = Calls { shared: shared.clone(), service, assembler: Assembler::new(limits) };
     let mut driven = pin!(drive(&mut io, input, &shared.outbox, &mut calls));
     let ended = tokio::select! {
@@ -114,6 +113,15 @@ struct Shared {
     max_message: usize,
     /// Credit that a stream begins with.
     window: i64,
+    /// Responses begin with the time since their request.
+    timed: bool,
+}
+
+/// A call, and when its request was here.
+#[derive(Clone, Copy)]
+struct CallId {
+    id: u64,
+    since: Instant,
 }
 
 #[derive(Default)]
@@ -178,7 +186,10 @@ impl Shared {
     }
 
     /// Answers a unary call. `instead` makes the answer that says why a result is not sent.
-    async fn answer<M: Message>(&self, id: u64, result: Result<M>, instead: impl Fn(VtError) -> Result<M>) {
+    async fn answer<M: Message>(&self, call: CallId, result: Result<M>, instead: impl Fn(VtError) -> Result<M>) {
+        let id = call.id;
+        let micros = u32::try_from(call.since.elapsed().as_micros()).unwrap_or(u32::MAX).to_le_bytes();
+        let prefix = if self.timed { &micros[..] } else { &[] };
         let result = result.and_then(|message| match self.fits(&message) {
             Ok(()) => Ok(message),
             Err(error) => instead(error),
@@ -188,7 +199,7 @@ impl Shared {
             Ok(message) => {
                 if let Some(held) = self.outbox.hold(message.encoded_len()) {
                     // As bytes: what is held is what is counted.
-                    let bytes = outbox::encoded(&message);
+                    let bytes = outbox::encoded(prefix, &message);
                     drop(message);
                     self.outbox.room().await;
                     drop(held);
@@ -205,7 +216,7 @@ impl Shared {
             // Short, and cut: waiting for room it would be neither.
             Err(error) => return self.fail(id, error),
         };
-        self.outbox.message(Kind::Response, id, &[], &message);
+        self.outbox.message(Kind::Response, id, prefix, &message);
     }
 
     fn fits(&self, message: &impl Message) -> Result<()> {
@@ -375,6 +386,7 @@ impl Calls {
             self.shared.fail(id, VtError::new(Code::Unimplemented, text));
             return Ok(());
         };
+        let since = Instant::now();
         let held = request.len();
         let mut running = self.shared.lock();
         if running.calls.contains_key(&id) {
@@ -395,7 +407,7 @@ impl Calls {
         // Under the lock: the task cannot end before it is in the table.
         let task = tokio::spawn(async move {
             let (service, guard, credit) = call;
-            let work = run(&guard.shared, &*service, id, method, request, credit.as_deref());
+            let work = run(&guard.shared, &*service, CallId { id, since }, method, request, credit.as_deref());
             if millis == 0 {
                 work.await;
             } else if tokio::time::timeout(Duration::from_millis(millis.into()), work).await.is_err() {
@@ -425,18 +437,18 @@ fn begun<T, M>(outcome: BeginOutcome<T>, message: impl FnOnce(Option<RpcError>, 
 
 /// A unary call: decode, call, wrap the result.
 macro_rules! unary {
-    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident $(($sink:expr))?, $message:expr) => {{
+    ($shared:ident, $service:ident, $call:ident, $request:ident, $name:ident $(($sink:expr))?, $message:expr) => {{
         let result = match decode($request) {
             Ok(request) => $service.$name(request $(, $sink)?).await.map($message),
             Err(error) => Err(error),
         };
-        $shared.answer($id, result, Err).await
+        $shared.answer($call, result, Err).await
     }};
 }
 
 /// A unary call that begins a transaction. The client hears of the one that is open though it does not get the result.
 macro_rules! begin {
-    ($shared:ident, $service:ident, $id:ident, $request:ident, $name:ident $(($sink:expr))?, $message:ident) => {{
+    ($shared:ident, $service:ident, $call:ident, $request:ident, $name:ident $(($sink:expr))?, $message:ident) => {{
         let (transaction_id, result) = match decode($request) {
             Ok(request) => {
                 let outcome = $service.$name(request $(, $sink)?).await;
@@ -445,20 +457,20 @@ macro_rules! begin {
             Err(error) => (0, Err(error)),
         };
         let instead = |error| begun(BeginOutcome { transaction_id, result: Err(error) }, $message);
-        $shared.answer($id, result, instead).await;
+        $shared.answer($call, result, instead).await;
     }};
 }
 
 /// A stream: decode, call, wrap each item.
 macro_rules! stream {
-    ($shared:ident, $service:ident, $id:ident, $request:ident, $credit:ident, $name:ident, $message:expr) => {{
+    ($shared:ident, $service:ident, $call:ident, $request:ident, $credit:ident, $name:ident, $message:expr) => {{
         let stream = match decode($request) {
             Ok(request) => $service.$name(request).await,
             Err(error) => Err(error),
         };
         // Calls of streams come with one.
         if let Some(credit) = $credit {
-            $shared.stream($id, credit, stream, $message).await
+            $shared.stream($call.id, credit, stream, $message).await
         }
     }};
 }
@@ -466,40 +478,40 @@ macro_rules! stream {
 async fn run(
     shared: &Shared,
     service: &dyn QueryService,
-    id: u64,
+    call: CallId,
     method: Method,
     request: Bytes,
     credit: Option<&Credit>,
 ) {
     match method {
         Method::Execute => {
-            unary!(shared, service, id, request, execute, |result| query::ExecuteResponse { result: Some(result) })
+            unary!(shared, service, call, request, execute, |result| query::ExecuteResponse { result: Some(result) })
         }
         Method::ExecuteRows => {
-            let items = Items::new(shared, id);
+            let items = Items::new(shared, call.id);
             let message = |result| query::ExecuteResponse { result: Some(result) };
-            unary!(shared, service, id, request, execute_rows(&items), message)
+            unary!(shared, service, call, request, execute_rows(&items), message)
         }
         Method::ExecuteBatch => {
-            unary!(shared, service, id, request, execute_batch, |results| query::ExecuteBatchResponse { results })
+            unary!(shared, service, call, request, execute_batch, |results| query::ExecuteBatchResponse { results })
         }
         Method::StreamExecute => {
             let message = |result| query::StreamExecuteResponse { result: Some(result) };
-            stream!(shared, service, id, request, credit, stream_execute, message)
+            stream!(shared, service, call, request, credit, stream_execute, message)
         }
         Method::Begin => {
-            unary!(shared, service, id, request, begin, |transaction_id| query::BeginResponse { transaction_id })
+            unary!(shared, service, call, request, begin, |transaction_id| query::BeginResponse { transaction_id })
         }
-        Method::Commit => unary!(shared, service, id, request, commit, |()| query::CommitResponse {}),
-        Method::Rollback => unary!(shared, service, id, request, rollback, |()| query::RollbackResponse {}),
+        Method::Commit => unary!(shared, service, call, request, commit, |()| query::CommitResponse {}),
+        Method::Rollback => unary!(shared, service, call, request, rollback, |()| query::RollbackResponse {}),
         Method::BeginExecute => {
             let message = |error, result, transaction_id| query::BeginExecuteResponse { error, result, transaction_id };
-            begin!(shared, service, id, request, begin_execute, message)
+            begin!(shared, service, call, request, begin_execute, message)
         }
         Method::BeginExecuteRows => {
-            let items = Items::new(shared, id);
+            let items = Items::new(shared, call.id);
             let message = |error, result, transaction_id| query::BeginExecuteResponse { error, result, transaction_id };
-            begin!(shared, service, id, request, begin_execute_rows(&items), message)
+            begin!(shared, service, call, request, begin_execute_rows(&items), message)
         }
         Method::BeginExecuteBatch => {
             let message = |error, results: Option<_>, transaction_id| query::BeginExecuteBatchResponse {
@@ -507,49 +519,49 @@ async fn run(
                 results: results.unwrap_or_default(),
                 transaction_id,
             };
-            begin!(shared, service, id, request, begin_execute_batch, message)
+            begin!(shared, service, call, request, begin_execute_batch, message)
         }
-        Method::Prepare => unary!(shared, service, id, request, prepare, |answer| answer),
+        Method::Prepare => unary!(shared, service, call, request, prepare, |answer| answer),
         Method::CommitPrepared => {
-            unary!(shared, service, id, request, commit_prepared, |()| query::CommitPreparedResponse {})
+            unary!(shared, service, call, request, commit_prepared, |()| query::CommitPreparedResponse {})
         }
         Method::RollbackPrepared => {
-            unary!(shared, service, id, request, rollback_prepared, |()| query::RollbackPreparedResponse {})
+            unary!(shared, service, call, request, rollback_prepared, |()| query::RollbackPreparedResponse {})
         }
         Method::CreateTransaction => {
-            unary!(shared, service, id, request, create_transaction, |()| query::CreateTransactionResponse {})
+            unary!(shared, service, call, request, create_transaction, |()| query::CreateTransactionResponse {})
         }
-        Method::StartCommit => unary!(shared, service, id, request, start_commit, |()| query::StartCommitResponse {}),
-        Method::SetRollback => unary!(shared, service, id, request, set_rollback, |()| query::SetRollbackResponse {}),
+        Method::StartCommit => unary!(shared, service, call, request, start_commit, |()| query::StartCommitResponse {}),
+        Method::SetRollback => unary!(shared, service, call, request, set_rollback, |()| query::SetRollbackResponse {}),
         Method::ConcludeTransaction => {
-            unary!(shared, service, id, request, conclude_transaction, |()| query::ConcludeTransactionResponse {})
+            unary!(shared, service, call, request, conclude_transaction, |()| query::ConcludeTransactionResponse {})
         }
         Method::ReadTransaction => {
             let message = |metadata| query::ReadTransactionResponse { metadata: Some(metadata) };
-            unary!(shared, service, id, request, read_transaction, message)
+            unary!(shared, service, call, request, read_transaction, message)
         }
         Method::StreamHealth => {
             let stream = service.stream_health().await;
             if let Some(credit) = credit {
-                shared.stream(id, credit, stream, |health| health).await;
+                shared.stream(call.id, credit, stream, |health| health).await;
             }
         }
         Method::MessageStream => {
             let message = |result| query::MessageStreamResponse { result: Some(result) };
-            stream!(shared, service, id, request, credit, message_stream, message)
+            stream!(shared, service, call, request, credit, message_stream, message)
         }
         Method::MessageAck => {
             let message = |count: i64| query::MessageAckResponse {
                 result: Some(query::QueryResult { rows_affected: count.max(0).unsigned_abs(), ..Default::default() }),
             };
-            unary!(shared, service, id, request, message_ack, message)
+            unary!(shared, service, call, request, message_ack, message)
         }
         Method::SplitQuery => {
-            unary!(shared, service, id, request, split_query, |queries| query::SplitQueryResponse { queries })
+            unary!(shared, service, call, request, split_query, |queries| query::SplitQueryResponse { queries })
         }
         Method::VStream => {
             let message = |events| binlogdata::VStreamResponse { events };
-            stream!(shared, service, id, request, credit, vstream, message)
+            stream!(shared, service, call, request, credit, vstream, message)
         }
     }
 }
@@ -579,8 +591,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_client_hears_the_end_of_a_message_that_breaks_off() {
-        let shared =
-            Shared { outbox: Outbox::default(), running: Mutex::default(), max_message: 64 << 20, window: 1 << 20 };
+        let shared = Shared {
+            outbox: Outbox::default(),
+            running: Mutex::default(),
+            max_message: 64 << 20,
+            window: 1 << 20,
+            timed: true,
+        };
         let cancel = |id: u64| {
             let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
             shared.lock().calls.insert(id, Call { task, credit: None, held: 0 });

@@ -74,6 +74,27 @@ impl fmt::Debug for StaticCreds {
     }
 }
 
+/// Told of every unary call how much of its time was spent on the way: what the caller waited less the time that the tablet
+/// had the request for. Only a tablet that speaks the framed transport says how long that was.
+#[derive(Clone)]
+pub struct HopObserver(Arc<dyn Fn(Duration) + Send + Sync>);
+
+impl HopObserver {
+    pub fn new(note: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(note))
+    }
+
+    pub(crate) fn note(&self, hop: Duration) {
+        (self.0)(hop);
+    }
+}
+
+impl fmt::Debug for HopObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HopObserver").finish_non_exhaustive()
+    }
+}
+
 /// How to connect to tablets.
 #[derive(Debug, Clone)]
 pub struct DialOptions {
@@ -97,6 +118,7 @@ pub struct DialOptions {
     pub call_timeout: Option<Duration>,
     pub tls: Option<TlsOptions>,
     pub creds: Option<StaticCreds>,
+    pub hop: Option<HopObserver>,
 }
 
 impl Default for DialOptions {
@@ -112,6 +134,7 @@ impl Default for DialOptions {
             call_timeout: None,
             tls: None,
             creds: None,
+            hop: None,
         }
     }
 }
