@@ -215,7 +215,8 @@ impl TopoServer {
     }
 
     /// Creates the record of a shard, under the keyspace lock. Its master serves if no other shard of
-    /// the keyspace holds any of its ids. `NodeExists` when the record is there.
+    /// the keyspace holds any of its ids. `NodeExists` when the record is there; an error that names the other shard when one
+    /// has the same range under another name (`-80` and `00-80`), of which no split could ever come.
     pub async fn create_shard(&self, keyspace: &str, shard: &str) -> Result<()> {
         let (name, key_range) = validate_shard_name(shard)?;
         let lock = self.lock_keyspace(keyspace, "CreateShard").await?;
@@ -234,6 +235,19 @@ impl TopoServer {
             Err(TopoError::NoNode { .. }) => Default::default(),
             outcome => outcome?,
         };
+        if let Some(range) = &key_range {
+            let range = topoproto::key_range(Some(range));
+            let same = |other: &&ShardInfo| {
+                other.shard_name != shard && other.record.key_range.is_some() && other.range() == range
+            };
+            if let Some(same) = others.values().find(same) {
+                let text = format!(
+                    "{keyspace}/{shard} is another name for the key range of the shard {keyspace}/{}",
+                    same.shard_name
+                );
+                return Err(TopoError::Other(VtError::new(Code::FailedPrecondition, text)));
+            }
+        }
         let taken = others
             .values()
             .any(|other| topoproto::key_ranges_intersect(other.record.key_range.as_ref(), key_range.as_ref()));

@@ -262,6 +262,12 @@ async fn shards_and_tablets(topo: &TopoServer) {
     topo.create_shard("ks", "-80").await.expect("new");
     assert!(topo.create_shard("ks", "-80").await.expect_err("again").is_node_exists());
     assert!(!topo.get_shard("ks", "-80").await.expect("there").record.is_master_serving, "overlaps 0");
+    for name in ["00-80", "-8000"] {
+        let error = topo.create_shard("ks", name).await.expect_err("has a name already");
+        assert_eq!(error.to_string(), format!("ks/{name} is another name for the key range of the shard ks/-80"));
+        let error = topo.get_or_create_shard("ks", name).await.expect_err("has a name already").to_string();
+        assert!(error.ends_with("for the key range of the shard ks/-80"), "{error}");
+    }
     let error = topo.create_shard("ks", "x0-").await.expect_err("no digits");
     assert_eq!(error.to_string(), "encoding/hex: invalid byte: U+0078 'x'");
     assert_eq!(topo.get_shard_names("ks").await, Ok(vec!["-80".into(), "0".into()]));
