@@ -69,10 +69,10 @@ async fn run(env: Env) -> Result<()> {
 /// The flags of an action. `-h` prints them and ends the program.
 fn parse(set: &FlagSet, args: &[String]) -> Result<Parsed> {
     match set.parse(args) {
-        Ok(parsed) if !parsed.args().is_empty() => {
-            bail!("{} doesn't take any positional arguments, got '{}'", set.name(), parsed.args().join(" "))
-        }
-        Ok(parsed) => Ok(parsed),
+        Ok(parsed) => match parsed.refuse_args() {
+            Ok(()) => Ok(parsed),
+            Err(text) => bail!(text),
+        },
         Err(FlagError::Help { usage }) => {
             print!("{usage}");
             std::process::exit(0);

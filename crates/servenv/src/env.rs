@@ -104,10 +104,10 @@ where
         return ExitCode::SUCCESS;
     }
     logging::init(program.name(), &flags);
-    if program.is_server() && !flags.args().is_empty() {
-        // Flags behind a word are words, too: `-flag true -other` would lose `-other`.
-        let name = program.name();
-        logging::fatal(&format!("{name} doesn't take any positional arguments, got '{}'", flags.args().join(" ")));
+    if program.is_server()
+        && let Err(text) = flags.refuse_args()
+    {
+        logging::fatal(&text);
         logging::flush();
         return ExitCode::FAILURE;
     }

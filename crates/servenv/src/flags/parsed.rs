@@ -148,6 +148,17 @@ impl Parsed {
         &self.args
     }
 
+    /// Refuses words after the flags: flags behind a word are words, too, and `-flag true -other` would lose `-other`.
+    ///
+    /// # Errors
+    /// What to tell the caller, when there are any.
+    pub fn refuse_args(&self) -> Result<(), String> {
+        match self.args.as_slice() {
+            [] => Ok(()),
+            args => Err(format!("{} doesn't take any positional arguments, got '{}'", self.name, args.join(" "))),
+        }
+    }
+
     /// The word number `index` after the flags; empty when there is none, as in Go.
     pub fn arg(&self, index: usize) -> &str {
         self.args.get(index).map_or("", String::as_str)
