@@ -1087,6 +1087,27 @@ async fn a_whole_split_is_planned_and_what_is_left_of_it_is_run() {
     assert!(frozen.starts_with("0 were replaced by -80,80- without -reverse_replication"), "{frozen}");
 }
 
+/// As when the process that moved the reads died before it told the tablets.
+#[tokio::test]
+async fn a_whole_split_tells_tablets_that_reads_have_left() {
+    let cluster = horizontal().await;
+    for served_type in ["rdonly", "replica"] {
+        cluster.ok(&["MigrateServedTypes", "-skip-refresh-state", "customer/0", served_type]).await;
+    }
+    assert_eq!(
+        cluster.ok(&["Reshard", "-dry_run", "-skip_diff", "customer", "0", "-80,80-"]).await,
+        "Plan:\n  1. vtctlclient WaitForFilteredReplication customer/-80\n  \
+         2. vtctlclient WaitForFilteredReplication customer/80-\n  \
+         3. vtctlclient RefreshStateByShard customer/0\n  \
+         4. vtctlclient MigrateServedTypes customer/0 master\n"
+    );
+    cluster.tablets.take_calls();
+    cluster.ok(&["RefreshStateByShard", "customer/0"]).await;
+    let calls = cluster.tablets.take_calls();
+    let told = |alias: &str| calls.contains(&format!("RefreshState zone1-{alias}"));
+    assert!(told("0000000201") && told("0000000202"), "{calls:?}");
+}
+
 #[tokio::test]
 async fn a_whole_split_goes_back_along_its_streams() {
     let cluster = horizontal().await;

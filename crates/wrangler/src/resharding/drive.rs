@@ -75,6 +75,11 @@ impl Group {
         self.left.contains(&TabletType::Master) && !self.switching
     }
 
+    /// The sources have ceased to serve something already.
+    fn has_moved_reads(&self) -> bool {
+        [TabletType::Rdonly, TabletType::Replica].iter().any(|served_type| !self.left.contains(served_type))
+    }
+
     fn is_cloned(&self) -> bool {
         self.targets.iter().all(|target| target.fed)
     }
@@ -108,6 +113,12 @@ pub(crate) fn plan(request: &Drive, groups: &[Group]) -> Vec<Step> {
     if !request.skip_diff {
         for source in waiting.iter().flat_map(|group| &group.sources) {
             steps.push(worker(&["MultiSplitDiff", "-min_healthy_tablets=1", &path(source)]));
+        }
+    }
+    // Reads moved before: whoever moved them may not have come to telling the tablets that they left.
+    for group in waiting.iter().filter(|group| group.has_moved_reads()) {
+        for source in &group.sources {
+            steps.push(vtctl(&["RefreshStateByShard", &path(source)]));
         }
     }
     for (served_type, name) in [(TabletType::Rdonly, "rdonly"), (TabletType::Replica, "replica")] {
@@ -371,7 +382,10 @@ mod tests {
         );
         assert_eq!(halves(false, false, ALL), whole[2..]);
         assert_eq!(halves(false, true, ALL), whole[5..]);
-        assert_eq!(halves(false, true, &[Master, Replica]), [&whole[5..8], &whole[9..]].concat());
+        // Tablets of what was moved before may not know of it.
+        let refresh = ["vtctlclient RefreshStateByShard customer/0".to_owned()];
+        assert_eq!(halves(false, true, &[Master, Replica]), [&whole[5..8], &refresh, &whole[9..]].concat());
+        assert_eq!(halves(false, true, &[Master]), [&whole[5..8], &refresh, &whole[10..]].concat());
         assert_eq!(halves(false, false, &[]), [""; 0]);
         // Only the first target was fed: the clone goes on.
         let half_way = lines(&[group(&["0"], &[("-80", false, true), ("80-", false, false)], ALL)]);
