@@ -280,6 +280,15 @@ async fn statements_behind_others(server: &Mysqld) -> Result<()> {
     assert_eq!(error.expect_err("a row too many").errno(), 10_001);
     assert_eq!(single(&conn.execute("select 'in step'").await?), "in step");
     conn.execute("rollback").await?;
+    // A text of several frames.
+    conn.execute("set global max_allowed_packet = 67108864").await?;
+    let mut large = Connection::connect(&params).await?;
+    let text = format!("select length('{}')", "x".repeat(17 << 20));
+    for _ in 0..2 {
+        let length = answered(large.query_behind(&["begin"], text.as_bytes(), 10, false).await)?;
+        assert_eq!(single(&length), (17 << 20).to_string());
+        large.execute("rollback").await?;
+    }
     // Nothing behind one that fails is run.
     match conn.query_behind(&["select nothing", "begin"], b"insert into n values (3)").await {
         Behind::Failed(error) => assert_eq!(error.errno(), 1054),

@@ -180,6 +180,8 @@ impl Connection {
         }
         parts.push(sql);
         self.put(command::QUERY, &parts);
+        // The answer goes on behind the last frame of a long text.
+        let answer = self.writer.seq();
         if let Err(error) = self.send().await {
             return Behind::Failed(error);
         }
@@ -191,7 +193,7 @@ impl Connection {
                 Err(_) => Several::Refused,
             };
         }
-        self.reader.set_seq(1);
+        self.reader.set_seq(answer);
         for (at, _) in before.iter().enumerate() {
             match self.head().await {
                 Ok(Head::Ok) if self.last.status & status::MORE_RESULTS != 0 => {}
