@@ -285,7 +285,7 @@ async fn statements_behind_others(server: &Mysqld) -> Result<()> {
     let mut large = Connection::connect(&params).await?;
     let text = format!("select length('{}')", "x".repeat(17 << 20));
     for _ in 0..2 {
-        let length = answered(large.query_behind(&["begin"], text.as_bytes(), 10, false).await)?;
+        let length = answered(large.query_behind(&["begin"], text.as_bytes()).await, 10).await?;
         assert_eq!(single(&length), (17 << 20).to_string());
         large.execute("rollback").await?;
     }
