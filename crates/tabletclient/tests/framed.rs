@@ -27,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 use vterrors::{Code, VtError};
 use vtproto::{
     framed::Welcome,
-    query::{ExecuteRequest, ExecuteResponse, QueryResult, StreamExecuteRequest},
+    query::{
+        BeginExecuteRequest, BeginExecuteResponse, ExecuteRequest, ExecuteResponse, QueryResult, StreamExecuteRequest,
+    },
     topodata::Tablet,
 };
 
@@ -76,6 +78,42 @@ async fn many_callers_share_a_connection() {
     all.await.expect("answered");
     let count = connections.load(Ordering::SeqCst);
     assert!((1..=4).contains(&count), "{count}");
+}
+
+/// A transaction whose caller gave up when it was begun and had not heard of it is rolled back, and only such a one.
+#[tokio::test]
+async fn a_transaction_that_nobody_heard_of_is_rolled_back() {
+    let fake = FakeTablet::new("100");
+    let served = Transport::Framed.serve(fake.clone()).await;
+    let rolled_back = || fake.rolled_back.lock().expect("no panic").clone();
+    let client = Transport::Framed.dial(&served.tablet, &DialOptions::default()).expect("dial");
+    client.execute(ExecuteRequest::default()).await.expect("connected");
+    // Answered, whether that is still on its way or here and not read.
+    for turns in 1..30 {
+        let mut call = Box::pin(client.begin_execute(BeginExecuteRequest::default()));
+        assert!(futures::poll!(&mut call).is_pending());
+        until("it is begun", || fake.transactions.load(Ordering::SeqCst) == turns).await;
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        drop(call);
+        until("it is rolled back", || rolled_back().last() == Some(&turns)).await;
+        assert_eq!(rolled_back().len(), usize::try_from(turns).expect("few"));
+    }
+    let outcome = client.begin_execute(BeginExecuteRequest::default()).await;
+    assert_eq!(outcome.transaction_id, 30);
+    outcome.result.expect("answered");
+
+    let (mut io, mut input) = raw(&served.tablet).await;
+    for id in 1..=2 {
+        io.write_all(&request(id, 7, &BeginExecuteRequest::default())).await.expect("sent");
+        let frame = read_frame(&mut io, &mut input).await.expect("an answer");
+        let answer = BeginExecuteResponse::decode(frame.payload).expect("a response");
+        assert_eq!((frame.id, answer.transaction_id), (id, 30 + i64::try_from(id).expect("few")));
+    }
+    io.write_all(&bytes(Kind::Cancel, 2, &[])).await.expect("sent");
+    until("it is rolled back", || rolled_back().last() == Some(&32)).await;
+    assert_eq!(rolled_back().len(), 30);
 }
 
 /// What a caller waits is what the tablet takes and what the way takes; peers of before the tablet's time was told are

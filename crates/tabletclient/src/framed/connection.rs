@@ -198,9 +198,11 @@ impl Shared {
         call
     }
 
-    /// Nobody waits for the call any more: tells the server, unless it has ended or never left.
+    /// Nobody waits for the call any more: tells the server, unless it never left. Also when its answer has come and nobody
+    /// has read it: the server rolls back what it has begun.
     fn cancel(&self, id: u64) {
-        if self.remove(id).is_some() && self.outbox.withdraw(id) != Withdrawn::Unsent {
+        let waited = self.remove(id).is_some();
+        if !(waited && self.outbox.withdraw(id) == Withdrawn::Unsent) {
             self.outbox.frame(Kind::Cancel, id, &[]);
         }
         self.leave_when_idle();

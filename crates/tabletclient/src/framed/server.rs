@@ -6,7 +6,7 @@
 //! bounded (see the [module](super)).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -40,6 +40,9 @@ use crate::{BeginOutcome, QueryService, RowSink};
 const MAX_CALLS: usize = 50_000;
 /// Bytes of requests under way on one connection above which more are refused.
 const MAX_HELD: usize = 256 << 20;
+/// Transactions of one connection that were begun last, which are remembered for a client that has given up the call and so
+/// does not know of its transaction. It says so within the time of a hop.
+const MAX_BEGUN: usize = 1024;
 /// Bytes of requests that have begun to arrive. Of the process, not of a server: its memory is what they share.
 static ARRIVING: Budget = Budget::new(256 << 20);
 
@@ -83,6 +86,7 @@ where
     }
     let Some(version) = version else { return };
     let shared = Arc::new(Shared {
+        roll_back: roll_back(service.clone()),
         outbox: Outbox::default(),
         running: Mutex::default(),
         max_message: options.max_message_size,
@@ -107,7 +111,23 @@ where
     }
 }
 
+/// Rolls back a transaction that its caller never heard of.
+type RollBack = Box<dyn Fn(Begun) + Send + Sync>;
+
+fn roll_back(service: Arc<dyn QueryService>) -> RollBack {
+    Box::new(move |Begun { transaction_id, target, .. }| {
+        let service = service.clone();
+        tokio::spawn(async move {
+            let request = query::RollbackRequest { target, transaction_id, ..Default::default() };
+            if let Err(error) = service.rollback(request).await {
+                tracing::debug!("rolling back a transaction that its caller never heard of: {error}");
+            }
+        });
+    })
+}
+
 struct Shared {
+    roll_back: RollBack,
     outbox: Outbox,
     running: Mutex<Running>,
     max_message: usize,
@@ -129,6 +149,27 @@ struct Running {
     calls: HashMap<u64, Call>,
     /// Bytes of their requests.
     held: usize,
+    begun: VecDeque<Begun>,
+}
+
+/// A transaction that was begun, and by which call.
+struct Begun {
+    call: u64,
+    transaction_id: i64,
+    target: Option<query::Target>,
+}
+
+impl Running {
+    fn remove(&mut self, id: u64) -> Option<Call> {
+        let call = self.calls.remove(&id)?;
+        self.held -= call.held;
+        Some(call)
+    }
+
+    fn take_begun(&mut self, call: u64) -> Option<Begun> {
+        let at = self.begun.iter().rposition(|begun| begun.call == call)?;
+        self.begun.remove(at)
+    }
 }
 
 struct Call {
@@ -161,15 +202,32 @@ impl Shared {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remove(&self, id: u64) -> Option<Call> {
+    /// Takes note of a transaction before its client is told. False when the client has given up the call: nobody would
+    /// ever end the transaction, so it is rolled back.
+    fn note_begun(&self, begun: Begun) -> bool {
         let mut running = self.lock();
-        let call = running.calls.remove(&id)?;
-        running.held -= call.held;
-        Some(call)
+        if !running.calls.contains_key(&begun.call) {
+            drop(running);
+            (self.roll_back)(begun);
+            return false;
+        }
+        if running.begun.len() == MAX_BEGUN {
+            running.begun.pop_front();
+        }
+        running.begun.push_back(begun);
+        true
     }
 
+    /// The client has given up a call. It may have been answered already; then it has not read that.
     fn cancel(&self, id: u64) {
-        let Some(call) = self.remove(id) else { return };
+        let (call, begun) = {
+            let mut running = self.lock();
+            (running.remove(id), running.take_begun(id))
+        };
+        if let Some(begun) = begun {
+            (self.roll_back)(begun);
+        }
+        let Some(call) = call else { return };
         call.task.abort();
         if self.outbox.withdraw(id) == Withdrawn::Rest {
             // The client keeps the part that it has until it hears of the call again.
@@ -312,7 +370,7 @@ impl Drop for CallGuard {
         if std::thread::panicking() {
             self.shared.fail(self.id, VtError::new(Code::Internal, "the tablet failed on this request: see its log"));
         }
-        self.shared.remove(self.id);
+        self.shared.lock().remove(self.id);
     }
 }
 
@@ -448,11 +506,17 @@ macro_rules! unary {
 
 /// A unary call that begins a transaction. The client hears of the one that is open though it does not get the result.
 macro_rules! begin {
-    ($shared:ident, $service:ident, $call:ident, $request:ident, $name:ident $(($sink:expr))?, $message:ident) => {{
-        let (transaction_id, result) = match decode($request) {
+    ($shared:ident, $service:ident, $call:ident, $request:ident: $type:ident, $name:ident $(($sink:expr))?, $message:ident) => {{
+        let (transaction_id, result) = match decode::<query::$type>($request) {
             Ok(request) => {
+                let target = request.target.clone();
                 let outcome = $service.$name(request $(, $sink)?).await;
-                (outcome.transaction_id, begun(outcome, $message))
+                let transaction_id = outcome.transaction_id;
+                let note = Begun { call: $call.id, transaction_id, target };
+                if transaction_id != 0 && !$shared.note_begun(note) {
+                    return;
+                }
+                (transaction_id, begun(outcome, $message))
             }
             Err(error) => (0, Err(error)),
         };
@@ -500,18 +564,33 @@ async fn run(
             stream!(shared, service, call, request, credit, stream_execute, message)
         }
         Method::Begin => {
-            unary!(shared, service, call, request, begin, |transaction_id| query::BeginResponse { transaction_id })
+            let begun = async {
+                let request: query::BeginRequest = decode(request)?;
+                let target = request.target.clone();
+                Ok(Begun { call: call.id, transaction_id: service.begin(request).await?, target })
+            };
+            let result = match begun.await {
+                Ok(begun) => {
+                    let transaction_id = begun.transaction_id;
+                    if !shared.note_begun(begun) {
+                        return;
+                    }
+                    Ok(query::BeginResponse { transaction_id })
+                }
+                Err(error) => Err(error),
+            };
+            shared.answer(call, result, Err).await;
         }
         Method::Commit => unary!(shared, service, call, request, commit, |()| query::CommitResponse {}),
         Method::Rollback => unary!(shared, service, call, request, rollback, |()| query::RollbackResponse {}),
         Method::BeginExecute => {
             let message = |error, result, transaction_id| query::BeginExecuteResponse { error, result, transaction_id };
-            begin!(shared, service, call, request, begin_execute, message)
+            begin!(shared, service, call, request: BeginExecuteRequest, begin_execute, message)
         }
         Method::BeginExecuteRows => {
             let items = Items::new(shared, call.id);
             let message = |error, result, transaction_id| query::BeginExecuteResponse { error, result, transaction_id };
-            begin!(shared, service, call, request, begin_execute_rows(&items), message)
+            begin!(shared, service, call, request: BeginExecuteRequest, begin_execute_rows(&items), message)
         }
         Method::BeginExecuteBatch => {
             let message = |error, results: Option<_>, transaction_id| query::BeginExecuteBatchResponse {
@@ -519,7 +598,7 @@ async fn run(
                 results: results.unwrap_or_default(),
                 transaction_id,
             };
-            begin!(shared, service, call, request, begin_execute_batch, message)
+            begin!(shared, service, call, request: BeginExecuteBatchRequest, begin_execute_batch, message)
         }
         Method::Prepare => unary!(shared, service, call, request, prepare, |answer| answer),
         Method::CommitPrepared => {
@@ -592,6 +671,7 @@ mod tests {
     #[tokio::test]
     async fn the_client_hears_the_end_of_a_message_that_breaks_off() {
         let shared = Shared {
+            roll_back: Box::new(|_| {}),
             outbox: Outbox::default(),
             running: Mutex::default(),
             max_message: 64 << 20,

@@ -42,6 +42,8 @@ pub struct FakeTablet {
     /// Pieces of 200,000 bytes that come before a result which may have some.
     pub pieces: AtomicUsize,
     pub transactions: AtomicI64,
+    /// Transactions that were rolled back.
+    pub rolled_back: Mutex<Vec<i64>>,
     /// Calls that were dropped before they ended.
     pub dropped: Arc<AtomicUsize>,
     pub name: String,
@@ -68,6 +70,7 @@ impl FakeTablet {
             taken: Arc::default(),
             pieces: AtomicUsize::new(0),
             transactions: AtomicI64::new(0),
+            rolled_back: Mutex::default(),
             dropped: Arc::default(),
             name: name.into(),
         })
@@ -285,7 +288,8 @@ impl QueryService for FakeTablet {
     async fn commit(&self, _: query::CommitRequest) -> Result<()> {
         self.answer().await.map(drop)
     }
-    async fn rollback(&self, _: query::RollbackRequest) -> Result<()> {
+    async fn rollback(&self, request: query::RollbackRequest) -> Result<()> {
+        self.rolled_back.lock().expect("no panic").push(request.transaction_id);
         self.answer().await.map(drop)
     }
     async fn begin_execute(&self, _: query::BeginExecuteRequest) -> BeginOutcome<QueryResult> {
