@@ -101,7 +101,8 @@ impl Arriving {
         self.frame_left == 0 && !self.continues
     }
 
-    /// Adds what belongs to the row, or begins one, and returns what is behind it. [`Arriving::is_empty`] then says that it is whole.
+    /// Adds what belongs to the row, or begins one, and returns what is behind it. [`Arriving::is_empty`] then says that it is
+    /// whole.
     ///
     /// # Errors
     /// A head is cut short.

@@ -60,7 +60,8 @@ impl<'a> RawRows<'a> {
         std::mem::take(&mut self.begun)
     }
 
-    /// Up to `size` bytes of the next rows. Rows are whole, but for those that are larger by themselves. `None` at the end; only then, or with an error of the server's, is the connection free again.
+    /// Up to `size` bytes of the next rows. Rows are whole, but for those that are larger by themselves. `None` at the end;
+    /// only then, or with an error of the server's, is the connection free again.
     ///
     /// # Errors
     /// As [`Connection::query_raw`]; what has been read before is not taken back.

@@ -16,7 +16,8 @@ const WHOLE: usize = 4 * FLUSH_AT;
 const KEEP_IDLE: usize = 1 << 10;
 
 /// A packet is built in [`PacketWriter::begin`]'s buffer and framed by [`PacketWriter::end`]; nothing is written
-/// before [`PacketWriter::flush`]. After an error the stream is undefined; a flush that is dropped is gone on with by the next.
+/// before [`PacketWriter::flush`]. After an error the stream is undefined; a flush that is dropped is gone on with by the
+/// next.
 #[derive(Debug)]
 pub(crate) struct PacketWriter<W> {
     io: W,
