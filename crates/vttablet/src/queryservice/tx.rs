@@ -6,8 +6,8 @@
 //! Invariants: a transaction is used by one caller at a time; whoever finds it in use is told so. A
 //! transaction whose connection broke is over. Every transaction that was ended is remembered for a
 //! while, so that a late caller learns why. An id is told to a caller only when mysqld has answered BEGIN,
-//! which may have waited for the first statement until then ([`BeginOptions::deferred`]). Ids grow: what has an id above one that was read before was
-//! opened after that reading.
+//! which may have waited for the first statement until then ([`BeginOptions::deferred`]). Ids grow: what
+//! has an id above one that was read before was opened after that reading.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
