@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use vtproto::query::QueryResult;
 
 use crate::constants::MAX_FRAME;
-use crate::packet::WireError;
+use crate::packet::{WireError, payload_len};
 use crate::wire;
 
 /// How many rows a result has, in whichever form.
@@ -66,7 +66,7 @@ pub fn extend(result: &mut QueryResult, mut other: QueryResult) -> io::Result<()
 /// The length of the first frame with its head.
 pub(crate) fn frame_len(raw: &[u8]) -> Result<usize, WireError> {
     let &[a, b, c, _] = raw.first_chunk::<4>().ok_or(WireError::Truncated)?;
-    let len = 4 + u32::from_le_bytes([a, b, c, 0]) as usize;
+    let len = 4 + payload_len([a, b, c]);
     if len <= raw.len() { Ok(len) } else { Err(WireError::Truncated) }
 }
 
@@ -109,8 +109,8 @@ impl Arriving {
     pub fn add<'a>(&mut self, mut raw: &'a [u8]) -> Result<&'a [u8], WireError> {
         while !raw.is_empty() {
             if self.frame_left == 0 {
-                let len = &raw.first_chunk::<4>().ok_or(WireError::Truncated)?[..3];
-                self.frame_left = len.iter().rev().fold(0, |len, byte| len << 8 | usize::from(*byte));
+                let &[a, b, c, _] = raw.first_chunk::<4>().ok_or(WireError::Truncated)?;
+                self.frame_left = payload_len([a, b, c]);
                 self.continues = self.frame_left == MAX_FRAME;
                 // Not by doubling: it is large, and its size is known. Often little of it is in the frame behind.
                 let behind = if self.continues { LITTLE } else { 0 };

@@ -33,6 +33,13 @@ pub(crate) fn parse_ok(packet: &[u8]) -> Result<Ok, WireError> {
     Ok(Ok { affected_rows, insert_id, status: cursor.u16()?, warnings: cursor.u16()? })
 }
 
+/// Reads the first packet of the answer to COM_STMT_PREPARE: the statement's id, its columns and its parameters.
+pub(crate) fn parse_prepared(packet: &[u8]) -> Result<(u32, u16, u16), WireError> {
+    let mut cursor = Cursor::new(packet);
+    cursor.u8()?;
+    Ok((cursor.u32()?, cursor.u16()?, cursor.u16()?))
+}
+
 /// Reads an EOF packet of the old style.
 pub(crate) fn parse_eof(packet: &[u8]) -> Result<Ok, WireError> {
     let mut cursor = Cursor::new(packet);

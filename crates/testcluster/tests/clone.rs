@@ -354,10 +354,9 @@ fn many_rows_at_once(cluster: &Cluster, flavor: &Flavor) -> Result<()> {
     let copies = format!(
         "insert into every_type (id, {COLUMNS}, latin) {select} if(id = 0, n, id - n), {COLUMNS}, 'cafe' from {from}, every_type"
     );
-    let (composite, _, _) = numbers(flavor, 40);
+    let (composite, forty, _) = numbers(flavor, 40);
     let keys = format!(
-        "insert into composite {composite} concat('Key \\'', n), char(n), n / 8, 'z', if(n % 2, null, n) from {}",
-        numbers(flavor, 40).1
+        "insert into composite {composite} concat('Key \\'', n), char(n), n / 8, 'z', if(n % 2, null, n) from {forty}"
     );
     let changed = "update every_type set s = ifnull(s, 0) + 1, de = de / 3, d = d / 3, f = null, v = concat(v, char(0, 10, 39, 92)), \
                    ts = ts + interval 1 day, mb = vb, e = 'x'";

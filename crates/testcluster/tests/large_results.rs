@@ -258,22 +258,18 @@ fn clients_that_leave(cluster: &Cluster) -> Result<()> {
         wait_for("connections of those who have left", Duration::from_secs(10), || {
             no_statement_runs(cluster, "ConnPool")
         })?;
-        let mut client = connected(cluster)?;
-        client.run("begin")?;
-        client.run("delete from many where id = 1")?;
-        client.begin_select("select id, body from wide", binary)?;
-        leave(client)?;
-        wait_for("the transaction of one who has left", Duration::from_secs(10), || {
-            no_statement_runs(cluster, "TransactionPool")
-        })?;
-        let mut client = connected(cluster)?;
-        // The first statement of a transaction.
-        client.run("begin")?;
-        client.begin_select("select id, body from wide", binary)?;
-        leave(client)?;
-        wait_for("the transaction of one who has left", Duration::from_secs(10), || {
-            no_statement_runs(cluster, "TransactionPool")
-        })?;
+        // A later statement of a transaction, and its first one.
+        for before in [&["begin", "delete from many where id = 1"][..], &["begin"]] {
+            let mut client = connected(cluster)?;
+            for statement in before {
+                client.run(statement)?;
+            }
+            client.begin_select("select id, body from wide", binary)?;
+            leave(client)?;
+            wait_for("the transaction of one who has left", Duration::from_secs(10), || {
+                no_statement_runs(cluster, "TransactionPool")
+            })?;
+        }
         let kept = connected(cluster)?.select("select id, body from many where id = 1 for update", false, 500)?;
         let found = connected(cluster)?.select("select id, body from many where id = 1", false, 500)?;
         ensure!(found == WITHOUT_ERROR(1), "the delete is rolled back: {found:?}, {kept:?}");

@@ -130,7 +130,7 @@ impl Scatter {
         effect: Effect,
         order: CommitOrder,
     ) -> Result<QueryResult> {
-        self.execute_rows(caller, session, query, effect, order, None).await
+        self.execute_to(caller, session, query, effect, order, None).await
     }
 
     /// As [`Scatter::execute_one`] of raw rows, of which `sink` gets all but the end when they are many. Where the sink
@@ -145,9 +145,8 @@ impl Scatter {
         query: &ShardQuery,
         effect: Effect,
         order: CommitOrder,
-        sink: Option<&dyn RowSink>,
+        sink: &dyn RowSink,
     ) -> Result<QueryResult> {
-        let Some(sink) = sink else { return self.execute_to(caller, session, query, effect, order, None).await };
         let sink = ShardSink { sink, keyspace: &query.target.keyspace, failed: AtomicBool::new(false) };
         let outcome = self.execute_to(caller, session, query, effect, order, Some(&sink)).await;
         // The call was dropped before its answer, as if nobody waited for it.

@@ -46,7 +46,7 @@ pub use facts::{Facts, Locking, NextCount, SchemaName, SessionFunction};
 pub use insert::{InsertParts, InsertSource, Item, ItemKind, insert_parts};
 pub use kind::{StatementKind, preview};
 pub use normalize::{Normalized, fingerprint, normalize};
-pub use quote::{quote_identifier, quote_string};
+pub use quote::{quote_identifier, quote_string, unescape};
 pub use rewrite::{Needs, Rewritten, VariableSource, rewrite_session, select_item_texts};
 pub use split::{split_statements, split_statements_bytes};
 pub use statement::{

@@ -79,6 +79,12 @@ struct Frame {
     in_select: bool,
 }
 
+impl Frame {
+    fn is_in_select(self) -> bool {
+        self.in_select || self.clause == Clause::SelectList
+    }
+}
+
 /// What stands in front of the current token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
@@ -193,7 +199,7 @@ impl<'a> Pass<'a> {
                                 return Outcome::KeepSelectLists;
                             }
                         }
-                        let in_select = frame.in_select || frame.clause == Clause::SelectList;
+                        let in_select = frame.is_in_select();
                         if word == b"in"
                             && lifts
                             && !in_select
@@ -226,15 +232,13 @@ impl<'a> Pass<'a> {
                     _ if matches!(token.bytes(sql), b"->" | b"->>") => {}
                     _ => before = Before::Operand,
                 },
-                TokenKind::Integer | TokenKind::Float | TokenKind::String
-                    if lifts && depth < MAX_DEPTH && !self.stays(frame, schema_value == Some(count)) =>
-                {
-                    let in_select = frame.in_select || frame.clause == Clause::SelectList;
-                    before = self.literal(token, before_this, in_select);
-                }
-                TokenKind::Placeholder => {
-                    let as_literal = lifts && depth < MAX_DEPTH && !self.stays(frame, schema_value == Some(count));
-                    self.placeholder(token, as_literal);
+                TokenKind::Integer | TokenKind::Float | TokenKind::String | TokenKind::Placeholder => {
+                    let lifted = lifts && depth < MAX_DEPTH && !self.stays(frame, schema_value == Some(count));
+                    if token.kind == TokenKind::Placeholder {
+                        self.placeholder(token, lifted);
+                    } else if lifted {
+                        before = self.literal(token, before_this, frame.is_in_select());
+                    }
                 }
                 TokenKind::UserVar | TokenKind::SystemVar => {
                     self.session_dependent = true;
@@ -250,10 +254,9 @@ impl<'a> Pass<'a> {
 
     /// Whether a literal here is or may be more than a value.
     fn stays(&self, frame: Frame, is_schema: bool) -> bool {
-        let in_select = frame.in_select || frame.clause == Clause::SelectList;
         match frame.clause {
             Clause::Keep | Clause::Ordinals => true,
-            _ => is_schema || in_select && self.keep_select_lists,
+            _ => is_schema || frame.is_in_select() && self.keep_select_lists,
         }
     }
 

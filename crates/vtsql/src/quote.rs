@@ -36,7 +36,7 @@ pub fn quote_identifier(name: &str) -> String {
 
 /// The value of the inside of a string literal whose quote is `quote`: backslash escapes and doubled
 /// quotes resolved. `\%` and `\_` keep their backslash, as in MySQL.
-pub(crate) fn unescape(inside: &[u8], quote: u8) -> Vec<u8> {
+pub fn unescape(inside: &[u8], quote: u8) -> Vec<u8> {
     let mut out = Vec::with_capacity(inside.len());
     let mut i = 0;
     while i < inside.len() {

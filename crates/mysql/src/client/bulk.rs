@@ -4,13 +4,12 @@
 //! The packet, as MariaDB's protocol documentation has it: id of the statement, flags, a type and a sign for each parameter,
 //! and the rows, each parameter behind an indicator that says whether it is NULL.
 
-use super::{ClientError, Connection};
+use super::{ClientError, Connection, Pending};
 use crate::{
     constants::{command, mariadb_capability},
-    packet::{Cursor, put_lenenc_bytes},
+    packet::put_lenenc_bytes,
     wire,
 };
-
 use vtproto::query::QueryResult;
 
 /// The types of the parameters are part of the packet.
@@ -93,12 +92,7 @@ impl Connection {
         if packet.first() == Some(&wire::ERR) {
             return Err(self.packet_error(span));
         }
-        let mut cursor = Cursor::new(packet);
-        let head = (|| {
-            cursor.u8()?;
-            Ok::<_, crate::packet::WireError>((cursor.u32()?, cursor.u16()?, cursor.u16()?))
-        })();
-        let (id, columns, params) = head.map_err(ClientError::malformed)?;
+        let (id, columns, params) = wire::parse_prepared(packet).map_err(ClientError::malformed)?;
         for count in [params, columns].into_iter().filter(|count| *count > 0) {
             for _ in 0..count {
                 self.packet().await?;
@@ -113,10 +107,7 @@ impl Connection {
     pub async fn execute_bulk(&mut self, prepared: Prepared, rows: &BulkRows) -> Result<QueryResult, ClientError> {
         let [id, flags] = [&prepared.id.to_le_bytes()[..], &SEND_TYPES.to_le_bytes()[..]];
         self.start_parts(command::STMT_BULK_EXECUTE, &[id, flags, &rows.types, &rows.rows]).await?;
-        let outcome = self.results(usize::MAX, 1).await;
-        let mut results = self.done(outcome)?;
-        // `results` holds at least one on success.
-        Ok(results.swap_remove(0))
+        Pending(self).result(usize::MAX).await
     }
 
     /// Forgets a statement at the server, which does not answer.

@@ -60,7 +60,7 @@ enum Several {
 
 /// A statement that was sent and whose answer has not been read. Dropped, the connection counts as broken.
 #[derive(Debug)]
-pub struct Pending<'a>(&'a mut Connection);
+pub struct Pending<'a>(pub(super) &'a mut Connection);
 
 impl<'a> Pending<'a> {
     /// See [`Connection::query`].
@@ -457,16 +457,12 @@ impl Connection {
 
     /// All results of a command; the first `keep` are returned.
     /// Errors: rows in one that is not kept. What ran has run.
-    pub(super) async fn results(&mut self, max_rows: usize, keep: usize) -> Result<Vec<QueryResult>, ClientError> {
+    async fn results(&mut self, max_rows: usize, keep: usize) -> Result<Vec<QueryResult>, ClientError> {
         let mut results = Vec::with_capacity(1);
         let mut lost = false;
         loop {
-            let fields = self.head_and_fields().await?;
-            let mut result = QueryResult { fields, ..QueryResult::default() };
-            if result.fields.is_empty() {
-                result.rows_affected = self.last.affected_rows;
-                result.insert_id = self.last.insert_id;
-            } else {
+            let mut result = self.result_without_rows().await?;
+            if !result.fields.is_empty() {
                 let columns = result.fields.len();
                 while let Some(row) = self.row(columns).await? {
                     if result.rows.len() == max_rows {
@@ -487,15 +483,19 @@ impl Connection {
         }
     }
 
+    /// The next result: its fields, and its rows are to be read; or, without fields, all of it.
+    async fn result_without_rows(&mut self) -> Result<QueryResult, ClientError> {
+        let fields = self.head_and_fields().await?;
+        let (rows_affected, insert_id) =
+            if fields.is_empty() { (self.last.affected_rows, self.last.insert_id) } else { (0, 0) };
+        Ok(QueryResult { fields, rows_affected, insert_id, ..QueryResult::default() })
+    }
+
     /// The first result with the packets of its rows, and whether there are more of them than `most` bytes: the rest is to
     /// be read then.
     async fn raw_result(&mut self, max_rows: usize, most: usize) -> Result<(QueryResult, bool), ClientError> {
-        let fields = self.head_and_fields().await?;
-        let mut result = QueryResult { fields, ..QueryResult::default() };
-        if result.fields.is_empty() {
-            result.rows_affected = self.last.affected_rows;
-            result.insert_id = self.last.insert_id;
-        } else {
+        let mut result = self.result_without_rows().await?;
+        if !result.fields.is_empty() {
             let mut rows = BytesMut::new();
             let mut count = 0;
             loop {

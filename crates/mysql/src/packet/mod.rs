@@ -12,5 +12,10 @@ pub(crate) use lenenc::{Cursor, WireError, put_lenenc, put_lenenc_bytes};
 pub(crate) use reader::{PacketError, PacketReader, Span};
 pub(crate) use writer::PacketWriter;
 
+/// The length of a frame's payload, from the first bytes of its head.
+pub(crate) fn payload_len([a, b, c]: [u8; 3]) -> usize {
+    u32::from_le_bytes([a, b, c, 0]) as usize
+}
+
 #[cfg(test)]
 mod tests;

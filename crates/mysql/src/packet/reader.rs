@@ -13,6 +13,7 @@ use std::task::{Context, Waker, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
+use super::payload_len;
 use crate::constants::MAX_FRAME;
 
 /// Bytes asked for by one read while little is arriving. They land on the stack, so that a connection waiting for
@@ -117,7 +118,7 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
     pub fn next_frame(&self) -> Option<(usize, Option<u8>)> {
         let arriving = &self.buf[self.done..];
         let &[a, b, c, _] = arriving.first_chunk::<4>()?;
-        Some((u32::from_le_bytes([a, b, c, 0]) as usize, arriving.get(4).copied()))
+        Some((payload_len([a, b, c]), arriving.get(4).copied()))
     }
 
     /// Moves the head of the next frame out, for a packet that is passed on before all of it is here, of which `before`
@@ -125,7 +126,7 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
     pub fn pass_head(&mut self, before: usize, out: &mut BytesMut) -> Result<Option<usize>, PacketError> {
         self.buf.advance(std::mem::take(&mut self.done));
         let Some(&[a, b, c, seq]) = self.buf.first_chunk::<4>() else { return Ok(None) };
-        let len = u32::from_le_bytes([a, b, c, 0]) as usize;
+        let len = payload_len([a, b, c]);
         if seq != self.seq {
             return Err(PacketError::OutOfOrder);
         }
@@ -169,7 +170,7 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         loop {
             let Some((header, _)) = self.buf.split_first_chunk::<4>() else { return Ok(None) };
             let [a, b, c, seq] = *header;
-            let len = u32::from_le_bytes([a, b, c, 0]) as usize;
+            let len = payload_len([a, b, c]);
             if seq != self.seq {
                 return Err(PacketError::OutOfOrder);
             }
@@ -244,9 +245,7 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
     /// Bytes that the frame now arriving still lacks, as far as its header is known.
     fn missing(&self) -> usize {
         let arriving = &self.buf[self.done..];
-        arriving
-            .first_chunk::<3>()
-            .map_or(0, |&[a, b, c]| (4 + u32::from_le_bytes([a, b, c, 0]) as usize).saturating_sub(arriving.len()))
+        arriving.first_chunk::<3>().map_or(0, |&head| (4 + payload_len(head)).saturating_sub(arriving.len()))
     }
 
     /// Gives memory back before a wait. The packet returned last is gone.

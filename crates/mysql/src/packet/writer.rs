@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::WireError;
+use super::{WireError, payload_len};
 use crate::constants::MAX_FRAME;
 use crate::raw_rows::frame_len;
 
@@ -117,7 +117,7 @@ impl<W: AsyncWrite + Unpin> PacketWriter<W> {
         while at < self.buf.len() {
             self.buf[at + 3] = self.seq;
             self.seq = self.seq.wrapping_add(1);
-            at += 4 + u32::from_le_bytes([self.buf[at], self.buf[at + 1], self.buf[at + 2], 0]) as usize;
+            at += 4 + payload_len([self.buf[at], self.buf[at + 1], self.buf[at + 2]]);
         }
         outcome.map(|()| taken)
     }
@@ -133,7 +133,7 @@ impl<W: AsyncWrite + Unpin> PacketWriter<W> {
         while taken < raw.len() && begin + taken < FLUSH_AT {
             if left == 0 {
                 let &[a, b, c, _] = raw[taken..].first_chunk::<4>().ok_or(WireError::Truncated)?;
-                left = 4 + u32::from_le_bytes([a, b, c, 0]) as usize;
+                left = 4 + payload_len([a, b, c]);
                 continues = left == 4 + MAX_FRAME;
             }
             let most = if left <= WHOLE { left } else { FLUSH_AT };
@@ -144,10 +144,9 @@ impl<W: AsyncWrite + Unpin> PacketWriter<W> {
         self.buf.extend_from_slice(&raw[..taken]);
         let mut head = begin + self.frame_left;
         while head < self.buf.len() {
-            let [a, b, c] = [self.buf[head], self.buf[head + 1], self.buf[head + 2]];
             self.buf[head + 3] = self.seq;
             self.seq = self.seq.wrapping_add(1);
-            head += 4 + u32::from_le_bytes([a, b, c, 0]) as usize;
+            head += 4 + payload_len([self.buf[head], self.buf[head + 1], self.buf[head + 2]]);
         }
         (self.frame_left, self.continues) = (left, continues);
         Ok(taken)

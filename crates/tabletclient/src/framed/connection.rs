@@ -125,10 +125,8 @@ impl Waiting {
             Self::Stream { items, .. } => drop(items.send(Err(error))),
         }
     }
-}
 
-impl Waiting {
-    /// Hands an item over, of which there may be no more than `window` bytes unread.
+    /// Hands an item over, of which there may be no more than `window` bytes unread: that bounds the channels.
     fn item(&mut self, bytes: Bytes, window: usize) -> Result<(), Ended> {
         if matches!(self, Self::Growing(_)) {
             let (pieces, receiver) = mpsc::unbounded_channel();
@@ -278,25 +276,17 @@ impl Connection {
     {
         let started = Instant::now();
         let (sender, receiver) = oneshot::channel();
-        let call = match self.start(method, request, timeout, Waiting::Unary(sender)).await? {
+        let mut call = match self.start(method, request, timeout, Waiting::Unary(sender)).await? {
             Ok(call) => call,
             Err(error) => return Some(Err(error)),
         };
-        let answer = match timeout {
-            None => receiver.await,
-            Some(timeout) => match tokio::time::timeout(timeout, receiver).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    return Some(Err(grpc::local_error(Code::DeadlineExceeded, "context deadline exceeded")));
-                }
-            },
+        let answer = async {
+            let answer = receiver.await;
+            call.answered = true;
+            answer.unwrap_or_else(|_| Err(closing()))
         };
-        call.answered();
-        Some(match answer {
-            Ok(Ok(bytes)) => self.untimed(bytes, started).and_then(decode),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(closing()),
-        })
+        let answer = within(timeout, answer).await;
+        Some(answer.and_then(|bytes| self.untimed(bytes, started)).and_then(decode))
     }
 
     /// As [`Connection::unary`], for a method whose result may come in pieces, which go to `sink`.
@@ -330,12 +320,7 @@ impl Connection {
                 }
             }
         };
-        let answer = match timeout {
-            None => answer.await,
-            Some(timeout) => tokio::time::timeout(timeout, answer)
-                .await
-                .unwrap_or_else(|_| Err(grpc::local_error(Code::DeadlineExceeded, "context deadline exceeded"))),
-        };
+        let answer = within(timeout, answer).await;
         Some(answer.and_then(|bytes| self.untimed(bytes, started)).and_then(decode))
     }
 
@@ -386,17 +371,27 @@ impl Connection {
         }
         self.shared.outbox.room().await;
         let id = self.shared.register(call)?;
-        let call = Call { shared: self.shared.clone(), id, answered: false };
+        let mut call = Call { shared: self.shared.clone(), id, answered: false };
         let mut prefix = [method as u8, 0, 0, 0, 0];
         // 0 is no deadline; one of more than 49 days is none that matters.
         let millis = timeout.map_or(0, |timeout| u32::try_from(timeout.as_millis().max(1)).unwrap_or(0));
         prefix[1..].copy_from_slice(&millis.to_le_bytes());
         if !self.shared.outbox.message(Kind::Request, id, &prefix, request) {
-            call.answered();
+            call.answered = true;
             self.shared.remove(id);
             return None;
         }
         Some(Ok(call))
+    }
+}
+
+/// An answer, if it comes in time.
+async fn within<T>(timeout: Option<Duration>, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    match timeout {
+        None => answer.await,
+        Some(timeout) => tokio::time::timeout(timeout, answer)
+            .await
+            .unwrap_or_else(|_| Err(grpc::local_error(Code::DeadlineExceeded, "context deadline exceeded"))),
     }
 }
 
@@ -420,10 +415,6 @@ struct Call {
 }
 
 impl Call {
-    fn answered(mut self) {
-        self.answered = true;
-    }
-
     /// Returns credit for bytes that have been read, when enough have come together.
     fn consumed(&self, bytes: usize, unread: &AtomicUsize, unreturned: &mut usize) {
         unread.fetch_sub(bytes, Ordering::Relaxed);

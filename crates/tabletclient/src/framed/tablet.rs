@@ -66,20 +66,15 @@ impl FramedTablet {
         if let Some(answer) = connection.unary(method, request, self.call_timeout).await {
             return answer;
         }
-        // Nothing left on a connection that ended while nobody used it: once more on a new one.
-        match self.pool.for_call().await? {
-            Found::Connection(fresh) => {
-                fresh.unary(method, request, self.call_timeout).await.unwrap_or_else(|| Err(lost()))
-            }
-            Found::NotSpoken(_) => Err(lost()),
-        }
+        self.fresh().await?.unary(method, request, self.call_timeout).await.unwrap_or_else(|| Err(lost()))
     }
 
-    /// As [`FramedTablet::unary`], with pieces of the result for `sink` where the tablet knows `in_pieces`, or else `whole`.
+    /// As [`FramedTablet::unary`], with pieces of the result for `sink` where the tablet knows the first of `methods`, or
+    /// else by the second.
     async fn growing<Q, A>(
         &self,
         connection: &Connection,
-        [in_pieces, whole]: [Method; 2],
+        methods: [Method; 2],
         request: &Q,
         sink: &dyn RowSink,
     ) -> Result<A>
@@ -87,20 +82,34 @@ impl FramedTablet {
         Q: Message,
         A: Message + Default,
     {
-        if !connection.has_pieces() {
-            return self.unary(connection, whole, request).await;
-        }
-        if let Some(answer) = connection.growing(in_pieces, request, self.call_timeout, sink).await {
+        if let Some(answer) = self.growing_on(connection, methods, request, sink).await {
             return answer;
         }
+        let fresh = self.fresh().await?;
+        self.growing_on(&fresh, methods, request, sink).await.unwrap_or_else(|| Err(lost()))
+    }
+
+    async fn growing_on<Q, A>(
+        &self,
+        connection: &Connection,
+        [in_pieces, whole]: [Method; 2],
+        request: &Q,
+        sink: &dyn RowSink,
+    ) -> Option<Result<A>>
+    where
+        Q: Message,
+        A: Message + Default,
+    {
+        match connection.has_pieces() {
+            true => connection.growing(in_pieces, request, self.call_timeout, sink).await,
+            false => connection.unary(whole, request, self.call_timeout).await,
+        }
+    }
+
+    /// Another connection for a call of which nothing left, because its own had ended while nobody used it.
+    async fn fresh(&self) -> Result<Arc<Connection>> {
         match self.pool.for_call().await? {
-            Found::Connection(fresh) if fresh.has_pieces() => {
-                let answer = fresh.growing(in_pieces, request, self.call_timeout, sink).await;
-                answer.unwrap_or_else(|| Err(lost()))
-            }
-            Found::Connection(fresh) => {
-                fresh.unary(whole, request, self.call_timeout).await.unwrap_or_else(|| Err(lost()))
-            }
+            Found::Connection(fresh) => Ok(fresh),
             Found::NotSpoken(_) => Err(lost()),
         }
     }

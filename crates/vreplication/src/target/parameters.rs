@@ -5,6 +5,7 @@
 //! expression stay text.
 
 use mysql::{client::BulkRows, types::code};
+use vtsql::unescape;
 
 /// How the values of a column travel. What was seen of it decides; a column without values yet is [`Kind::Null`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,26 +138,6 @@ fn number(text: &[u8]) -> Option<Kind> {
     }
 }
 
-/// Appends the value of a string.
-fn unescape(inside: &[u8], out: &mut Vec<u8>) {
-    let mut rest = inside;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
-        out.extend_from_slice(&rest[..at]);
-        let Some(letter) = rest.get(at + 1) else { break };
-        out.push(match letter {
-            b'0' => 0,
-            b'b' => 8,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'Z' => 26,
-            other => *other,
-        });
-        rest = &rest[at + 2..];
-    }
-    out.extend_from_slice(rest);
-}
-
 /// Why a row was not added.
 #[derive(Debug, PartialEq, Eq)]
 enum Refused {
@@ -167,7 +148,7 @@ enum Refused {
 }
 
 /// Adds a row of literals between commas. `columns` holds the kinds of the rows before it.
-fn add_row(rows: &mut BulkRows, columns: &mut [Kind], values: &[u8], scratch: &mut Vec<u8>) -> Result<(), Refused> {
+fn add_row(rows: &mut BulkRows, columns: &mut [Kind], values: &[u8]) -> Result<(), Refused> {
     let mut rest = values;
     let mut changed = false;
     let count = columns.len();
@@ -187,9 +168,7 @@ fn add_row(rows: &mut BulkRows, columns: &mut [Kind], values: &[u8], scratch: &m
         match (literal.kind, kind) {
             (Kind::Null, _) => rows.put_null(),
             (Kind::Ascii | Kind::Utf8 | Kind::Binary, _) if literal.text.contains(&b'\\') => {
-                scratch.clear();
-                unescape(literal.text, scratch);
-                rows.put_bytes(scratch);
+                rows.put_bytes(&unescape(literal.text, b'\''));
             }
             (_, Kind::Small | Kind::Int) => rows.put_i64(text()?.parse().map_err(|_| Refused::Unknown)?),
             (_, Kind::Uint) => {
@@ -210,11 +189,10 @@ fn add_row(rows: &mut BulkRows, columns: &mut [Kind], values: &[u8], scratch: &m
 /// The rows, each of literals between commas, as parameters; `None` when they are not all literals that are understood.
 /// `columns`: the kinds that were seen of the table before, which are kept for the next time.
 pub(super) fn parameters<'a>(columns: &mut [Kind], all: impl Iterator<Item = &'a [u8]> + Clone) -> Option<BulkRows> {
-    let mut scratch = Vec::new();
     'again: loop {
         let mut rows = BulkRows::new(columns.iter().map(|kind| kind.code()));
         for values in all.clone() {
-            match add_row(&mut rows, columns, values, &mut scratch) {
+            match add_row(&mut rows, columns, values) {
                 Ok(()) => {}
                 // Kinds grow only, so this ends.
                 Err(Refused::OtherKind) => continue 'again,

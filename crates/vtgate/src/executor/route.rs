@@ -139,7 +139,7 @@ impl Executor {
             None => match (&queries[..], work.sink) {
                 // Several shards' rows are put one behind the other, and a failure of any has to be known before.
                 ([query], Some(sink)) if raw => {
-                    self.parts.scatter.execute_rows(caller, session, query, effect, work.order, Some(sink)).await
+                    self.parts.scatter.execute_rows(caller, session, query, effect, work.order, sink).await
                 }
                 _ => self.parts.scatter.execute_many(caller, session, &queries, effect, work.order).await,
             },

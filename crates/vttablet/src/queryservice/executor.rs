@@ -451,8 +451,7 @@ impl TabletServer {
         let mut result = match outcome {
             Ok(result) => result,
             Err(error) => {
-                let reads = matches!(shape.kind, PlanKind::PassSelect | PlanKind::SelectLock);
-                if reads && self.is_run_time_error(plan, &error).await {
+                if shape.kind.is_select() && self.is_run_time_error(plan, &error).await {
                     trace.max_limit = Some(limits.ask.unwrap_or(self.config.max_result_size as u64 + 1));
                 }
                 return Err(error);
@@ -742,10 +741,9 @@ impl TabletServer {
             conn.mark_dirty();
         }
         let mut outcome = timed(conn, sql, run, trace).await;
-        let reads = matches!(shape.kind, PlanKind::PassSelect | PlanKind::SelectLock);
         if let Err(error) = &outcome
             && error.is_connection_error()
-            && (reads || error.is_not_sent())
+            && (shape.kind.is_select() || error.is_not_sent())
             && tx.has_failed_to_begin()
         {
             self.note_mysql_lost();

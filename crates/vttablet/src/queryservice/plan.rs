@@ -86,6 +86,11 @@ impl PlanKind {
         OTHER_NAMES.contains(&name) || INSERT_NAMES.contains(&name) || DML_NAMES.contains(&name)
     }
 
+    /// Whether it is a SELECT of rows, which may be one that locks them.
+    pub fn is_select(self) -> bool {
+        matches!(self, Self::PassSelect | Self::SelectLock)
+    }
+
     /// Whether it changes data, and so needs a tablet that accepts writes.
     pub fn is_write(self) -> bool {
         matches!(
@@ -200,10 +205,7 @@ impl Shape {
             names.push(table);
         }
         let facts = &statement.facts;
-        let limited = matches!(kind, PlanKind::PassSelect | PlanKind::SelectLock)
-            && !facts.has_limit
-            && !facts.into_file
-            && !facts.into_user_var;
+        let limited = kind.is_select() && !facts.has_limit && !facts.into_file && !facts.into_user_var;
         let (query, behind_limit) = if limited {
             let (query, behind) = sql.split_at(limit_position(sql.as_bytes(), &words));
             (Template::new(query), Some(Template::new(behind)))
@@ -295,7 +297,7 @@ impl Shape {
     /// The same SELECT reading nothing, which tells whether its names resolve; `None` where values or
     /// set operations are in the way. Vitess runs it first, which shows in error texts.
     pub fn field_query(&self) -> Option<String> {
-        if !matches!(self.kind, PlanKind::PassSelect | PlanKind::SelectLock) {
+        if !self.kind.is_select() {
             return None;
         }
         let sql = self.sql.as_bytes();
