@@ -3,12 +3,13 @@
 //! Each runs the statements that [`crate::Flavor`] has for the server at the other end. They are not atomic: after an
 //! error, statements before the failing one have taken effect, and every command here can be repeated.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vterrors::{Code, VtError};
 use vtproto::query::QueryResult;
 
 use crate::client::{ClientError, Connection};
+use crate::flavor::Flavor;
 use crate::replication::{Position, PositionError, ReplicationSource, SlaveStatus};
 use crate::wire;
 
@@ -89,26 +90,64 @@ pub async fn slave_status(conn: &mut Connection) -> Result<SlaveStatus> {
 
 /// What this server has written to its binary log.
 pub async fn master_position(conn: &mut Connection) -> Result<Position> {
-    let flavor = conn.flavor();
-    let statement = flavor.master_position();
-    let result = conn.execute(statement).await?;
-    let text = cell(&result, 0, 0).ok_or_else(|| AdminError::Unexpected(statement.into()))?;
-    Ok(flavor.parse_position(&text)?)
+    let statement = conn.flavor().master_position();
+    read_position(conn, statement).await
 }
 
-/// Waits until this server has `position`: written it itself, or applied it. The server itself bounds the wait.
+async fn read_position(conn: &mut Connection, statement: &str) -> Result<Position> {
+    let result = conn.execute(statement).await?;
+    let text = cell(&result, 0, 0).ok_or_else(|| AdminError::Unexpected(statement.into()))?;
+    Ok(conn.flavor().parse_position(&text)?)
+}
+
+/// Waits until this server has `position` and readers see it: written it itself, or applied it. The server itself bounds
+/// the wait.
 pub async fn wait_for_position(conn: &mut Connection, position: &Position, timeout: Duration) -> Result<()> {
-    // MariaDB waits for what it replicates, and so for ever for what a master has written.
-    if position.is_empty() || master_position(conn).await?.at_least(position) {
+    let flavor = conn.flavor();
+    if position.is_empty() || read_position(conn, flavor.committed_position()).await?.at_least(position) {
         return Ok(());
     }
-    let flavor = conn.flavor();
+    // MariaDB waits for what it replicates, and so for ever for what a master has written.
+    if flavor == Flavor::MariaDb && master_position(conn).await?.at_least(position) {
+        return wait_for_commits(conn, position, Instant::now() + timeout).await;
+    }
     let result = conn.execute(&flavor.wait_for_position(position, timeout)).await?;
     match flavor.wait_succeeded(cell(&result, 0, 0).as_deref()) {
         Some(true) => Ok(()),
         Some(false) => Err(AdminError::WaitTimeout(position.clone())),
         None => Err(AdminError::Stopped(position.clone())),
     }
+}
+
+/// Waits until the engine of a MariaDB server has committed all that its binary log holds now: transactions are written
+/// there, and `gtid_binlog_pos` moves, before anybody sees their rows. A snapshot says which part of the log it shows.
+async fn wait_for_commits(conn: &mut Connection, position: &Position, deadline: Instant) -> Result<()> {
+    const SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT; \
+                            SHOW SESSION STATUS WHERE variable_name IN ('binlog_snapshot_file', 'binlog_snapshot_position'); \
+                            ROLLBACK";
+    let statement = conn.flavor().show_master_status();
+    let status = conn.execute(statement).await?;
+    let written = log_place(cell(&status, 0, 0), cell(&status, 0, 1), statement)?;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let results = conn.query_multi(SNAPSHOT.as_bytes(), usize::MAX).await?;
+        let shown = results.get(1).map(|status| (cell(status, 0, 1), cell(status, 1, 1))).unwrap_or_default();
+        if log_place(shown.0, shown.1, SNAPSHOT)? >= written {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(AdminError::WaitTimeout(position.clone()));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// A place in the binary log, by the number of the file and the offset in it.
+fn log_place(file: Option<String>, offset: Option<String>, statement: &str) -> Result<(u64, u64)> {
+    let number = file.as_deref().and_then(|file| file.rsplit('.').next()).and_then(|number| number.parse().ok());
+    let offset = offset.and_then(|offset| offset.parse().ok());
+    number.zip(offset).ok_or_else(|| AdminError::Unexpected(statement.into()))
 }
 
 /// Stops replication, forgets its source, empties the binary logs and turns semi-sync off.

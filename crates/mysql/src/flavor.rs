@@ -115,6 +115,14 @@ impl Flavor {
         }
     }
 
+    /// One row, one column: a GTID set that readers see the rows of. MariaDB has none of what a master has written.
+    pub fn committed_position(self) -> &'static str {
+        match self {
+            Self::MariaDb => "SELECT @@GLOBAL.gtid_slave_pos",
+            Self::Mysql | Self::Mysql84 => "SELECT @@GLOBAL.gtid_executed",
+        }
+    }
+
     /// Back to a server that has never replicated and has written nothing.
     pub fn reset_replication(self) -> Vec<String> {
         let mut statements = vec![self.stop_slave().into(), self.reset_slave_all().into(), self.reset_master().into()];

@@ -462,6 +462,11 @@ async fn replication_between_two_servers() -> Result<()> {
     master.execute("drop database t").await?;
     let start = admin::master_position(&mut master).await?;
     assert_eq!(start.to_string(), "MariaDB/0-101-2");
+    // What it has written itself is there, wherever the binary log begins.
+    for statement in ["do 1", "flush binary logs", "flush tables with read lock", "unlock tables", "flush logs"] {
+        master.execute(statement).await?;
+        admin::wait_for_position(&mut master, &start, Duration::from_secs(1)).await.with_context(|| statement)?;
+    }
 
     admin::set_semi_sync(&mut replica, false, true).await?;
     admin::set_slave_position(&mut replica, &start).await?;
@@ -480,6 +485,27 @@ async fn replication_between_two_servers() -> Result<()> {
     assert_eq!((status.connect_retry, status.seconds_behind_master), (1, Some(0)));
     assert!(admin::semi_sync_slave_status(&mut replica).await?);
     assert_eq!(single(&replica.execute("select count(*) from d.n").await?), "1");
+
+    // A position that is written and that nobody sees yet: the commit waits for a replica.
+    admin::stop_slave(&mut replica).await?;
+    master.execute("set global rpl_semi_sync_master_wait_point = 'AFTER_SYNC'").await?;
+    let mut writer = first.connect().await?;
+    let writing = tokio::spawn(async move { writer.execute("insert into d.n values (9)").await });
+    let written = loop {
+        let now = admin::master_position(&mut master).await?;
+        if now != target {
+            break now;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let waited = admin::wait_for_position(&mut master, &written, Duration::from_millis(200)).await;
+    assert!(matches!(waited, Err(admin::AdminError::WaitTimeout(_))), "{waited:?}");
+    assert_eq!(single(&master.execute("select count(*) from d.n").await?), "1");
+    admin::start_slave(&mut replica).await?;
+    admin::wait_for_position(&mut master, &written, Duration::from_secs(20)).await?;
+    assert_eq!(single(&master.execute("select count(*) from d.n").await?), "2");
+    writing.await??;
+    master.execute("delete from d.n where id = 9").await?;
 
     // A position that does not come.
     let far: Position = "MariaDB/0-101-1000".parse()?;
@@ -511,10 +537,12 @@ async fn replication_between_two_servers() -> Result<()> {
     admin::wait_for_position(&mut replica, &last, Duration::from_secs(20)).await?;
     let promoted = admin::promote(&mut replica).await?;
     assert!(promoted.at_least(&last));
+    admin::wait_for_position(&mut replica, &promoted, Duration::from_secs(1)).await?;
     assert!(matches!(admin::slave_status(&mut replica).await, Err(admin::AdminError::NotReplica)));
     admin::set_read_only(&mut replica, false).await?;
     replica.execute("insert into d.n values (4)").await?;
     let target = admin::master_position(&mut replica).await?;
+    admin::wait_for_position(&mut replica, &target, Duration::from_secs(1)).await?;
     admin::set_master(&mut master, &source(second.port), true, true).await?;
     admin::wait_for_position(&mut master, &target, Duration::from_secs(20)).await?;
     assert_eq!(single(&master.execute("select count(*) from d.n").await?), "4");
