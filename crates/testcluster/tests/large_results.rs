@@ -216,6 +216,84 @@ fn memory_does_not_grow_with_the_result() -> Result<()> {
     identical_reads(&cluster)
 }
 
+/// The same of rows that are on several shards: they come shard by shard, and none of them is held.
+#[test]
+fn memory_does_not_grow_with_the_rows_of_several_shards() -> Result<()> {
+    let shards = ["-80", "80-"].into_iter().zip([100, 200]);
+    let tablets = shards.map(|(shard, uid)| TabletSpec::new(uid, "customer", shard, "replica")).collect();
+    let mut spec = Spec::keyspaces(Flavor::MariaDb, tablets);
+    let tables =
+        ["wide", "huge", "few"].map(|name| format!("create table {name}(id bigint primary key, body longblob);"));
+    spec.schema = vec![("customer".into(), tables.concat())];
+    let table = r#"{"column_vindexes": [{"column": "id", "name": "hash"}]}"#;
+    let vschema = format!(
+        r#"{{"sharded": true, "vindexes": {{"hash": {{"type": "hash"}}}}, "tables": {{"wide": {table}, "huge": {table}, "few": {table}}}}}"#
+    );
+    spec.vschema = vec![("customer".into(), vschema)];
+    let cluster = Cluster::start(spec)?;
+    // Which shard has which id is not what this is about.
+    for (tablet, remainder) in [(0, 0), (1, 1)] {
+        for (table, rows, size) in [("wide", WIDE_ROWS, WIDE), ("huge", HUGE_ROWS, HUGE), ("few", 40, 10_000)] {
+            let sql = format!(
+                "use vt_customer; insert into {table} select seq, repeat(char(97 + seq % 26), {size}) \
+                 from seq_1_to_{rows} where seq % 2 = {remainder}"
+            );
+            cluster.mysql_on_tablet(tablet, &sql)?;
+        }
+    }
+    let (gate, tablet) = (cluster.vtgate().pid(), cluster.tablets[1].vttablet.as_ref().context("runs")?.pid());
+    let connected = || Raw::connected(cluster.vtgate_mysql_port, "customer");
+    let mut client = connected()?;
+    for binary in [false, true] {
+        let few = client.select("select id, body from few", binary, 10_000)?;
+        ensure!(few == WITHOUT_ERROR(40), "{few:?}");
+    }
+    for (table, rows, size) in [("wide", WIDE_ROWS, WIDE), ("huge", HUGE_ROWS, HUGE)] {
+        for binary in [false, true] {
+            let before = (resident_kib(gate)?, resident_kib(tablet)?);
+            let sql = format!("select id, body from {table}");
+            let work = || peak_resident_kib(tablet, || client.select(&sql, binary, size));
+            let (gate_peak, (tablet_peak, answer)) = peak_resident_kib(gate, work)?;
+            ensure!(answer == WITHOUT_ERROR(rows), "{table}: {answer:?}");
+            let (gate_grew, tablet_grew) = (gate_peak.saturating_sub(before.0), tablet_peak.saturating_sub(before.1));
+            println!("{table}, binary {binary}: vtgate + {gate_grew} KiB, vttablet + {tablet_grew} KiB");
+            let of_gate = if binary && size == HUGE { BINARY_ROW_KIB } else { BUDGET_KIB };
+            ensure!(gate_grew <= of_gate, "{table}, binary {binary}: vtgate grew by {gate_grew} KiB");
+            ensure!(tablet_grew <= BUDGET_KIB, "{table}, binary {binary}: vttablet grew by {tablet_grew} KiB");
+        }
+    }
+    // Whoever leaves or is killed while a shard waits for its turn leaves nothing behind.
+    let idle = || {
+        wait_for("connections of all shards", Duration::from_secs(10), || {
+            cluster
+                .tablets
+                .iter()
+                .all(|tablet| cluster.debug_var(tablet.http_port, "ConnPoolInUse").is_ok_and(|count| count == 0))
+        })
+    };
+    let mut leaving = connected()?;
+    leaving.begin_select("select id, body from wide", false)?;
+    leave(leaving)?;
+    idle()?;
+    let id = connection_id(&mut client)?;
+    client.begin_select("select id, body from wide", false)?;
+    ensure!(client.fields()?.is_none());
+    connected()?.run(&format!("kill query {id}"))?;
+    let answer = client.rows(false, WIDE)?;
+    let error = answer.error.context("it was killed")?;
+    ensure!(error.starts_with("1317 ") && answer.rows < WIDE_ROWS, "{error} after {}", answer.rows);
+    idle()?;
+    let few = client.select("select id, body from few", false, 10_000)?;
+    ensure!(few == WITHOUT_ERROR(40), "{few:?}");
+    // What fails on the second shard is told behind the rows of the first.
+    cluster.mysql_on_tablet(1, "use vt_customer; alter table wide drop column body, add column b int")?;
+    let answer = client.select("select id, body from wide", false, WIDE)?;
+    ensure!(answer.error.as_ref().is_some_and(|error| error.contains("Unknown column")), "{answer:?}");
+    let few = client.select("select id, body from few", false, 10_000)?;
+    ensure!(few == WITHOUT_ERROR(40), "{few:?}");
+    Ok(())
+}
+
 /// The row limit is met in the middle of what the client reads.
 fn too_many_rows(cluster: &Cluster) -> Result<()> {
     let mut client = connected(cluster)?;

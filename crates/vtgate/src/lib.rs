@@ -19,6 +19,7 @@ pub mod scatter;
 pub mod session;
 pub mod stats;
 pub mod transaction;
+mod turns;
 pub mod vschema_watch;
 
 pub use config::Config;

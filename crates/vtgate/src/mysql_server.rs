@@ -116,7 +116,8 @@ impl Written<'_, '_> {
         if !self.out.started() {
             self.out.start(&piece.fields).await?;
         }
-        self.out.raw_part(&piece.raw_rows).await
+        self.out.raw_part(&piece.raw_rows).await?;
+        self.out.rows(&piece.rows).await
     }
 }
 
@@ -295,6 +296,8 @@ impl MysqlHandler {
     ) -> Result<(), HandlerError> {
         let started = Instant::now();
         out.raw_part(&result.raw_rows).await?;
+        // Of tablets that send rows taken apart.
+        out.rows(&result.rows).await?;
         out.finish(Self::flags(session), Self::warnings(session)).await?;
         self.executor.parts().stats.return_phase.record(before + started.elapsed());
         Ok(())

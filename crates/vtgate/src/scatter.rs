@@ -32,6 +32,7 @@ use vtproto::{
 use crate::{
     caller::Caller,
     session::{Session, Unanswered},
+    turns::{Turn, Turns, put_behind},
 };
 
 /// What a statement does, as far as its transport matters.
@@ -351,6 +352,47 @@ impl Scatter {
         put_together(self.execute_apart(caller, session, queries, effect, order).await?)
     }
 
+    /// As [`Scatter::execute_many`] of reads outside of a transaction with raw rows, of which `sink` gets all but the end
+    /// when they are many.
+    ///
+    /// # Errors
+    /// As [`Scatter::execute_many`], also when `sink` has rows; the sink's.
+    pub async fn execute_rows_of_many(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        queries: &[ShardQuery],
+        sink: &dyn RowSink,
+    ) -> Result<QueryResult> {
+        let turns = Turns::new(sink);
+        let ways: Vec<Turn<'_>> = (0..queries.len()).map(|number| turns.of(number)).collect();
+        let options = &session.tablet_options();
+        let mut calls: FuturesUnordered<_> = queries
+            .iter()
+            .zip(&ways)
+            .enumerate()
+            .map(|(number, (query, way))| async move {
+                let keyspace = &query.target.keyspace;
+                let sink = ShardSink { sink: way, keyspace, failed: AtomicBool::new(false) };
+                let mut result = self.outside_transaction(caller, query, options, Effect::Read, Some(&sink)).await?;
+                name_database(&mut result, keyspace);
+                Ok::<_, VtError>((number, result))
+            })
+            .collect();
+        let mut arrived: Vec<Option<QueryResult>> = vec![None; queries.len()];
+        let (mut next, mut count) = (0, 0);
+        while let Some((number, result)) = calls.try_next().await? {
+            count += raw_rows::count(&result);
+            self.check_rows(count)?;
+            arrived[number] = Some(result);
+            while let Some(result) = arrived.get_mut(next).and_then(Option::take) {
+                turns.end(result).await?;
+                next += 1;
+            }
+        }
+        Ok(turns.take_last().await)
+    }
+
     /// As [`Scatter::execute_many`], with the result of each shard for itself.
     ///
     /// # Errors
@@ -506,7 +548,11 @@ impl Scatter {
     /// Adds a shard's result to those before it, as far as they are not too many rows together.
     fn keep(&self, results: &mut Vec<QueryResult>, result: QueryResult) -> Result<()> {
         results.push(result);
-        if results.iter().map(raw_rows::count).sum::<usize>() > self.max_memory_rows {
+        self.check_rows(results.iter().map(raw_rows::count).sum())
+    }
+
+    fn check_rows(&self, count: usize) -> Result<()> {
+        if count > self.max_memory_rows {
             return Err(VtError::new(
                 Code::ResourceExhausted,
                 format!("in-memory row count exceeded allowed limit of {}", self.max_memory_rows),
@@ -621,14 +667,8 @@ impl Scatter {
 /// Rows that are not what the fields say.
 pub fn put_together(results: Vec<QueryResult>) -> Result<QueryResult> {
     let mut merged = QueryResult::default();
-    for mut result in results {
-        if merged.fields.is_empty() {
-            merged.fields = std::mem::take(&mut result.fields);
-        }
-        if merged.insert_id == 0 {
-            merged.insert_id = result.insert_id;
-        }
-        raw_rows::extend(&mut merged, result).map_err(|error| VtError::new(Code::Internal, error.to_string()))?;
+    for result in results {
+        put_behind(&mut merged, result)?;
     }
     Ok(merged)
 }

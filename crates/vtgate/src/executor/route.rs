@@ -137,9 +137,11 @@ impl Executor {
                 }
             }
             None => match (&queries[..], work.sink) {
-                // Several shards' rows are put one behind the other, and a failure of any has to be known before.
                 ([query], Some(sink)) if raw => {
                     self.parts.scatter.execute_rows(caller, session, query, effect, work.order, sink).await
+                }
+                ([_, _, ..], Some(sink)) if raw && !session.in_transaction() => {
+                    Box::pin(self.parts.scatter.execute_rows_of_many(caller, session, &queries, sink)).await
                 }
                 _ => self.parts.scatter.execute_many(caller, session, &queries, effect, work.order).await,
             },
