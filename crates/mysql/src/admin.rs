@@ -100,8 +100,7 @@ async fn read_position(conn: &mut Connection, statement: &str) -> Result<Positio
     Ok(conn.flavor().parse_position(&text)?)
 }
 
-/// Waits until this server has `position` and readers see it: written it itself, or applied it. The server itself bounds
-/// the wait.
+/// Waits until this server has `position` and readers see it: written it itself, or applied it.
 pub async fn wait_for_position(conn: &mut Connection, position: &Position, timeout: Duration) -> Result<()> {
     let flavor = conn.flavor();
     if position.is_empty() || read_position(conn, flavor.committed_position()).await?.at_least(position) {
@@ -109,7 +108,12 @@ pub async fn wait_for_position(conn: &mut Connection, position: &Position, timeo
     }
     // MariaDB waits for what it replicates, and so for ever for what a master has written.
     if flavor == Flavor::MariaDb && master_position(conn).await?.at_least(position) {
-        return wait_for_commits(conn, position, Instant::now() + timeout).await;
+        const STUCK: Duration = Duration::from_secs(1);
+        let deadline = Instant::now() + timeout;
+        // Commits that hang may keep even the place in the log to themselves.
+        let waited = tokio::time::timeout_at((deadline + STUCK).into(), wait_for_commits(conn, deadline)).await;
+        let done = waited.unwrap_or(Ok(false))?;
+        return if done { Ok(()) } else { Err(AdminError::WaitTimeout(position.clone())) };
     }
     let result = conn.execute(&flavor.wait_for_position(position, timeout)).await?;
     match flavor.wait_succeeded(cell(&result, 0, 0).as_deref()) {
@@ -120,8 +124,9 @@ pub async fn wait_for_position(conn: &mut Connection, position: &Position, timeo
 }
 
 /// Waits until the engine of a MariaDB server has committed all that its binary log holds now: transactions are written
-/// there, and `gtid_binlog_pos` moves, before anybody sees their rows. A snapshot says which part of the log it shows.
-async fn wait_for_commits(conn: &mut Connection, position: &Position, deadline: Instant) -> Result<()> {
+/// there, and `gtid_binlog_pos` moves, before anybody sees their rows. A snapshot says which part of the log it shows; too
+/// much of it only in the moment in which the log goes on in another file. False: not in time.
+async fn wait_for_commits(conn: &mut Connection, deadline: Instant) -> Result<bool> {
     const SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT; \
                             SHOW SESSION STATUS WHERE variable_name IN ('binlog_snapshot_file', 'binlog_snapshot_position'); \
                             ROLLBACK";
@@ -133,10 +138,10 @@ async fn wait_for_commits(conn: &mut Connection, position: &Position, deadline: 
         let results = conn.query_multi(SNAPSHOT.as_bytes(), usize::MAX).await?;
         let shown = results.get(1).map(|status| (cell(status, 0, 1), cell(status, 1, 1))).unwrap_or_default();
         if log_place(shown.0, shown.1, SNAPSHOT)? >= written {
-            return Ok(());
+            return Ok(true);
         }
         if Instant::now() >= deadline {
-            return Err(AdminError::WaitTimeout(position.clone()));
+            return Ok(false);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(20));

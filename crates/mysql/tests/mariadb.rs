@@ -489,6 +489,7 @@ async fn replication_between_two_servers() -> Result<()> {
     // A position that is written and that nobody sees yet: the commit waits for a replica.
     admin::stop_slave(&mut replica).await?;
     master.execute("set global rpl_semi_sync_master_wait_point = 'AFTER_SYNC'").await?;
+    master.execute("set global rpl_semi_sync_master_timeout = 600000").await?;
     let mut writer = first.connect().await?;
     let writing = tokio::spawn(async move { writer.execute("insert into d.n values (9)").await });
     let written = loop {

@@ -18,7 +18,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, future::join_all, stream::FuturesUnordered};
 use mysql::raw_rows;
 use tabletclient::{BeginOutcome, CallKind, Gateway, ResultStream, RowSink, cutover::is_refusal};
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 use vterrors::{Code, Result, VtError};
 use vtproto::{
     query::{
@@ -379,17 +379,30 @@ impl Scatter {
                 Ok::<_, VtError>((number, result))
             })
             .collect();
-        let mut arrived: Vec<Option<QueryResult>> = vec![None; queries.len()];
-        let (mut next, mut count) = (0, 0);
-        while let Some((number, result)) = calls.try_next().await? {
-            count += raw_rows::count(&result);
-            self.check_rows(count)?;
-            arrived[number] = Some(result);
-            while let Some(result) = arrived.get_mut(next).and_then(Option::take) {
-                turns.end(result).await?;
-                next += 1;
+        let (in_turn, mut ended) = mpsc::unbounded_channel();
+        let collect = async move {
+            let mut arrived: Vec<Option<QueryResult>> = vec![None; queries.len()];
+            let (mut next, mut count) = (0, 0);
+            while let Some((number, result)) = calls.try_next().await? {
+                count += raw_rows::count(&result);
+                self.check_rows(count)?;
+                arrived[number] = Some(result);
+                while let Some(result) = arrived.get_mut(next).and_then(Option::take) {
+                    // The other end is there until this one is dropped.
+                    let _ = in_turn.send(result);
+                    next += 1;
+                }
             }
-        }
+            Ok::<_, VtError>(())
+        };
+        // Beside the calls: while the client is slow they go on.
+        let pass_on = async {
+            while let Some(result) = ended.recv().await {
+                turns.end(result).await?;
+            }
+            Ok::<_, VtError>(())
+        };
+        tokio::try_join!(collect, pass_on)?;
         Ok(turns.take_last().await)
     }
 

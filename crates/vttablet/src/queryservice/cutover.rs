@@ -8,8 +8,8 @@
 //! Once drained, nothing that writes to the tables runs or can begin until the gate ends. A gate that is
 //! not fenced ends by itself when its coordinator does not renew it; that mysqld was made read-only for it
 //! is then remembered until it is undone, or the next gate needs it.
-//! Reads that stream outside of a transaction are let through to their end: they show one moment, and
-//! write nothing.
+//! Reads that stream outside of a transaction, and those whose caller is given rows before their end, are
+//! let through: they show one moment, and write nothing.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -208,6 +208,16 @@ pub(crate) struct InFlight {
     cutover: Arc<Cutover>,
     lane: usize,
     place: usize,
+}
+
+impl InFlight {
+    /// Says that a read outside of a transaction goes on for as long as its reader takes.
+    pub(crate) fn streams(&self) {
+        if let Some(flight) = &mut lock(&self.cutover.lanes[self.lane]).flights[self.place] {
+            flight.lone_stream = true;
+        }
+        self.cutover.progress.note();
+    }
 }
 
 impl Drop for InFlight {
@@ -837,13 +847,17 @@ mod tests {
         let other = server.admit(&plan(&server, "insert into u values (1)"), 0, false).expect("no gate");
         let running = server.admit(&write, 0, false).expect("no gate");
         let stream = server.admit(&read, 0, true).expect("no gate");
+        let large = server.admit(&read, 0, false).expect("no gate");
         server.gate("one", tables(&["t"]), TTL, false).expect("free");
-        assert_eq!(server.gated().expect("held").statements, 1);
+        assert_eq!(server.gated().expect("held").statements, 2);
+        let progress = server.cutover.progress.changed.notified();
+        large.streams();
+        progress.await;
         assert_eq!(server.drained("one").expect("held"), 1);
         let progress = server.cutover.progress.changed.notified();
         drop(running);
         progress.await;
         assert_eq!(server.drained("one").expect("held"), 0);
-        drop((other, stream));
+        drop((other, stream, large));
     }
 }

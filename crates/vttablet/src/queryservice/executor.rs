@@ -23,6 +23,7 @@ use vtsql::{BindVars, BulkInsert, NextCount};
 use super::acl::Members;
 use super::conn::{DbConn, RunAs};
 use super::consolidator::{Outgrowing, Part, follow};
+use super::cutover::InFlight;
 use super::error::{ER_ROW_LIMIT, ExecError, describe};
 use super::live::KILL_GRACE;
 use super::logs::QueryRecord;
@@ -96,6 +97,26 @@ impl RowSink for Passed<'_> {
 
     fn has_begun(&self) -> bool {
         self.sink.has_begun()
+    }
+}
+
+/// The same of a read outside of a transaction, which is in nobody's way once its reader has a part of it.
+struct LoneRows<'a> {
+    passed: &'a Passed<'a>,
+    flight: &'a InFlight,
+}
+
+#[async_trait::async_trait]
+impl RowSink for LoneRows<'_> {
+    async fn piece(&self, piece: QueryResult) -> Result<(), VtError> {
+        if self.passed.bytes.load(Ordering::Relaxed) == 0 {
+            self.flight.streams();
+        }
+        self.passed.piece(piece).await
+    }
+
+    fn has_begun(&self) -> bool {
+        self.passed.has_begun()
     }
 }
 
@@ -411,7 +432,7 @@ impl TabletServer {
         passed: Option<&Passed<'_>>,
         trace: &mut Trace,
     ) -> Result<QueryResult, ExecError> {
-        let _in_flight = self.admit(plan, transaction_id, false)?;
+        let flight = self.admit(plan, transaction_id, false)?;
         self.check_permissions(caller, plan, vars)?;
         let shape = &plan.shape;
         if shape.kind == PlanKind::NextVal {
@@ -423,13 +444,19 @@ impl TabletServer {
         }
         let sql = text.render(shape, vars, limits.ask)?;
         trace.sent = sql.clone();
+        let lone = passed
+            .filter(|_| transaction_id == 0 && shape.kind.is_select())
+            .map(|passed| LoneRows { passed, flight: &flight });
         let mut run = RunAs {
             sql: shape.sql.clone(),
             caller: caller.user(),
             timeout: limits.timeout,
             max_rows: limits.accept,
             raw: options.raw_rows,
-            sink: passed.map(|passed| passed as &dyn RowSink),
+            sink: match &lone {
+                Some(lone) => Some(lone),
+                None => passed.map(|passed| passed as &dyn RowSink),
+            },
         };
         if transaction_id == 0 && shape.kind == PlanKind::SelectLock {
             let text = format!("{} disallowed outside transaction", shape.kind.name());
