@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use support::{Tablet, bound, caller, cell, failure, until};
-use tabletclient::{BeginOutcome, QueryService, ResultStream, cutover::is_refusal};
+use tabletclient::{BeginOutcome, QueryService, ResultStream, RowSink, cutover::is_refusal};
+use tokio::sync::Semaphore;
 use vterrors::Code;
 use vtproto::query;
 use vtproto::topodata::TabletType;
@@ -167,6 +170,61 @@ async fn a_transaction_that_is_open_elsewhere_is_let_in_and_waited_for() {
     // Nobody comes in behind a drained gate.
     let late = begin_execute_open_elsewhere(&tablet, "insert into t values (6, 6)", 60_000).await;
     assert!(is_refusal(&late.result.expect_err("drained")));
+}
+
+/// Takes rows when it is told to.
+struct Slow {
+    may: Semaphore,
+    bytes: AtomicUsize,
+    asked: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl RowSink for Slow {
+    async fn piece(&self, piece: query::QueryResult) -> vterrors::Result<()> {
+        self.asked.store(true, Ordering::Relaxed);
+        drop(self.may.acquire().await.expect("never closed"));
+        self.bytes.fetch_add(piece.raw_rows.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Whoever reads a large result takes his time, and a cutover does not wait for him unless it is in a transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_read_goes_on_behind_the_gate() {
+    const BODY: usize = 4000;
+    let tablet = tablet!("cutover_large");
+    tablet.sql(&["create table large(id bigint primary key, body longtext)"]).await;
+    tablet.sql(&[&format!("insert into large select seq, repeat('x', {BODY}) from seq_1_to_1000")]).await;
+    let slow = Arc::new(Slow { may: Semaphore::new(0), bytes: AtomicUsize::new(0), asked: AtomicBool::new(false) });
+    let reading = tokio::spawn({
+        let (server, target, slow) = (tablet.server.clone(), tablet.target(), slow.clone());
+        async move {
+            let request = query::ExecuteRequest {
+                target,
+                query: Some(bound("select * from large", &[])),
+                options: Some(query::ExecuteOptions {
+                    included_fields: query::execute_options::IncludedFields::All.into(),
+                    raw_rows: true,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            server.execute_rows(request, &*slow).await
+        }
+    });
+    until("the first rows", async || slow.has_begun()).await;
+    let gate = tablet.server.gate("one", vec!["large".to_owned()], TTL, false).expect("free");
+    assert_eq!((gate.transactions, gate.statements), (0, 0));
+    let drained = tablet.server.drain("one", PATIENT).await.expect("held");
+    assert_eq!((drained.left, drained.killed), (0, 0));
+    slow.may.add_permits(1);
+    let last = reading.await.expect("no panic").expect("all rows");
+    assert!(slow.bytes.load(Ordering::Relaxed) + last.raw_rows.len() > 1000 * BODY);
 }
 
 #[tokio::test(flavor = "multi_thread")]
