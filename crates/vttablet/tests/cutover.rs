@@ -241,11 +241,13 @@ async fn what_does_not_end_is_killed_and_rolled_back() {
     ];
     let mut lone = stream(&tablet, "select id from t").await.expect("before");
     lone.next().await.expect("fields").expect("no error");
-    until("all of them run", async || {
-        let gate = tablet.server.gate("one", t(), TTL, false).expect("ours");
-        (gate.transactions, gate.statements) == (2, 3)
-    })
-    .await;
+    // Asked of mysqld: a gate that comes too early refuses them.
+    let mut direct = mysql::Connection::connect(&tablet.mysqld.params()).await.expect("connected");
+    let sleeping = "select count(*) from information_schema.processlist where db = 'cutover_kills' and info like '%sleep(600)%' \
+                    and id <> connection_id()";
+    until("all of them run", async || cell(&direct.execute(sleeping).await.expect("listed")) == "3").await;
+    let gate = tablet.server.gate("one", t(), TTL, false).expect("free");
+    assert_eq!((gate.transactions, gate.statements), (2, 3));
 
     // Its rows wait here, and mysqld has nothing to do for it any more.
     until("the stream has left its connection", async || {
@@ -280,22 +282,17 @@ async fn what_does_not_end_is_killed_and_rolled_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_whose_caller_is_gone_is_over_before_the_drain_is() {
     let tablet = tablet!("cutover_orphans");
+    let running =
+        "select count(*) from information_schema.processlist where db = 'cutover_orphans' and info like 'update%'";
+    let mut direct = mysql::Connection::connect(&tablet.mysqld.params()).await.expect("connected");
     for round in 0..5 {
-        let write = spawn_execute(&tablet, 0, "update t set v = v + 1 where sleep(0.05) = 0");
-        until("it runs", async || {
-            let gate = tablet.server.gate("one", t(), TTL, false).expect("ours");
-            let seen = gate.statements == 1;
-            tablet.server.release("one").expect("ours");
-            seen
-        })
-        .await;
+        // Asked of mysqld: a gate, however short, would refuse it.
+        let write = spawn_execute(&tablet, 0, "update t set v = v + 1 where sleep(1) = 0");
+        until("it runs", async || cell(&direct.execute(running).await.expect("listed")) == "1").await;
         write.abort();
         tablet.server.gate("one", t(), TTL, false).expect("free");
         assert_eq!(tablet.server.drain("one", PATIENT).await.expect("held").left, 0);
         let before = count(&tablet, "true").await + &count(&tablet, "v > 2").await;
-        let mut direct = mysql::Connection::connect(&tablet.mysqld.params()).await.expect("connected");
-        let running =
-            "select count(*) from information_schema.processlist where db = 'cutover_orphans' and info like 'update%'";
         assert_eq!(cell(&direct.execute(running).await.expect("listed")), "0", "round {round}");
         assert_eq!(count(&tablet, "true").await + &count(&tablet, "v > 2").await, before);
         tablet.server.release("one").expect("ours");
