@@ -11,14 +11,14 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use futures::{StreamExt, TryStreamExt, future::join_all, stream::FuturesUnordered};
 use mysql::raw_rows;
 use tabletclient::{BeginOutcome, CallKind, Gateway, ResultStream, RowSink, cutover::is_refusal};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use vterrors::{Code, Result, VtError};
 use vtproto::{
     query::{
@@ -32,7 +32,7 @@ use vtproto::{
 use crate::{
     caller::Caller,
     session::{Session, Unanswered},
-    turns::{Turn, Turns, put_behind},
+    turns::{Turns, put_behind},
 };
 
 /// What a statement does, as far as its transport matters.
@@ -365,44 +365,27 @@ impl Scatter {
         sink: &dyn RowSink,
     ) -> Result<QueryResult> {
         let turns = Turns::new(sink);
-        let ways: Vec<Turn<'_>> = (0..queries.len()).map(|number| turns.of(number)).collect();
         let options = &session.tablet_options();
+        let count = &AtomicUsize::new(0);
+        // Each ends its own turn: while the client is slow the others go on, and the first failure is seen at once.
         let mut calls: FuturesUnordered<_> = queries
             .iter()
-            .zip(&ways)
             .enumerate()
-            .map(|(number, (query, way))| async move {
-                let keyspace = &query.target.keyspace;
-                let sink = ShardSink { sink: way, keyspace, failed: AtomicBool::new(false) };
-                let mut result = self.outside_transaction(caller, query, options, Effect::Read, Some(&sink)).await?;
-                name_database(&mut result, keyspace);
-                Ok::<_, VtError>((number, result))
+            .map(|(number, query)| {
+                let turn = turns.of(number);
+                async move {
+                    let keyspace = &query.target.keyspace;
+                    let sink = ShardSink { sink: &turn, keyspace, failed: AtomicBool::new(false) };
+                    let mut result =
+                        self.outside_transaction(caller, query, options, Effect::Read, Some(&sink)).await?;
+                    name_database(&mut result, keyspace);
+                    let rows = raw_rows::count(&result);
+                    self.check_rows(count.fetch_add(rows, Ordering::Relaxed) + rows)?;
+                    turn.end(result).await
+                }
             })
             .collect();
-        let (in_turn, mut ended) = mpsc::unbounded_channel();
-        let collect = async move {
-            let mut arrived: Vec<Option<QueryResult>> = vec![None; queries.len()];
-            let (mut next, mut count) = (0, 0);
-            while let Some((number, result)) = calls.try_next().await? {
-                count += raw_rows::count(&result);
-                self.check_rows(count)?;
-                arrived[number] = Some(result);
-                while let Some(result) = arrived.get_mut(next).and_then(Option::take) {
-                    // The other end is there until this one is dropped.
-                    let _ = in_turn.send(result);
-                    next += 1;
-                }
-            }
-            Ok::<_, VtError>(())
-        };
-        // Beside the calls: while the client is slow they go on.
-        let pass_on = async {
-            while let Some(result) = ended.recv().await {
-                turns.end(result).await?;
-            }
-            Ok::<_, VtError>(())
-        };
-        tokio::try_join!(collect, pass_on)?;
+        while calls.try_next().await?.is_some() {}
         Ok(turns.take_last().await)
     }
 

@@ -42,23 +42,6 @@ impl<'a> Turns<'a> {
         Turn { turns: self, number, begun: AtomicBool::new(false) }
     }
 
-    /// Ends the turn of the shard whose turn it is, with its result or the end of it.
-    ///
-    /// # Errors
-    /// The sink's; INTERNAL for rows that are not what the fields say.
-    pub async fn end(&self, result: QueryResult) -> Result<()> {
-        let mut held = self.held.lock().await;
-        // Rows that a tablet of another make has taken apart are held as long as that is possible.
-        let is_large = held.raw_rows.len() + result.raw_rows.len() > HELD;
-        if has_rows(&result) && (is_large || self.sink.has_begun()) {
-            self.pass_on(&mut held).await?;
-        }
-        put_behind(&mut held, result)?;
-        drop(held);
-        self.now.send_modify(|now| *now += 1);
-        Ok(())
-    }
-
     /// The end of all rows, with their number.
     pub async fn take_last(&self) -> QueryResult {
         std::mem::take(&mut *self.held.lock().await)
@@ -78,12 +61,38 @@ impl<'a> Turns<'a> {
     }
 }
 
+impl Turn<'_> {
+    /// Waits until it comes.
+    async fn comes(&self) {
+        // The sender lives as long as this does.
+        let _ = self.turns.now.subscribe().wait_for(|now| *now == self.number).await;
+    }
+
+    /// Ends it, when it has come, with the shard's result or the end of it.
+    ///
+    /// # Errors
+    /// The sink's; INTERNAL for rows that are not what the fields say.
+    pub async fn end(&self, result: QueryResult) -> Result<()> {
+        self.comes().await;
+        let turns = self.turns;
+        let mut held = turns.held.lock().await;
+        // Rows that a tablet of another make has taken apart are held as long as that is possible.
+        let is_large = held.raw_rows.len() + result.raw_rows.len() > HELD;
+        if has_rows(&result) && (is_large || turns.sink.has_begun()) {
+            turns.pass_on(&mut held).await?;
+        }
+        put_behind(&mut held, result)?;
+        drop(held);
+        turns.now.send_modify(|now| *now += 1);
+        Ok(())
+    }
+}
+
 #[async_trait::async_trait]
 impl RowSink for Turn<'_> {
     async fn piece(&self, piece: QueryResult) -> Result<()> {
+        self.comes().await;
         let turns = self.turns;
-        // The sender lives as long as this does.
-        let _ = turns.now.subscribe().wait_for(|now| *now == self.number).await;
         // A statement that fails before is run again, as if it had not begun.
         self.begun.store(true, Ordering::Relaxed);
         let mut held = turns.held.lock().await;
@@ -170,15 +179,15 @@ mod tests {
         });
         assert!(futures::poll!(&mut pieces).is_pending());
         assert!(!second.has_begun() && !client.has_begun(), "another tablet may still be asked");
-        turns.end(rows(b'a', 10)).await.expect("held");
+        turns.of(0).end(rows(b'a', 10)).await.expect("held");
         assert!(!client.has_begun());
         assert!(futures::poll!(&mut pieces).is_pending());
         assert_eq!(letters(&client.0.lock().expect("no panic")), "ab");
         assert!(second.has_begun() && !third.has_begun());
-        turns.end(rows(b'b', 5)).await.expect("held");
+        turns.of(1).end(rows(b'b', 5)).await.expect("held");
         let (third, second) = pieces.await;
         third.and(second).expect("taken");
-        turns.end(rows(b'c', 5)).await.expect("held");
+        turns.of(2).end(rows(b'c', 5)).await.expect("held");
         let last = turns.take_last().await;
         assert_eq!((letters(&client.0.lock().expect("no panic")), letters(&last.raw_rows)), ("abc".into(), "c".into()));
         assert_eq!(last.rows_affected, 3);
@@ -188,13 +197,17 @@ mod tests {
     async fn few_rows_stay_whole() {
         let client = Client::default();
         let turns = Turns::new(&client);
-        for letter in b"ab" {
-            turns.end(rows(*letter, HELD / 2 - 100)).await.expect("held");
+        for (number, letter) in b"ab".iter().enumerate() {
+            turns.of(number).end(rows(*letter, HELD / 2 - 100)).await.expect("held");
         }
         assert!(!client.has_begun());
-        turns.end(rows(b'c', 200)).await.expect("passed on");
+        turns.of(2).end(rows(b'c', 200)).await.expect("passed on");
         assert_eq!(letters(&client.0.lock().expect("no panic")), "ab");
-        turns.end(QueryResult { fields: vec![Field::default()], ..QueryResult::default() }).await.expect("no rows");
+        turns
+            .of(3)
+            .end(QueryResult { fields: vec![Field::default()], ..QueryResult::default() })
+            .await
+            .expect("no rows");
         let last = turns.take_last().await;
         assert_eq!((letters(&last.raw_rows).as_str(), last.rows_affected), ("c", 3));
     }
