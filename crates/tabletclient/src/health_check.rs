@@ -17,10 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::StreamExt;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use vterrors::{Code, Result, VtError};
 use vtproto::{
@@ -33,10 +30,10 @@ use crate::{QueryService, alias_text, replication_lag::LagOptions};
 /// Longest pause between two attempts to reach a tablet.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// Longest wait of a statement for tablets that nobody has heard of.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// Least time between two such waits of a process.
-const LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// Longest wait of a statement for tablets that nobody has heard of, and least time between two looks for them.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// How long such a statement waits for tablets that cannot be reached: they may just be starting.
+const STARTING_LIMIT: Duration = Duration::from_secs(1);
 
 /// Makes the client of a tablet; [`crate::grpc::dial`] in servers.
 pub type Dialer = dyn Fn(&Tablet) -> Result<Arc<dyn QueryService>> + Send + Sync;
@@ -182,9 +179,52 @@ struct Inner {
     listeners: Mutex<Vec<Arc<dyn HealthListener>>>,
     counters: Mutex<HealthCounters>,
     updates: AtomicU64,
-    /// Wakes those who know which tablets exist.
-    look: Notify,
-    last_look: Mutex<Option<Instant>>,
+    /// How often the topology was wanted read at once.
+    looks: watch::Sender<u64>,
+    lookers: Mutex<Vec<Arc<AtomicU64>>>,
+    last_look: Mutex<Option<Look>>,
+}
+
+/// The last time that somebody wanted the topology read.
+#[derive(Clone, Copy)]
+struct Look {
+    number: u64,
+    begun: Instant,
+}
+
+/// One who knows which tablets exist. Looks are waited for until all of them have looked.
+pub(crate) struct Looker {
+    inner: Arc<Inner>,
+    wanted: watch::Receiver<u64>,
+    /// The last look that it has answered.
+    answered: Arc<AtomicU64>,
+}
+
+impl Looker {
+    /// Resolves when a look is wanted that [`Looker::begin`] has not seen.
+    pub async fn wanted(&mut self) {
+        if self.wanted.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The look that a reading answers which begins now.
+    pub fn begin(&mut self) -> u64 {
+        *self.wanted.borrow_and_update()
+    }
+
+    /// The reading is done; its tablets are being watched.
+    pub fn answer(&self, look: u64) {
+        self.answered.store(look, Ordering::Release);
+        self.inner.changed();
+    }
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        lock(&self.inner.lookers).retain(|other| !Arc::ptr_eq(other, &self.answered));
+        self.inner.changed();
+    }
 }
 
 /// Watches the health of the tablets it is given. Cloning shares it; all streams end when the last
@@ -217,7 +257,8 @@ impl HealthCheck {
             listeners: Mutex::default(),
             counters: Mutex::default(),
             updates: AtomicU64::new(0),
-            look: Notify::new(),
+            looks: watch::channel(0).0,
+            lookers: Mutex::default(),
             last_look: Mutex::default(),
         });
         Self { inner, _stop_all: Arc::new(stop.clone().drop_guard()), stop }
@@ -291,43 +332,53 @@ impl HealthCheck {
     }
 
     /// For a target of which no healthy tablet is known: has the topology read now instead of at the next interval, and
-    /// waits for such a tablet, at most [`LOOK_LIMIT`]. Returns whether there is one. At most once in [`LOOK_PAUSE`], so
-    /// that targets that do not exist burden nobody; who comes while it is under way waits with the others.
+    /// waits for such a tablet until it has been read and every tablet of the shard has spoken, at most [`LOOK_LIMIT`].
+    /// Returns whether there is one. Who comes within [`LOOK_LIMIT`] shares the look, so that targets that do not exist
+    /// burden nobody.
     pub async fn look_for(&self, target: &Target) -> bool {
-        let now = Instant::now();
-        let (begins, until) = {
+        let (look, begins) = {
             let mut last = lock(&self.inner.last_look);
             match *last {
-                Some(begun) if now < begun + LOOK_LIMIT => (false, begun + LOOK_LIMIT),
-                Some(begun) if now < begun + LOOK_PAUSE => return false,
+                Some(look) if look.begun.elapsed() < LOOK_LIMIT => (look, false),
                 _ => {
-                    *last = Some(now);
-                    (true, now + LOOK_LIMIT)
+                    let number = last.map_or(0, |look| look.number) + 1;
+                    let look = Look { number, begun: Instant::now() };
+                    *last = Some(look);
+                    (look, true)
                 }
             }
         };
         let mut version = self.inner.version.subscribe();
         if begins {
-            self.inner.look.notify_waiters();
+            self.inner.looks.send_replace(look.number);
         }
-        let found = async {
-            loop {
-                let snapshot = self.snapshot();
-                let group = snapshot.group(&target.keyspace, &target.shard, target.tablet_type());
-                if group.is_some_and(|group| !group.healthy.is_empty()) {
-                    return true;
-                }
-                if version.changed().await.is_err() {
-                    return false;
-                }
+        loop {
+            let expected = self.inner.expected(look.number, target);
+            // Behind that: what was expected may be here by now.
+            let is_there = self
+                .snapshot()
+                .group(&target.keyspace, &target.shard, target.tablet_type())
+                .is_some_and(|group| !group.healthy.is_empty());
+            if is_there {
+                return true;
             }
-        };
-        tokio::time::timeout_at(until, found).await.unwrap_or(false)
+            let until = match expected {
+                Expected::Nothing => return false,
+                Expected::Starting => look.begun + STARTING_LIMIT,
+                Expected::Soon => look.begun + LOOK_LIMIT,
+            };
+            match tokio::time::timeout_at(until, version.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return false,
+            }
+        }
     }
 
-    /// Resolves when [`HealthCheck::look_for`] wants the topology read.
-    pub(crate) async fn look_wanted(&self) {
-        self.inner.look.notified().await;
+    /// One more who reads the topology and calls [`HealthCheck::add_tablet`].
+    pub(crate) fn looker(&self) -> Looker {
+        let answered = Arc::new(AtomicU64::new(0));
+        lock(&self.inner.lookers).push(answered.clone());
+        Looker { inner: self.inner.clone(), wanted: self.inner.looks.subscribe(), answered }
     }
 
     pub fn add_listener(&self, listener: Arc<dyn HealthListener>) {
@@ -385,7 +436,34 @@ impl HealthCheck {
     }
 }
 
+/// What may still come of a look.
+enum Expected {
+    Nothing,
+    /// There are tablets, and none of them can be reached.
+    Starting,
+    Soon,
+}
+
 impl Inner {
+    fn expected(&self, look: u64, target: &Target) -> Expected {
+        if lock(&self.lookers).iter().any(|answered| answered.load(Ordering::Acquire) < look) {
+            return Expected::Soon;
+        }
+        let tablets = lock(&self.tablets);
+        let shard = tablets
+            .values()
+            .map(|watched| &watched.health)
+            .filter(|health| health.target.keyspace == target.keyspace && health.target.shard == target.shard);
+        let mut expected = Expected::Nothing;
+        for health in shard {
+            if !health.up && health.last_error.is_none() {
+                return Expected::Soon;
+            }
+            expected = Expected::Starting;
+        }
+        expected
+    }
+
     /// Follows one tablet until told to stop.
     async fn watch(&self, alias: &str, stop: &CancellationToken) {
         let mut delay = self.options.retry_delay;
@@ -547,6 +625,11 @@ impl Inner {
         }
         self.snapshot.store(Arc::new(snapshot));
         drop(tablets);
+        self.changed();
+    }
+
+    /// Wakes whoever waits for something to change.
+    fn changed(&self) {
         let number = self.updates.fetch_add(1, Ordering::Relaxed) + 1;
         self.version.send_replace(number);
     }

@@ -17,7 +17,10 @@ use topo::TopoServer;
 use vterrors::{Code, VtError};
 use vtproto::topodata::{Tablet, TabletAlias};
 
-use crate::{alias_text, health_check::HealthCheck};
+use crate::{
+    alias_text,
+    health_check::{HealthCheck, Looker},
+};
 
 /// Pause before a cell whose tablets could not be read is read again.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -150,7 +153,8 @@ impl TopologyWatcher {
         });
         let stop = CancellationToken::new();
         let (task, token) = (inner.clone(), stop.clone());
-        tokio::spawn(async move { token.run_until_cancelled(task.run()).await });
+        let looker = inner.health.looker();
+        tokio::spawn(async move { token.run_until_cancelled(task.run(looker)).await });
         Self { inner, _stop: stop.drop_guard() }
     }
 
@@ -177,13 +181,15 @@ impl TopologyWatcher {
 }
 
 impl Inner {
-    async fn run(&self) {
+    async fn run(&self, mut looker: Looker) {
         loop {
+            let look = looker.begin();
             let complete = self.refresh().await;
+            looker.answer(look);
             let pause = self.options.refresh_interval;
             let pause = if complete { pause } else { pause.min(RETRY_DELAY) };
             // Early when a statement goes to a shard of which no tablet is known: it may be new.
-            let _ = tokio::time::timeout(pause, self.health.look_wanted()).await;
+            let _ = tokio::time::timeout(pause, looker.wanted()).await;
         }
     }
 

@@ -87,3 +87,33 @@ async fn whoever_asks_for_unknown_tablets_shares_one_look() {
     let (first, second) = tokio::join!(health.look_for(&wanted), health.look_for(&wanted));
     assert!(first && second, "{first} {second}");
 }
+
+/// A tablet that takes its time to answer is waited for; a shard that nobody has is not.
+#[tokio::test(start_paused = true)]
+async fn a_look_ends_when_nothing_more_can_come_of_it() {
+    let topo = TopoServer::memory(&["zone1"]);
+    let fake = FakeTablet::new("100");
+    let health = HealthCheck::new(HealthCheckOptions::default(), {
+        let fake = fake.clone();
+        move |_| Ok(fake.clone() as std::sync::Arc<dyn QueryService>)
+    });
+    let options = WatcherOptions { refresh_interval: Duration::from_secs(3600), ..Default::default() };
+    let watcher = TopologyWatcher::start(topo.clone(), "zone1", options, health.clone());
+    // What is wanted while a reading is under way is read after it.
+    tokio::join!(watcher.refresh(), tokio::task::yield_now());
+    topo.create_tablet(&tablet("zone1", 100, TabletType::Master)).await.expect("create");
+    let begun = tokio::time::Instant::now();
+    let speaks = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        fake.says(TabletType::Master, true, 1, 0);
+    };
+    let wanted = target(TabletType::Master);
+    assert!(tokio::join!(health.look_for(&wanted), speaks).0);
+    assert!(begun.elapsed() < Duration::from_millis(2100), "{:?}", begun.elapsed());
+    let nowhere = vtproto::query::Target { shard: "nope".into(), ..wanted };
+    assert!(!health.look_for(&nowhere).await);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let begun = tokio::time::Instant::now();
+    assert!(!health.look_for(&nowhere).await);
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}

@@ -56,12 +56,18 @@ fn walk(flavor: &Flavor, replay: Replay) -> Result<()> {
     let left = left_over(&root)?;
     ensure!(left.is_empty(), "processes are left:\n{left}");
     if !status.success() {
-        bail!("scripts/demo.sh ended with {status}, see {}:\n{output}\n{replayed}", dir.display());
+        bail!("scripts/demo.sh ended with {status}, see {}:\n[…]\n{}", dir.display(), end_of(&output));
     }
     // Every stage is replayed before it is judged, so that one run shows all differences.
     ensure!(!replayed.contains("DIFFERS"), "answers differ from those of v5.0.1:\n{replayed}");
     fs::remove_dir_all(&dir)?;
     Ok(())
+}
+
+/// The lines that say what went wrong.
+fn end_of(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 /// A directory with the programs of this build, but for `without`.

@@ -815,7 +815,7 @@ mod tests {
         let _inside = runtime.enter();
         let server = server();
         let insert = plan(&server, "insert into t values (1)");
-        let (id, used) = server.tx.open_without_connection();
+        let (id, used) = server.tx.open_without_connection(None);
         let elsewhere = server.admit(&plan(&server, "insert into u values (1)"), 0, false).expect("no gate");
         let statement = server.admit(&insert, id, false).expect("no gate");
         server.gate("one", tables(&["t"]), TTL, false).expect("free");
@@ -838,6 +838,19 @@ mod tests {
         assert!(left > 0, "its transaction is open and has used the table");
         assert_eq!(server.gated().expect("held").phase, Phase::Gated);
         assert_eq!(server.drained("one").expect("held"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_is_looked_at_again_while_it_ends_is_killed_once() {
+        let server = server();
+        let slot = server.live.register(1, "a pool".into());
+        let (id, used) = server.tx.open_without_connection(Some(slot));
+        used.note(&plan(&server, "insert into t values (1)").shape);
+        server.gate("one", tables(&["t"]), TTL, false).expect("free");
+        server.kill_left("one").await.expect("held");
+        assert!(server.tx.ends_with_its_statement(id));
+        server.kill_left("one").await.expect("held");
+        assert_eq!(server.gated().expect("held").killed, 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -191,6 +191,15 @@ struct State {
 }
 
 impl State {
+    /// Why a transaction ends with the statement that has just ended, if it does. Until it is concluded it stays doomed,
+    /// so that who dooms it again meanwhile is not told to be the first.
+    fn why_ended(&self, id: i64) -> Option<String> {
+        if self.draining {
+            return Some("transaction rolled back: serving stops".to_owned());
+        }
+        self.open.get(&id)?.doomed.clone()
+    }
+
     fn remember(&mut self, id: i64, reason: String) {
         if self.order.len() >= REMEMBERED
             && let Some(oldest) = self.order.pop_front()
@@ -446,12 +455,18 @@ impl Transactions {
 
     /// An open transaction that a statement uses, for tests without a mysqld.
     #[cfg(test)]
-    pub(crate) fn open_without_connection(&self) -> (i64, Arc<Used>) {
+    pub(crate) fn open_without_connection(&self, slot: Option<Arc<LiveSlot>>) -> (i64, Arc<Used>) {
         let (id, used) = (self.last_id.fetch_add(1, Ordering::SeqCst) + 1, Arc::new(Used::default()));
         let entry = Entry::InUse { purpose: "for query" };
-        let open = Open { entry, autocommit: false, used: used.clone(), slot: None, counts_from: None, doomed: None };
+        let open = Open { entry, autocommit: false, used: used.clone(), slot, counts_from: None, doomed: None };
         lock(&self.state).open.insert(id, open);
         (id, used)
+    }
+
+    /// Whether the end of its statement ends an open transaction, for tests without a mysqld.
+    #[cfg(test)]
+    pub(crate) fn ends_with_its_statement(&self, id: i64) -> bool {
+        lock(&self.state).why_ended(id).is_some()
     }
 
     /// The newest id there is: transactions opened from now on have larger ones.
@@ -687,9 +702,7 @@ impl Drop for TxGuard {
             return;
         }
         let mut state = lock(&self.owner.state);
-        let doomed = state.open.get_mut(&tx.id).and_then(|open| open.doomed.take());
-        let reason = if state.draining { Some("transaction rolled back: serving stops".to_owned()) } else { doomed };
-        if let Some(reason) = reason {
+        if let Some(reason) = state.why_ended(tx.id) {
             drop(state);
             // Closing the connection rolls back without a statement that would have to be awaited.
             if let Ok(conn) = tx.conn.get_mut() {
