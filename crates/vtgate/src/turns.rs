@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, watch};
 use vterrors::{Code, Result, VtError};
 use vtproto::query::QueryResult;
 
-/// Bytes of rows up to which the results of shards become one that is whole. A tablet does the same with its own.
+/// Bytes of rows up to which results of shards that came whole become one.
 const HELD: usize = 1 << 20;
 
 /// See the module.

@@ -11,7 +11,7 @@ use super::raw_rows::RawPosition;
 use super::{ClientError, ConnectParams, RawResult, RawRows, RowStream, handshake};
 use crate::constants::{MAX_FRAME, capability, command, errno, status};
 use crate::flavor::Flavor;
-use crate::packet::{Cursor, PacketError, PacketReader, PacketWriter, Span, WireError};
+use crate::packet::{Cursor, PacketError, PacketReader, PacketWriter, Run, RunEnd, Span, WireError};
 use crate::stream::{ReadHalf, Socket, WriteHalf};
 use crate::wire;
 
@@ -528,7 +528,15 @@ impl Connection {
     /// Rows behind those of `raw_result`, as packets: up to `size` bytes of whole rows, or a part of a row that is larger by
     /// itself. `None` at the end of the last result.
     pub(super) async fn raw_piece(&mut self, at: &mut RawPosition, size: usize) -> Result<Option<Bytes>, ClientError> {
-        let mut rows = BytesMut::with_capacity(if at.ended { 0 } else { size });
+        if !at.ended && at.frame_left == 0 && !at.continues {
+            let run = self.run_of_rows(size, at.max_rows - at.rows).await?;
+            if run.packets > 0 {
+                at.rows += run.packets;
+                return Ok(Some(self.reader.take_run(run).freeze()));
+            }
+        }
+        // The end, an error, or a row that is too large for a piece.
+        let mut rows = BytesMut::new();
         while !at.ended && rows.len() < size {
             if at.frame_left > 0 {
                 let passed = self.reader.pass(at.frame_left.min(size - rows.len()), &mut rows);
@@ -584,6 +592,17 @@ impl Connection {
             return Ok(None);
         }
         Ok(Some(rows.freeze()))
+    }
+
+    /// Waits for `size` bytes of rows, or all that come before the end, or before a row that does not fit.
+    async fn run_of_rows(&mut self, size: usize, max_rows: usize) -> Result<Run, ClientError> {
+        let mut run = Run::default();
+        let most = Run { bytes: size, packets: max_rows };
+        let is_row = |first| !matches!(first, wire::EOF | wire::ERR);
+        while self.reader.count(&mut run, most, is_row).map_err(io_lost)? == RunEnd::Part {
+            self.fill().await?;
+        }
+        Ok(run)
     }
 
     /// Reads away what comes behind the result that the caller has.

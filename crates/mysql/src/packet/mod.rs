@@ -9,7 +9,7 @@ mod reader;
 mod writer;
 
 pub(crate) use lenenc::{Cursor, WireError, put_lenenc, put_lenenc_bytes};
-pub(crate) use reader::{PacketError, PacketReader, Span};
+pub(crate) use reader::{PacketError, PacketReader, Run, RunEnd, Span};
 pub(crate) use writer::PacketWriter;
 
 /// The length of a frame's payload, from the first bytes of its head.

@@ -45,6 +45,23 @@ pub(crate) enum Span {
     Joined,
 }
 
+/// Whole packets of one frame each, counted from the front of the buffer on.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Run {
+    /// With their heads.
+    pub bytes: usize,
+    pub packets: usize,
+}
+
+/// What lies behind a [`Run`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunEnd {
+    /// A packet of which a part is missing, or nothing.
+    Part,
+    /// A packet that does not belong to it.
+    Other,
+}
+
 #[derive(Debug)]
 pub(crate) struct PacketReader<R> {
     io: R,
@@ -147,6 +164,41 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         count
     }
 
+    /// Goes on with a run of packets of which together there are at most `bytes` and `packets`, and of whose first bytes
+    /// `belongs` is true. The packet returned last is gone.
+    pub fn count(&mut self, run: &mut Run, most: Run, belongs: impl Fn(u8) -> bool) -> Result<RunEnd, PacketError> {
+        self.buf.advance(std::mem::take(&mut self.done));
+        loop {
+            let rest = &self.buf[run.bytes..];
+            let Some(&[a, b, c, seq]) = rest.first_chunk::<4>() else { return Ok(RunEnd::Part) };
+            let len = payload_len([a, b, c]);
+            if run.packets == most.packets || len == MAX_FRAME || run.bytes + 4 + len > most.bytes {
+                return Ok(RunEnd::Other);
+            }
+            // Sequence ids go round after 255.
+            if seq != self.seq.wrapping_add(run.packets as u8) {
+                return Err(PacketError::OutOfOrder);
+            }
+            if len > self.max_packet {
+                return Err(PacketError::TooLarge);
+            }
+            match rest.get(4) {
+                Some(first) if len == 0 || !belongs(*first) => return Ok(RunEnd::Other),
+                None if len == 0 => return Ok(RunEnd::Other),
+                _ if rest.len() < 4 + len => return Ok(RunEnd::Part),
+                _ => {}
+            }
+            run.bytes += 4 + len;
+            run.packets += 1;
+        }
+    }
+
+    /// Moves out what [`PacketReader::count`] has counted.
+    pub fn take_run(&mut self, run: Run) -> BytesMut {
+        self.seq = self.seq.wrapping_add(run.packets as u8);
+        self.buf.split_to(run.bytes)
+    }
+
     /// The current packet, moved or copied out, so that reading can go on meanwhile.
     pub fn take(&mut self, span: Span) -> Vec<u8> {
         match span {
@@ -224,7 +276,10 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         } else {
             // Grows with what has arrived, not with what a header claims.
             let wanted = missing.clamp(self.read_size, LARGE_READ.max(self.buf.len()));
-            self.buf.reserve(wanted);
+            // Room for a part of it is as good: to make more would move what is here.
+            if self.buf.capacity() - self.buf.len() < wanted / 4 {
+                self.buf.reserve(wanted);
+            }
             self.io.read_buf(&mut self.buf).await?
         };
         if count >= self.read_size {

@@ -1,7 +1,7 @@
 //! What waits to be written on a connection.
 //!
 //! Owns: the queue between the tasks that send and the one that writes. Small frames lie one behind the other in one buffer,
-//! which the writer takes whole: one write carries whatever all callers have queued. Messages longer than a frame are cut, and
+//! which the writer takes whole: one write carries whatever all callers have queued. Longer messages are cut into frames, which
 //! take turns with each other and with the small ones. Invariants: frames of one call leave in the order they were put in;
 //! senders that wait in [`Outbox::room`] first keep the queue at about [`LIMIT`]; what they hold meanwhile is counted
 //! ([`Outbox::hold`]), and [`Outbox::is_overfull`] says when a server has to stop taking in what it would have to answer.
@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 
 use super::codec::{HEAD, Kind, MAX_PAYLOAD, put_head};
 
+/// Bytes of a message up to which it is short: put between others without taking turns.
+const SHORT: usize = 16 << 10;
 /// Bytes queued above which senders wait.
 const LIMIT: usize = 8 << 20;
 /// Bytes of short frames queued above which the outbox is overfull. More than [`LIMIT`], around which streams keep it.
@@ -67,7 +69,7 @@ impl Drop for Held<'_> {
 #[derive(Debug, Default)]
 struct Queue {
     small: BytesMut,
-    /// At least two frames each, or frames behind such of the same call.
+    /// Messages longer than [`SHORT`], and such as come behind one of the same call.
     large: VecDeque<Large>,
     /// The writer, while it waits for something to write.
     writer: Option<Waker>,
@@ -135,7 +137,7 @@ impl Outbox {
     /// Queues a message of a call behind a fixed prefix. False when the connection has ended.
     pub fn message(&self, kind: Kind, id: u64, prefix: &[u8], message: &impl Message) -> bool {
         let length = prefix.len() + message.encoded_len();
-        if length > MAX_PAYLOAD {
+        if length > SHORT {
             // Encoded without the lock: that takes long.
             let mut bytes = BytesMut::with_capacity(length);
             bytes.put_slice(prefix);
@@ -150,7 +152,7 @@ impl Outbox {
 
     /// [`Outbox::message`] of one that is encoded.
     pub fn encoded(&self, kind: Kind, id: u64, message: Bytes) -> bool {
-        if message.len() > MAX_PAYLOAD { self.put_large(id, kind, message) } else { self.frame(kind, id, &message) }
+        if message.len() > SHORT { self.put_large(id, kind, message) } else { self.frame(kind, id, &message) }
     }
 
     /// Queues a frame that is not longer than a frame may be.

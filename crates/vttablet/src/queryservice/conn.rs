@@ -24,9 +24,9 @@ use super::live::{KillReason, LiveQueries, LiveSlot, Running};
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes up to which a result is held and sent in one piece. Of one that grows beyond it, rows are passed on as they come.
-const WHOLE: usize = 1 << 20;
-/// Bytes of one piece of it.
-const PIECE: usize = 256 << 10;
+const WHOLE: usize = 128 << 10;
+/// Bytes of one piece of it: what fits a frame of the way to vtgate, and stays in a processor's cache on the way.
+const PIECE: usize = 60 << 10;
 
 /// What a statement is run under.
 #[derive(Clone)]
