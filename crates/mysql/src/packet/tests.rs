@@ -191,6 +191,59 @@ impl tokio::io::AsyncRead for Pieces<'_> {
     }
 }
 
+/// The runs of rows (packets that do not begin with 0xfe) that a reader cuts out of a stream, and why each one ended; and
+/// the packet behind the last one.
+async fn runs(reader: &mut PacketReader<Pieces<'_>>, most: Run) -> Result<(Vec<Vec<u8>>, Vec<u8>), PacketError> {
+    let mut taken = Vec::new();
+    loop {
+        let mut run = Run::default();
+        while reader.count(&mut run, most, |first| first != 0xfe)? == RunEnd::Part {
+            assert!(reader.fill().await? > 0, "the stream ends inside a run");
+        }
+        if run.packets == 0 {
+            let span = reader.next().await?;
+            return Ok((taken, reader.get(span).to_vec()));
+        }
+        taken.push(reader.take_run(run).to_vec());
+    }
+}
+
+#[test]
+fn a_run_ends_before_what_does_not_belong_to_it() {
+    let rows = [b"one".as_slice(), b"two", b"three"];
+    for (behind, why) in [(b"\xfe\0\0".as_slice(), "the end"), (b"", "an empty packet"), (&[1; 100], "no room")] {
+        let wire = framed(&[rows[0], rows[1], rows[2], behind], 254);
+        let mut reader = PacketReader::new(Pieces { rest: &wire, sizes: Vec::new() }, 1 << 20);
+        reader.set_seq(254);
+        let most = Run { bytes: 100, packets: 10 };
+        let (taken, next) = runtime().block_on(runs(&mut reader, most)).expect(why);
+        assert_eq!(taken.concat(), framed(&rows, 254), "{why}");
+        assert_eq!(next, behind, "{why}");
+    }
+}
+
+#[test]
+fn a_run_holds_no_more_packets_than_asked_for() {
+    let wire = framed(&[b"a", b"b", b"c", b"d", b"e", b"\xfe"], 0);
+    let mut reader = PacketReader::new(Pieces { rest: &wire, sizes: vec![wire.len()] }, 1 << 20);
+    let most = Run { bytes: 100, packets: 2 };
+    let (taken, _) = runtime().block_on(runs(&mut reader, most)).expect("read");
+    assert_eq!(taken.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
+}
+
+#[test]
+fn a_run_checks_sequence_ids_and_sizes() {
+    let count = |wire: &[u8], max| {
+        let mut reader = PacketReader::new(Pieces { rest: wire, sizes: vec![wire.len()] }, max);
+        runtime().block_on(runs(&mut reader, Run { bytes: 100, packets: 10 }))
+    };
+    let mut wire = framed(&[b"a", b"b", b"\xfe"], 0);
+    wire[8] = 7;
+    assert!(matches!(count(&wire, 100), Err(PacketError::OutOfOrder)));
+    let wire = framed(&[b"a", b"too long", b"\xfe"], 0);
+    assert!(matches!(count(&wire, 5), Err(PacketError::TooLarge)));
+}
+
 proptest! {
     #[test]
     fn lenenc_integers_round_trip(value: u64, shift in 0..64u32) {
@@ -231,6 +284,25 @@ proptest! {
             got
         });
         prop_assert_eq!(got, payloads);
+    }
+
+    #[test]
+    fn runs_survive_any_fragmentation(
+        rows in prop::collection::vec(prop::collection::vec(1..9u8, 1..2000), 0..600),
+        sizes in prop::collection::vec(1..40_000usize, 0..100),
+        packets in 1..300usize,
+        bytes in 2004..60_000usize,
+        seq: u8,
+    ) {
+        let mut payloads = rows.iter().map(Vec::as_slice).collect::<Vec<_>>();
+        payloads.push(b"\xfe");
+        let wire = framed(&payloads, seq);
+        let mut reader = PacketReader::new(Pieces { rest: &wire, sizes }, 4096);
+        reader.set_seq(seq);
+        let (taken, next) = runtime().block_on(runs(&mut reader, Run { bytes, packets })).expect("read");
+        prop_assert_eq!(&taken.concat(), &wire[..wire.len() - 5]);
+        prop_assert!(taken.iter().all(|run| run.len() <= bytes));
+        prop_assert_eq!(next, b"\xfe");
     }
 
     #[test]
