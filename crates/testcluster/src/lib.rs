@@ -7,6 +7,7 @@
 //! The programs are those beside the test's own executable: `cargo build --workspace` comes first.
 
 mod background;
+mod datadir;
 mod hold;
 mod http;
 mod process;
@@ -55,6 +56,13 @@ impl Flavor {
                 eprintln!("SKIPPED: VT_TEST_MYSQL9_ROOT is not set, see scripts/test.sh");
                 None
             }
+        }
+    }
+
+    /// Makes a program of ours use this mysqld.
+    fn choose(&self, command: &mut Command) {
+        if let Self::MySql9(root) = self {
+            command.env("VT_MYSQL_ROOT", root);
         }
     }
 }
@@ -256,7 +264,7 @@ impl Cluster {
         let address = format!("127.0.0.1:{}", cluster.etcd_port);
         cluster.run("vtctl", &["AddCellInfo", "-root", "/vitess/zone1", "-server_address", &address, CELL], true)?;
         cluster.start_vtctld()?;
-        cluster.start_mysqlds("init", 0)?;
+        cluster.start_mysqlds(0)?;
         cluster.create_shards(0)?;
         for index in 0..cluster.tablets.len() {
             cluster.start_vttablet(index)?;
@@ -283,7 +291,7 @@ impl Cluster {
     pub fn add_tablets_without_master(&mut self, specs: Vec<TabletSpec>) -> Result<()> {
         let before = self.tablets.len();
         self.tablets.extend(specs.into_iter().map(Tablet::stopped));
-        self.start_mysqlds("init", before)?;
+        self.start_mysqlds(before)?;
         self.create_shards(before)?;
         for index in before..self.tablets.len() {
             self.start_vttablet(index)?;
@@ -319,9 +327,7 @@ impl Cluster {
         let mut command = Command::new(program(name));
         command.env("VTDATAROOT", &self.dir).current_dir(&self.dir);
         command.env("EXTRA_MY_CNF", self.dir.join(EXTRA_CNF));
-        if let Flavor::MySql9(root) = &self.spec.flavor {
-            command.env("VT_MYSQL_ROOT", root);
-        }
+        self.spec.flavor.choose(&mut command);
         if with_topo {
             command.args(self.topo_flags());
         }
@@ -393,33 +399,30 @@ impl Cluster {
         self.vtctld = None;
     }
 
-    /// Runs `mysqlctl ACTION` for every tablet from `first` on at once.
-    fn start_mysqlds(&self, action: &str, first: usize) -> Result<()> {
-        let started: Vec<_> = self.tablets[first..]
-            .iter()
-            .map(|tablet| {
-                let mut command = self.mysqlctl(tablet);
-                command.arg(action);
-                Background::start(format!("mysqlctl {action}"), command)
-            })
-            .collect::<Result<_>>()?;
+    /// Makes the mysqlds of the tablets from `first` on and starts them, all at once.
+    fn start_mysqlds(&self, first: usize) -> Result<()> {
+        for index in first..self.tablets.len() {
+            self.mysqlctl(&self.tablets[index], "init_config")?.finish()?.success()?;
+            datadir::fill(&self.spec.flavor, &self.tablet_dir(index))?;
+        }
+        let started: Vec<_> =
+            self.tablets[first..].iter().map(|tablet| self.mysqlctl(tablet, "start")).collect::<Result<_>>()?;
         for child in started {
             child.finish()?.success()?;
         }
         Ok(())
     }
 
-    fn mysqlctl(&self, tablet: &Tablet) -> Command {
+    fn mysqlctl(&self, tablet: &Tablet, action: &str) -> Result<Background> {
         let mut command = self.command("mysqlctl", false);
         command.args(["-tablet_uid", &tablet.spec.uid.to_string(), "-mysql_port", &tablet.mysql_port.to_string()]);
-        command
+        command.arg(action);
+        Background::start(format!("mysqlctl {action}"), command)
     }
 
     /// Starts the mysqld of a tablet again after [`Cluster::kill_mysqld`].
     pub fn start_mysqld(&self, index: usize) -> Result<()> {
-        let mut command = self.mysqlctl(&self.tablets[index]);
-        command.arg("start");
-        Background::start("mysqlctl start", command)?.finish()?.success().map(drop)
+        self.mysqlctl(&self.tablets[index], "start")?.finish()?.success().map(drop)
     }
 
     /// Ends a tablet's mysqld as a crash would.
