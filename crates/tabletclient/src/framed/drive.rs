@@ -18,6 +18,7 @@ use tokio_util::{codec::Decoder, io::poll_read_buf};
 use super::{
     codec::{Frame, FrameCodec, FrameError},
     outbox::Outbox,
+    pieces::Batch,
 };
 
 /// Room for one read, and for one while much is arriving.
@@ -68,7 +69,7 @@ where
     P: Peer,
 {
     let mut driver =
-        Driver { io, input, read: READ, output: BytesMut::new(), sent: 0, outbox, peer, waited: false, flush: false };
+        Driver { io, input, read: READ, output: Batch::default(), outbox, peer, waited: false, flush: false };
     let ended = poll_fn(|cx| driver.poll(cx)).await;
     outbox.abandon();
     ended
@@ -79,9 +80,7 @@ struct Driver<'a, S, P> {
     input: BytesMut,
     /// Room for the next read.
     read: usize,
-    output: BytesMut,
-    /// Bytes of `output` that have left.
-    sent: usize,
+    output: Batch,
     outbox: &'a Outbox,
     peer: &'a mut P,
     /// Others have had the chance to queue more before the next write.
@@ -155,13 +154,12 @@ where
     /// Pending while the connection lives.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
-            while self.sent < self.output.len() {
-                let count = match ready!(Pin::new(&mut *self.io).poll_write(cx, &self.output[self.sent..])) {
+            while !self.output.is_empty() {
+                let count = match ready!(self.output.poll_write(&mut *self.io, cx)) {
                     Ok(0) => return Poll::Ready(Ended::Io(io::ErrorKind::WriteZero.into())),
                     Ok(count) => count,
                     Err(error) => return Poll::Ready(error.into()),
                 };
-                self.sent += count;
                 self.outbox.written(count);
                 self.flush = true;
             }
@@ -179,7 +177,6 @@ where
                 }
             }
             self.waited = false;
-            self.sent = 0;
             self.output.clear();
             if !self.outbox.take(&mut self.output, cx.waker()) {
                 return match ready!(Pin::new(&mut *self.io).poll_shutdown(cx)) {

@@ -4,8 +4,8 @@
 //! port, where a server of HTTP/2 expects `PRI * HTTP/2.0`: one look at the first bytes tells the two apart, and a server that
 //! speaks only gRPC refuses ours at once ([decision 4](../../../../docs/decisions/0004-framed-transport.md)). Then each side
 //! says which versions it speaks (`hello.rs`), and frames follow (`codec.rs`): length, kind, request id, payload. All callers
-//! share one connection; one task (`drive.rs`) writes whatever they have queued (`outbox.rs`) with one call, and one read brings
-//! the answers of many.
+//! share one connection; one task (`drive.rs`) writes whatever they have queued (`outbox.rs`, `pieces.rs`) with one call, and one
+//! read brings the answers of many.
 //!
 //! # What a peer can make a tablet hold
 //!
@@ -36,6 +36,7 @@ mod drive;
 mod hello;
 mod method;
 mod outbox;
+mod pieces;
 mod pool;
 mod server;
 mod tablet;

@@ -19,7 +19,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use tokio::sync::Notify;
 
-use super::codec::{HEAD, Kind, MAX_PAYLOAD, put_head};
+use super::{
+    codec::{HEAD, Kind, MAX_PAYLOAD, put_head},
+    pieces::{Batch, Pieces},
+};
 
 /// Bytes of a message up to which it is short: put between others without taking turns.
 const SHORT: usize = 16 << 10;
@@ -81,7 +84,7 @@ struct Queue {
 struct Large {
     id: u64,
     /// Kind and what is left of each message.
-    messages: VecDeque<(Kind, Bytes)>,
+    messages: VecDeque<(Kind, Pieces)>,
     /// Whether a frame of it has left.
     begun: bool,
 }
@@ -139,10 +142,10 @@ impl Outbox {
         let length = prefix.len() + message.encoded_len();
         if length > SHORT {
             // Encoded without the lock: that takes long.
-            let mut bytes = BytesMut::with_capacity(length);
-            bytes.put_slice(prefix);
-            encode(message, &mut bytes);
-            return self.put_large(id, kind, bytes.freeze());
+            let mut pieces = Pieces::default();
+            pieces.put_slice(prefix);
+            encode(message, &mut pieces);
+            return self.put_large(id, kind, pieces);
         }
         self.put(kind, id, length, |out| {
             out.put_slice(prefix);
@@ -152,7 +155,7 @@ impl Outbox {
 
     /// [`Outbox::message`] of one that is encoded.
     pub fn encoded(&self, kind: Kind, id: u64, message: Bytes) -> bool {
-        if message.len() > SHORT { self.put_large(id, kind, message) } else { self.frame(kind, id, &message) }
+        if message.len() > SHORT { self.put_large(id, kind, message.into()) } else { self.frame(kind, id, &message) }
     }
 
     /// Queues a frame that is not longer than a frame may be.
@@ -168,7 +171,7 @@ impl Outbox {
         if let Some(large) = queue.large.iter_mut().find(|large| large.id == id) {
             let mut bytes = BytesMut::with_capacity(length);
             write(&mut bytes);
-            large.messages.push_back((kind, bytes.freeze()));
+            large.messages.push_back((kind, bytes.freeze().into()));
             self.queued.fetch_add(length, Ordering::Relaxed);
             self.long.fetch_add(length, Ordering::Relaxed);
         } else {
@@ -180,16 +183,16 @@ impl Outbox {
         wake(queue)
     }
 
-    fn put_large(&self, id: u64, kind: Kind, bytes: Bytes) -> bool {
+    fn put_large(&self, id: u64, kind: Kind, message: Pieces) -> bool {
         let mut queue = self.lock();
         if queue.closed {
             return false;
         }
-        self.queued.fetch_add(bytes.len(), Ordering::Relaxed);
-        self.long.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.queued.fetch_add(message.len(), Ordering::Relaxed);
+        self.long.fetch_add(message.len(), Ordering::Relaxed);
         match queue.large.iter_mut().find(|large| large.id == id) {
-            Some(large) => large.messages.push_back((kind, bytes)),
-            None => queue.large.push_back(Large { id, messages: [(kind, bytes)].into(), begun: false }),
+            Some(large) => large.messages.push_back((kind, message)),
+            None => queue.large.push_back(Large { id, messages: [(kind, message)].into(), begun: false }),
         }
         wake(queue)
     }
@@ -199,7 +202,8 @@ impl Outbox {
         let mut queue = self.lock();
         let Some(at) = queue.large.iter().position(|large| large.id == id) else { return Withdrawn::Nothing };
         let withdrawn = if queue.large[at].begun { Withdrawn::Rest } else { Withdrawn::Unsent };
-        let bytes = queue.large.remove(at).map_or(0, |large| large.messages.iter().map(|(_, bytes)| bytes.len()).sum());
+        let bytes =
+            queue.large.remove(at).map_or(0, |large| large.messages.iter().map(|(_, message)| message.len()).sum());
         self.long.fetch_sub(bytes, Ordering::Relaxed);
         drop(queue);
         self.written(bytes);
@@ -232,30 +236,27 @@ impl Outbox {
 
     /// The next bytes to write, put into the empty `out`; its allocation is used again. Without any, `writer` is woken when
     /// there are. False at the end: closed, and everything taken.
-    pub fn take(&self, out: &mut BytesMut, writer: &Waker) -> bool {
+    pub fn take(&self, out: &mut Batch, writer: &Waker) -> bool {
         let mut queue = self.lock();
-        if out.capacity() > KEPT && queue.large.is_empty() {
-            *out = BytesMut::new();
+        if out.short.capacity() > KEPT {
+            out.short = BytesMut::new();
         }
-        // The larger buffer is the one that long messages are put into.
-        if out.capacity() > queue.small.capacity() && !queue.large.is_empty() {
-            out.extend_from_slice(&queue.small);
-            queue.small.clear();
-        } else {
-            std::mem::swap(out, &mut queue.small);
-        }
-        while out.len() < GATHERED
+        std::mem::swap(&mut out.short, &mut queue.small);
+        let mut gathered = out.short.len();
+        while gathered < GATHERED
             && let Some(mut large) = queue.large.pop_front()
         {
-            if let Some((kind, bytes)) = large.messages.front_mut() {
-                let part = bytes.split_to(bytes.len().min(MAX_PAYLOAD));
-                put_head(out, *kind, !bytes.is_empty(), large.id, part.len());
-                out.put_slice(&part);
+            if let Some((kind, message)) = large.messages.front_mut() {
+                let part = message.len().min(MAX_PAYLOAD);
+                let mut head = BytesMut::with_capacity(HEAD);
+                put_head(&mut head, *kind, part < message.len(), large.id, part);
+                out.add(head.freeze(), message, part);
+                gathered += HEAD + part;
                 // Heads of cut messages are not counted when they are put in.
                 self.queued.fetch_add(HEAD, Ordering::Relaxed);
-                self.long.fetch_sub(part.len(), Ordering::Relaxed);
+                self.long.fetch_sub(part, Ordering::Relaxed);
                 large.begun = true;
-                if bytes.is_empty() {
+                if message.is_empty() {
                     large.messages.pop_front();
                 }
             }
@@ -289,7 +290,7 @@ pub(super) fn encoded(prefix: &[u8], message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-fn encode(message: &impl Message, out: &mut BytesMut) {
+fn encode(message: &impl Message, out: &mut impl BufMut) {
     // The only error is too little room, and the buffer grows.
     message.encode(out).expect("a growing buffer has room");
 }
@@ -326,15 +327,15 @@ mod tests {
     }
 
     fn drain(outbox: &Outbox) -> Vec<Frame> {
-        let (mut all, mut out) = (BytesMut::new(), BytesMut::new());
+        let (mut all, mut out) = (BytesMut::new(), Batch::default());
         loop {
             outbox.take(&mut out, Waker::noop());
-            if out.is_empty() {
+            let taken = out.take();
+            if taken.is_empty() {
                 break;
             }
-            outbox.written(out.len());
-            all.extend_from_slice(&out);
-            out.clear();
+            outbox.written(taken.len());
+            all.extend_from_slice(&taken);
         }
         let mut frames = Vec::new();
         while let Some(frame) = FrameCodec.decode(&mut all).expect("frames") {
@@ -398,7 +399,7 @@ mod tests {
         assert!(outbox.is_overfull());
         // The writer, with nothing to write, hears of it.
         let woken = Arc::new(Woken::default());
-        outbox.take(&mut BytesMut::new(), &woken.clone().into());
+        outbox.take(&mut Batch::default(), &woken.clone().into());
         drop(held);
         assert!(woken.0.load(Ordering::Relaxed) && !outbox.is_overfull());
     }

@@ -653,13 +653,17 @@ mod tests {
     use tokio_util::codec::Decoder;
 
     use super::{
-        super::codec::{FrameCodec, MAX_PAYLOAD},
+        super::{
+            codec::{FrameCodec, MAX_PAYLOAD},
+            pieces::Batch,
+        },
         *,
     };
 
     fn left(outbox: &Outbox) -> Vec<Frame> {
-        let mut out = BytesMut::new();
+        let mut out = Batch::default();
         outbox.take(&mut out, Waker::noop());
+        let mut out = BytesMut::from(&out.take()[..]);
         outbox.written(out.len());
         let mut frames = Vec::new();
         while let Some(frame) = FrameCodec.decode(&mut out).expect("frames") {
