@@ -132,6 +132,12 @@ impl Gateway {
         }
     }
 
+    /// Waits for a tablet that can be chosen. Whether there is one.
+    async fn look_for(&self, target: &Target) -> bool {
+        let is_there = || !matches!(self.choose(target, &[]), Choice::NoneHealthy);
+        self.health.look_for(target, is_there).await
+    }
+
     /// A master that is up and does not serve: one that stops waits for the transactions that it holds.
     fn leaving_master(&self, target: &Target) -> Option<Arc<TabletHealth>> {
         let snapshot = self.health.snapshot();
@@ -187,6 +193,7 @@ impl Gateway {
         let bufferable = target.tablet_type() == TabletType::Master && kind != CallKind::InTransaction;
         let mut buffered = None;
         let mut attempts = self.options.retry_count + 1;
+        let mut looked = false;
         while attempts > 0 {
             attempts -= 1;
             if bufferable && buffered.is_none() {
@@ -214,7 +221,9 @@ impl Gateway {
             };
             let health = match choice {
                 Choice::Tablet(health) => health,
-                Choice::NoneHealthy if tried.is_empty() && self.health.look_for(target).await => {
+                Choice::NoneHealthy
+                    if tried.is_empty() && !std::mem::replace(&mut looked, true) && self.look_for(target).await =>
+                {
                     attempts += 1;
                     continue;
                 }

@@ -331,11 +331,11 @@ impl HealthCheck {
         all.into_iter().map(|(_, health)| health).collect()
     }
 
-    /// For a target of which no healthy tablet is known: has the topology read now instead of at the next interval, and
-    /// waits for such a tablet until it has been read and every tablet of the shard has spoken, at most [`LOOK_LIMIT`].
-    /// Returns whether there is one. Who comes within [`LOOK_LIMIT`] shares the look, so that targets that do not exist
-    /// burden nobody.
-    pub async fn look_for(&self, target: &Target) -> bool {
+    /// For a target of which no tablet is known that will do: has the topology read now instead of at the next interval,
+    /// and waits until `is_there` is true of the snapshot, or until it has been read and every tablet of the shard has
+    /// spoken, at most [`LOOK_LIMIT`]. Returns whether one is there. Who comes within [`LOOK_LIMIT`] shares the look, so that
+    /// targets that do not exist burden nobody.
+    pub async fn look_for(&self, target: &Target, is_there: impl Fn() -> bool) -> bool {
         let (look, begins) = {
             let mut last = lock(&self.inner.last_look);
             match *last {
@@ -355,11 +355,7 @@ impl HealthCheck {
         loop {
             let expected = self.inner.expected(look.number, target);
             // Behind that: what was expected may be here by now.
-            let is_there = self
-                .snapshot()
-                .group(&target.keyspace, &target.shard, target.tablet_type())
-                .is_some_and(|group| !group.healthy.is_empty());
-            if is_there {
+            if is_there() {
                 return true;
             }
             let until = match expected {

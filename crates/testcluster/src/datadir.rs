@@ -46,10 +46,10 @@ fn kept(flavor: &Flavor) -> Result<PathBuf> {
         fs::remove_dir_all(&dir)?;
     }
     // Short: the path of a socket has a limit.
-    let root = std::env::temp_dir().join(format!("vt-datadir-{}", std::process::id()));
-    let made = make(flavor, &root, &dir);
+    let work = std::env::temp_dir().join(format!("vt-datadir-{name}-{}", std::process::id()));
+    let made = make(flavor, &work, &dir);
     // What init left behind is of no use to anybody, whatever came of it.
-    let _ = fs::remove_dir_all(&root);
+    let _ = fs::remove_dir_all(&work);
     made?;
     fs::write(dir.join(STAMP), stamp)?;
     Ok(dir)
