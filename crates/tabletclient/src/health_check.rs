@@ -32,7 +32,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Longest wait of a statement for tablets that nobody has heard of, and least time between two looks for them.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
-/// How long such a statement waits for tablets that cannot be reached: they may just be starting.
+/// How long such a statement waits where all tablets that are known have spoken or cannot be reached.
 const STARTING_LIMIT: Duration = Duration::from_secs(1);
 
 /// Makes the client of a tablet; [`crate::grpc::dial`] in servers.
@@ -332,8 +332,8 @@ impl HealthCheck {
     }
 
     /// For a target of which no tablet is known that will do: has the topology read now instead of at the next interval,
-    /// and waits until `is_there` is true of the snapshot, or until it has been read and every tablet of the shard has
-    /// spoken, at most [`LOOK_LIMIT`]. Returns whether one is there. Who comes within [`LOOK_LIMIT`] shares the look, so that
+    /// and waits until `is_there` is true of the snapshot, at most [`LOOK_LIMIT`], once every tablet of the shard has spoken
+    /// [`STARTING_LIMIT`], and not at all for a shard without tablets once all is read. Returns whether one is there. Who comes within [`LOOK_LIMIT`] shares the look, so that
     /// targets that do not exist burden nobody.
     pub async fn look_for(&self, target: &Target, is_there: impl Fn() -> bool) -> bool {
         let (look, begins) = {
@@ -435,22 +435,23 @@ impl HealthCheck {
 /// What may still come of a look.
 enum Expected {
     Nothing,
-    /// There are tablets, and none of them can be reached.
+    /// The shard has tablets that have spoken or cannot be reached, and none that has yet to do either: what is wanted may
+    /// just be starting.
     Starting,
+    /// Who knows which tablets there are has not answered, or a tablet has yet to speak.
     Soon,
 }
 
 impl Inner {
     fn expected(&self, look: u64, target: &Target) -> Expected {
-        if lock(&self.lookers).iter().any(|answered| answered.load(Ordering::Acquire) < look) {
-            return Expected::Soon;
-        }
+        let unanswered = lock(&self.lookers).iter().any(|answered| answered.load(Ordering::Acquire) < look);
         let tablets = lock(&self.tablets);
         let shard = tablets
             .values()
             .map(|watched| &watched.health)
             .filter(|health| health.target.keyspace == target.keyspace && health.target.shard == target.shard);
-        let mut expected = Expected::Nothing;
+        // A cell that cannot be read does not hold up shards that are known.
+        let mut expected = if unanswered { Expected::Soon } else { Expected::Nothing };
         for health in shard {
             if !health.up && health.last_error.is_none() {
                 return Expected::Soon;
@@ -580,6 +581,7 @@ impl Inner {
         let same = old.target == health.target
             && old.is_healthy() == health.is_healthy()
             && old.up == health.up
+            && old.last_error.is_some() == health.last_error.is_some()
             && old.reparented_timestamp == health.reparented_timestamp
             && old.lag_seconds() == health.lag_seconds();
         if !same {

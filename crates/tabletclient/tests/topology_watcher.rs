@@ -126,3 +126,18 @@ async fn a_look_ends_when_nothing_more_can_come_of_it() {
     assert!(!look_for(&health, &nowhere).await);
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
 }
+
+/// A tablet that is given up is not waited for as long as one that may still speak.
+#[tokio::test(start_paused = true)]
+async fn a_look_does_not_wait_long_for_what_is_silent() {
+    let topo = TopoServer::memory(&["zone1"]);
+    let silent = FakeTablet::new("100");
+    let options = HealthCheckOptions { timeout: Duration::from_millis(300), ..Default::default() };
+    let health = HealthCheck::new(options, move |_| Ok(silent.clone() as std::sync::Arc<dyn QueryService>));
+    let options = WatcherOptions { refresh_interval: Duration::from_secs(3600), ..Default::default() };
+    topo.create_tablet(&tablet("zone1", 100, TabletType::Master)).await.expect("create");
+    let _watcher = TopologyWatcher::start(topo.clone(), "zone1", options, health.clone());
+    let begun = tokio::time::Instant::now();
+    assert!(!look_for(&health, &target(TabletType::Master)).await);
+    assert!(begun.elapsed() < Duration::from_millis(1100), "{:?}", begun.elapsed());
+}

@@ -74,12 +74,24 @@ pub(crate) struct PacketReader<R> {
     seq: u8,
     max_packet: usize,
     read_size: usize,
+    /// `buf` is the rest of a larger allocation.
+    cut: bool,
 }
 
 impl<R: AsyncRead + Unpin> PacketReader<R> {
     pub fn new(io: R, max_packet: usize) -> Self {
         let buf = BytesMut::new();
-        Self { io, buf, done: 0, joined: Vec::new(), joining: false, seq: 0, max_packet, read_size: SMALL_READ }
+        Self {
+            io,
+            buf,
+            done: 0,
+            joined: Vec::new(),
+            joining: false,
+            seq: 0,
+            max_packet,
+            read_size: SMALL_READ,
+            cut: false,
+        }
     }
 
     pub fn set_max_packet(&mut self, bytes: usize) {
@@ -196,6 +208,7 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
     /// Moves out what [`PacketReader::count`] has counted.
     pub fn take_run(&mut self, run: Run) -> BytesMut {
         self.seq = self.seq.wrapping_add(run.packets as u8);
+        self.cut = true;
         self.buf.split_to(run.bytes)
     }
 
@@ -306,8 +319,9 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
     /// Gives memory back before a wait. The packet returned last is gone.
     pub fn release(&mut self) {
         self.buf.advance(std::mem::take(&mut self.done));
-        if self.buf.is_empty() && self.buf.capacity() > KEEP_IDLE {
+        if self.buf.is_empty() && (self.buf.capacity() > KEEP_IDLE || self.cut) {
             self.buf = BytesMut::new();
+            self.cut = false;
         }
         if !self.joining {
             self.joined = Vec::new();

@@ -38,7 +38,7 @@ const MOST_HELD: usize = 256 << 20;
 const ALWAYS_HELD: usize = 4 * 1024;
 /// Bytes up to which one write takes further frames of long messages. Short ones wait for no more than that.
 const GATHERED: usize = 4 * MAX_PAYLOAD;
-/// The write buffer goes back to this size when it has been larger, and no long message follows.
+/// A write buffer that has grown beyond this is not used again.
 const KEPT: usize = 128 * 1024;
 
 /// The queue of one connection.
@@ -92,7 +92,7 @@ struct Large {
 /// What [`Outbox::withdraw`] found of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Withdrawn {
-    /// No message in several frames: what there was of the call has left, or leaves.
+    /// No long message: what there was of the call has left, or leaves.
     Nothing,
     /// Messages of which nothing had left.
     Unsent,
@@ -197,7 +197,7 @@ impl Outbox {
         wake(queue)
     }
 
-    /// Drops what is queued of a call in several frames.
+    /// Drops what is queued of a call with a long message.
     pub fn withdraw(&self, id: u64) -> Withdrawn {
         let mut queue = self.lock();
         let Some(at) = queue.large.iter().position(|large| large.id == id) else { return Withdrawn::Nothing };
@@ -243,7 +243,8 @@ impl Outbox {
         }
         std::mem::swap(&mut out.short, &mut queue.small);
         let mut gathered = out.short.len();
-        while gathered < GATHERED
+        // One at least: short frames that keep coming do not keep a long message back.
+        while (gathered < GATHERED || out.has_only_short())
             && let Some(mut large) = queue.large.pop_front()
         {
             if let Some((kind, message)) = large.messages.front_mut() {
@@ -385,6 +386,19 @@ mod tests {
         outbox.abandon();
         waiting.await.expect("let go");
         assert!(!outbox.frame(Kind::Ping, 0, &[]), "closed");
+    }
+
+    #[test]
+    fn short_frames_that_keep_coming_do_not_keep_a_long_message_back() {
+        let outbox = Outbox::default();
+        let long = SHORT + 1;
+        assert!(outbox.message(Kind::Response, 1, &[], &blob(long)));
+        for _ in 0..=GATHERED / MAX_PAYLOAD {
+            outbox.frame(Kind::Error, 2, &[0; MAX_PAYLOAD]);
+        }
+        let mut out = Batch::default();
+        outbox.take(&mut out, Waker::noop());
+        assert!(out.take().len() > GATHERED + long, "it leaves with them");
     }
 
     #[test]

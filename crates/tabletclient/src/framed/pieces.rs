@@ -15,6 +15,8 @@ use tokio::io::AsyncWrite;
 
 /// Bytes of a field from which on it is not copied.
 const LONG_FIELD: usize = 4 << 10;
+/// Bytes of short fields from which on a new buffer is begun. One that grew on would be copied each time.
+const CHUNK: usize = 64 << 10;
 /// Pieces that one write takes at most.
 const SLICES: usize = 32;
 
@@ -48,6 +50,14 @@ impl Pieces {
     fn close(&mut self) {
         let end = std::mem::take(&mut self.end).freeze();
         self.push(end);
+    }
+
+    /// Begins a new buffer if this one is large and would have to grow for `bytes` more.
+    fn make_room(&mut self, bytes: usize) {
+        if self.end.len() >= CHUNK && self.end.capacity() - self.end.len() < bytes {
+            self.close();
+            self.end.reserve(CHUNK.max(bytes));
+        }
     }
 
     /// Moves the first `bytes` of it to the end of `to`.
@@ -92,6 +102,7 @@ unsafe impl BufMut for Pieces {
 
     fn put<T: Buf>(&mut self, mut field: T) {
         if field.remaining() < LONG_FIELD {
+            self.make_room(field.remaining());
             return self.end.put(field);
         }
         self.close();
@@ -100,6 +111,7 @@ unsafe impl BufMut for Pieces {
     }
 
     fn put_slice(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
         self.end.put_slice(bytes);
     }
 }
@@ -118,6 +130,10 @@ pub(super) struct Batch {
 impl Batch {
     pub fn is_empty(&self) -> bool {
         self.sent == self.short.len() && self.long.is_empty()
+    }
+
+    pub fn has_only_short(&self) -> bool {
+        self.long.is_empty()
     }
 
     /// Makes it ready to be filled again. Its allocation stays.
@@ -245,6 +261,18 @@ mod tests {
         assert!(parts.iter().any(|part| part.as_ptr() == rows.as_ptr()), "not a copy");
         let all = parts.iter().flatten().copied().collect::<Vec<u8>>();
         assert_eq!(all, message.encode_to_vec());
+    }
+
+    #[test]
+    fn many_short_fields_are_not_copied_again_and_again() {
+        let row = query::Row { lengths: vec![3; 500], values: vec![b'x'; 1500].into() };
+        let message = query::QueryResult { rows: vec![row; 500], ..Default::default() };
+        let mut pieces = Pieces::default();
+        message.encode(&mut pieces).expect("it grows");
+        let mut parts = VecDeque::new();
+        pieces.split_to(usize::MAX, &mut parts);
+        assert!(parts.iter().all(|part| part.len() <= 2 * CHUNK), "no buffer has grown to the whole");
+        assert_eq!(parts.iter().flatten().copied().collect::<Vec<u8>>(), message.encode_to_vec());
     }
 
     #[test]
