@@ -194,11 +194,11 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
             if len > self.max_packet {
                 return Err(PacketError::TooLarge);
             }
-            match rest.get(4) {
-                Some(first) if len == 0 || !belongs(*first) => return Ok(RunEnd::Other),
-                None if len == 0 => return Ok(RunEnd::Other),
-                _ if rest.len() < 4 + len => return Ok(RunEnd::Part),
-                _ => {}
+            if len == 0 || rest.get(4).is_some_and(|first| !belongs(*first)) {
+                return Ok(RunEnd::Other);
+            }
+            if rest.len() < 4 + len {
+                return Ok(RunEnd::Part);
             }
             run.bytes += 4 + len;
             run.packets += 1;

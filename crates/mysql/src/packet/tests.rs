@@ -191,8 +191,8 @@ impl tokio::io::AsyncRead for Pieces<'_> {
     }
 }
 
-/// The runs of rows (packets that do not begin with 0xfe) that a reader cuts out of a stream, and why each one ended; and
-/// the packet behind the last one.
+/// The runs of rows (packets that do not begin with 0xfe) that a reader cuts out of a stream, and the packet behind the
+/// last one.
 async fn runs(reader: &mut PacketReader<Pieces<'_>>, most: Run) -> Result<(Vec<Vec<u8>>, Vec<u8>), PacketError> {
     let mut taken = Vec::new();
     loop {
