@@ -25,10 +25,6 @@ fn program(names: &[&str]) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 impl Mysqld {
     /// `None` when MariaDB is not installed.
     async fn start(server_id: u32) -> Result<Option<Self>> {
@@ -49,7 +45,7 @@ impl Mysqld {
             .args(user)
             .output()?;
         ensure!(installed.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&installed.stderr));
-        let port = free_port()?;
+        let port = testcluster::free_port();
         let log = std::fs::File::create(dir.path().join("stderr.log"))?;
         let child = Command::new(mysqld)
             .arg("--no-defaults")
@@ -132,7 +128,41 @@ async fn the_client_against_mariadb() -> Result<()> {
     many_rows(&mut conn).await?;
     logins(&mut conn, &server).await?;
     statements_behind_others(&server).await?;
+    dropped_is_not_aborted(&server).await?;
     raw_socket_is_gone(conn, &server).await
+}
+
+/// A connection that is dropped has said goodbye, one whose statement is under way is an aborted client.
+async fn dropped_is_not_aborted(server: &Mysqld) -> Result<()> {
+    async fn counted(conn: &mut Connection, name: &str) -> Result<u64> {
+        let rows = conn.query(format!("show global status like '{name}'").as_bytes(), 1).await?.rows;
+        Ok(cells(&rows[0])[1].as_deref().unwrap_or_default().parse()?)
+    }
+    async fn until_alone(conn: &mut Connection) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while counted(conn, "Threads_connected").await? > 1 {
+            ensure!(Instant::now() < deadline, "a connection is left");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+    let mut watching = server.connect().await?;
+    until_alone(&mut watching).await?;
+    let before = counted(&mut watching, "Aborted_clients").await?;
+    let tcp = ConnectParams { charset: "utf8mb4".into(), ..ConnectParams::tcp("127.0.0.1", server.port, "root") };
+    for params in [server.params(), tcp] {
+        let mut conn = Connection::connect(&params).await?;
+        conn.query(b"select 1", 1).await?;
+    }
+    until_alone(&mut watching).await?;
+    assert_eq!(counted(&mut watching, "Aborted_clients").await?, before);
+
+    let mut conn = server.connect().await?;
+    drop(conn.send_query(b"select sleep(0.2)").await?);
+    drop(conn);
+    until_alone(&mut watching).await?;
+    assert_eq!(counted(&mut watching, "Aborted_clients").await?, before + 1);
+    Ok(())
 }
 
 /// Every column type arrives as Vitess names it.
@@ -600,7 +630,7 @@ async fn start_mysql(root: &Path, server_id: u32) -> Result<Mysqld> {
     let data = format!("--datadir={}", dir.path().join("data").display());
     let initialised = Command::new(&mysqld).args(["--initialize-insecure", "--user=root"]).arg(&data).output()?;
     ensure!(initialised.status.success(), "{}", String::from_utf8_lossy(&initialised.stderr));
-    let port = free_port()?;
+    let port = testcluster::free_port();
     let log = std::fs::File::create(dir.path().join("stderr.log"))?;
     let child = Command::new(&mysqld)
         .args([&data, "--user=root", "--bind-address=127.0.0.1", "--mysqlx=OFF", "--performance-schema=OFF"])

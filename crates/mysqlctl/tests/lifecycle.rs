@@ -32,9 +32,8 @@ impl Root {
             eprintln!("SKIPPED: {error}");
             return None;
         }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let root = Self { dir: tempfile::Builder::new().prefix("mctl").tempdir().unwrap(), port, extra: None };
+        let dir = tempfile::Builder::new().prefix("mctl").tempdir().unwrap();
+        let root = Self { dir, port: testcluster::free_port(), extra: None };
         Some(root.with_extra("bind-address = 127.0.0.1\n"))
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use servenv::grpc::ClientOptions;
 use servenv::{Env, Program, Role, Running};
+use testcluster::free_port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -16,33 +17,22 @@ use vtproto::vtctldata::{ExecuteVtctlCommandRequest, ExecuteVtctlCommandResponse
 use vtproto::vtctlservice::vtctl_client::VtctlClient;
 use vtproto::vtctlservice::vtctl_server::{Vtctl, VtctlServer};
 
-/// A port that was free a moment ago. Ports of the flags cannot be 0, which means none.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
-}
-
 fn env(args: &[&str]) -> Env {
     let mut all = vec!["-bind_address=127.0.0.1"];
     all.extend(args);
     Env::new(Program::Vtctld, Program::Vtctld.flag_set().parse(all).expect("valid flags"))
 }
 
-/// A server with HTTP and gRPC on free ports; another process may take a port first, so it tries again.
+/// A server with HTTP and gRPC on free ports.
 async fn start(args: &[&str], fill: impl Fn(&mut servenv::Server)) -> (Env, Running) {
-    for _ in 0..20 {
-        let ports = [format!("-port={}", free_port()), format!("-grpc_port={}", free_port())];
-        let mut all: Vec<&str> = args.to_vec();
-        all.extend(ports.iter().map(String::as_str));
-        let env = env(&all);
-        let mut server = env.server();
-        fill(&mut server);
-        match server.start().await {
-            Ok(running) => return (env, running),
-            Err(servenv::Error::Listen { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("no free port");
+    let ports = [format!("-port={}", free_port()), format!("-grpc_port={}", free_port())];
+    let mut all: Vec<&str> = args.to_vec();
+    all.extend(ports.iter().map(String::as_str));
+    let env = env(&all);
+    let mut server = env.server();
+    fill(&mut server);
+    let running = server.start().await.expect("it starts");
+    (env, running)
 }
 
 /// Status code, head and body.

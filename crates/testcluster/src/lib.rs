@@ -10,6 +10,7 @@ mod background;
 mod datadir;
 mod hold;
 mod http;
+mod ports;
 mod process;
 mod tls;
 mod victim;
@@ -17,6 +18,7 @@ mod victim;
 pub use background::Background;
 pub use hold::Hold;
 pub use http::get as http_get;
+pub use ports::free_port;
 pub use process::{Process, peak_resident_kib, program, resident_kib};
 pub use tls::TlsFiles;
 pub use victim::Victim;
@@ -28,10 +30,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::{
-        Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -688,20 +687,6 @@ impl Finished {
 /// The root of the checkout.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the checkout is there")
-}
-
-/// A port that nothing listens on and that no other test of this process was given.
-pub fn free_port() -> u16 {
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    loop {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the loopback interface has free ports");
-        let port = listener.local_addr().expect("it is bound").port();
-        let mut given = GIVEN.lock().expect("no test panics while it holds this");
-        if !given.contains(&port) {
-            given.push(port);
-            return port;
-        }
-    }
 }
 
 /// Polls until a condition holds.

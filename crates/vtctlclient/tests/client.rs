@@ -142,9 +142,7 @@ async fn bad_flags_are_refused_before_anything_is_sent() {
 
 #[tokio::test]
 async fn it_waits_for_a_server_that_starts_later() {
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = reserved.local_addr().expect("bound");
-    drop(reserved);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], testcluster::free_port()));
     let logs = tempfile::tempdir().expect("directory");
     let waiting = client(&logs, &["-server", &address.to_string(), "Echo"]).stdout(Stdio::piped()).spawn();
     let waiting = waiting.expect("the program runs");
@@ -158,9 +156,7 @@ async fn it_waits_for_a_server_that_starts_later() {
 
 #[tokio::test]
 async fn nobody_there_ends_with_the_action_timeout() {
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = reserved.local_addr().expect("bound").to_string();
-    drop(reserved);
+    let address = format!("127.0.0.1:{}", testcluster::free_port());
     let output = run(&["-server", &address, "-action_timeout", "300ms", "GetKeyspaces"]).await;
     assert_eq!(output.status.code(), Some(1));
     let stderr = text(&output.stderr);

@@ -1,6 +1,9 @@
 //! Commands and their results.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::{TcpStream, UnixStream};
@@ -42,6 +45,17 @@ pub struct Connection {
     several: Several,
     /// Where cells of rows are collected.
     values: BytesMut,
+}
+
+/// Says goodbye to the server, which otherwise counts an aborted client and writes a warning to its log. Nothing waits
+/// for it: a socket that does not take it at once is closed without.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.is_broken() {
+            self.put(command::QUIT, &[]);
+            let _ = pin!(self.writer.flush()).poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
 }
 
 /// Whether the server takes several statements in one text.
@@ -267,7 +281,7 @@ impl Connection {
         self.simple(command::INIT_DB, name.as_bytes()).await
     }
 
-    /// Says goodbye and closes. Dropping closes too; the server then counts an aborted client.
+    /// Says goodbye, waits until it is sent, and closes.
     pub async fn close(mut self) {
         if self.start(command::QUIT, b"").await.is_ok() {
             // Whatever happens now, the connection is over.

@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     future::Future,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -58,9 +58,7 @@ impl Etcd {
             eprintln!("SKIPPED: there is no `etcd` in the PATH, nothing of the etcd backend was tested");
             return Ok(None);
         }
-        let (client, peer) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        let (client_port, peer_port) = (client.local_addr()?.port(), peer.local_addr()?.port());
-        drop((client, peer));
+        let (client_port, peer_port) = (testcluster::free_port(), testcluster::free_port());
         let mut etcd = Self { dir: TempDir::new()?, client_port, peer_port, process: None, tls };
         etcd.restart().await?;
         Ok(Some(etcd))

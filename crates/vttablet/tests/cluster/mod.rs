@@ -3,13 +3,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use mysql::client::ConnectParams;
 use mysqlctl::{
     Installation, MysqlTablet,
@@ -22,6 +21,7 @@ use nix::{
     unistd::Pid,
 };
 use tabletclient::{grpc::DialOptions, tm::TabletManagerClient};
+use testcluster::free_port;
 use topo::{TopoOptions, TopoServer};
 use vtproto::topodata::{CellInfo, Tablet, TabletAlias};
 
@@ -62,12 +62,12 @@ impl Cluster {
         // Short: the path of a socket has a limit.
         let dir = std::env::temp_dir().join(format!("vtt-{}", std::process::id()));
         fs::create_dir_all(dir.join("backups"))?;
-        let (client, peer) = (free_port()?, free_port()?);
+        let (client, peer) = (free_port(), free_port());
         let etcd_address = format!("127.0.0.1:{client}");
         let etcd = spawn_etcd(&dir, &etcd_address, peer)?;
         let mut mysqlds = Vec::new();
         for uid in UID..UID + count {
-            mysqlds.push(MysqlTablet::new(&dir, tablet_dir(&dir, "", uid), free_port()?, None)?);
+            mysqlds.push(MysqlTablet::new(&dir, tablet_dir(&dir, "", uid), free_port(), None)?);
         }
         let options = InitOptions { init_db_sql_file: None, wait: START };
         let made =
@@ -92,7 +92,7 @@ impl Cluster {
         };
         made.context("mysqlctl init")?;
         for index in 0..cluster.mysqlds.len() {
-            cluster.ports.push((free_port()?, free_port()?));
+            cluster.ports.push((free_port(), free_port()));
             cluster.start_vttablet(index)?;
         }
         for index in 0..cluster.mysqlds.len() {
@@ -234,13 +234,6 @@ fn spawn_etcd(dir: &Path, address: &str, peer: u16) -> Result<Child> {
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a pid"))
-}
-
-fn free_port() -> Result<u16> {
-    match TcpListener::bind("127.0.0.1:0") {
-        Ok(listener) => Ok(listener.local_addr()?.port()),
-        Err(error) => bail!("no free port: {error}"),
-    }
 }
 
 /// Polls until there is an answer.
