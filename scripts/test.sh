@@ -51,8 +51,11 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$root/scripts/test_runner.sh
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$root/scripts/test_runner.sh
 export VT_TEST_LIMIT=${VT_TEST_LIMIT:-600}
 export VT_TEST_END=${VT_TEST_END:-$(($(date +%s) - SECONDS + 75 * 60))}
+export VT_TEST_TIMES=$root/target/test-times.log
+rm -f "$VT_TEST_TIMES"
 cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
+[ -e "$VT_TEST_TIMES" ] && say "The longest" && sort -rn "$VT_TEST_TIMES" | head -n 12
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
      END { printf "\n%d passed, %d failed, %d skipped", passed, failed, ignored }' "$log"
 echo ", $((SECONDS / 60)) minutes"

@@ -4,7 +4,8 @@
 #   scripts/test_runner.sh PROGRAM [ARGUMENT…]
 #
 # VT_TEST_LIMIT is the limit of one program in seconds, VT_TEST_END the moment (seconds since 1970) at which all have to
-# be done. A program that is stopped counts as one failed test in the summary of scripts/test.sh.
+# be done. A program that is stopped counts as one failed test in the summary of scripts/test.sh. VT_TEST_TIMES is a file that gets
+# a line with the seconds that the program took.
 set -uo pipefail
 
 limit=${VT_TEST_LIMIT:-600}
@@ -20,6 +21,10 @@ timeout --kill-after=10 "$limit" "$@" &
 group=$!
 wait "$group"
 status=$?
+if [ -n "${VT_TEST_TIMES:-}" ]; then
+  name=${1##*/}
+  echo "$((SECONDS - started)) s ${name%-*}" >>"$VT_TEST_TIMES"
+fi
 left=$(ps -eo pgid=,stat=,args= | awk -v group="$group" '$1 == group && $2 !~ /^Z/')
 if [ -n "$left" ]; then
   kill -KILL -- "-$group" 2>/dev/null

@@ -22,6 +22,7 @@ mod program_text;
 pub mod register;
 mod server;
 pub mod stats;
+mod symbols;
 
 pub use acl::{Acl, Role};
 pub use env::{Env, main};

@@ -439,6 +439,8 @@ async fn a_profile_is_a_flame_graph_of_what_runs() {
     assert_eq!(code, 200, "{svg}");
     assert!(head.contains("content-type: image/svg+xml"), "{head}");
     assert!(svg.contains("<svg") && svg.contains("spin_for_the_profile"), "{}", svg.get(..2000).unwrap_or(&svg));
+    let (code, _, svg) = http(running.http, "GET", "/debug/profile?seconds=1&hz=1").await;
+    assert!(code == 200 && svg.contains("<svg"), "of a server at rest as well: {code} {svg}");
     for wrong in ["seconds=0", "seconds=1000", "hz=0"] {
         assert_eq!(http(running.http, "GET", &format!("/debug/profile?{wrong}")).await.0, 400, "{wrong}");
     }

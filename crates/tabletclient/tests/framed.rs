@@ -288,6 +288,37 @@ async fn a_peer_that_says_nothing_is_called_over_grpc() {
 }
 
 #[tokio::test]
+async fn a_tablet_that_hangs_is_not_taken_for_one_that_speaks_only_grpc() {
+    let fake = FakeTablet::new("100");
+    let (listener, tablet) = listen().await;
+    let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let serving = (stop.clone(), stopped.clone(), fake.clone());
+    tokio::spawn(async move {
+        let (stop, stopped, fake) = serving;
+        let (io, _) = listener.accept().await.expect("the first connection");
+        framed::serve(io, fake.clone(), allow_all(stop)).await;
+        stopped.cancel();
+        // Nothing is said on these, in whatever protocol; another program takes the place of the one that hangs.
+        let hung = [listener.accept().await.expect("once"), listener.accept().await.expect("twice")];
+        serve_grpc(listener, fake, CancellationToken::new()).await;
+        drop(hung);
+    });
+    let client = framed::dial(&tablet, &DialOptions::default()).expect("dial");
+    client.execute(ExecuteRequest::default()).await.expect("framed");
+    stop.cancel();
+    stopped.cancelled().await;
+    let error = client.execute(ExecuteRequest::default()).await.expect_err("it hangs");
+    assert!(grpc::never_sent(&error) && error.to_string().contains("no answer within 5s"), "{error}");
+    // Spoken to again it is silent again, and then called over gRPC.
+    let answered = async {
+        while client.execute(ExecuteRequest::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered).await.expect("in time");
+}
+
+#[tokio::test]
 async fn nonsense_ends_the_connection_and_nothing_else() {
     let fake = FakeTablet::new("100");
     let served = Transport::Framed.serve(fake.clone()).await;

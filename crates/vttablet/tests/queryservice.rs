@@ -485,6 +485,36 @@ async fn session_settings_stay_with_their_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn callers_with_different_settings_do_not_set_one_connection_in_turns() {
+    let tablet = tablet!("qs_turns", |config| config.pool_size = 4);
+    // Of the whole server: of a connection in between it would be a SET more or less.
+    let sets = async || -> u64 {
+        let result = tablet.execute("show global status like 'Com_set_option'").await.expect("rows");
+        let row = &result.rows[0];
+        let name = usize::try_from(row.lengths[0]).expect("a name");
+        String::from_utf8_lossy(&row.values[name..]).parse().expect("a number")
+    };
+    let ask = async |zone: &str| {
+        let session_settings = vec![format!("time_zone = '{zone}'")];
+        let options = ExecuteOptions { session_settings, ..Default::default() };
+        assert_eq!(cell(&tablet.execute_with(0, "select @@time_zone", &[], options).await.expect("rows")), zone);
+    };
+    let zones = ["+01:00", "+02:00", "+03:00"];
+    for zone in zones {
+        ask(zone).await;
+    }
+    let before = sets().await;
+    for zone in zones.repeat(5) {
+        ask(zone).await;
+    }
+    assert_eq!(sets().await - before, 0);
+    // More than there are connections: all are served, with what they set.
+    for hour in (1..=9).chain(1..=9) {
+        ask(&format!("+{hour:02}:00")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slow_queries_are_killed() {
     let tablet = tablet!("qs_kill", |config| config.query_timeout = Duration::from_millis(300));
     tablet.sql(&[NUMBERS, "insert into n values (1, 'a')"]).await;

@@ -209,7 +209,7 @@ impl Budget {
         Self { taken: AtomicUsize::new(0), most }
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    pub fn take(&self, bytes: usize) -> bool {
         let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) <= self.most {
             return true;
@@ -218,7 +218,7 @@ impl Budget {
         false
     }
 
-    fn give_back(&self, bytes: usize) {
+    pub fn give_back(&self, bytes: usize) {
         self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

@@ -238,7 +238,7 @@ impl Connection {
         let (version, input) = greeted;
         let prefix = if version >= TIMED { TIME } else { 0 };
         let shared = Arc::new(Shared::new(settings));
-        let (driven, watched) = (shared.clone(), shared.clone());
+        let (driven, watched, asked) = (shared.clone(), shared.clone(), address.clone());
         let drive = async move {
             // Also when the task is aborted: nobody waits for ever.
             let guard = EndOnDrop(driven);
@@ -249,7 +249,7 @@ impl Connection {
                 ended => tracing::warn!("framed connection to {address} broke: {ended}"),
             }
         };
-        let tasks = [tokio::spawn(drive), tokio::spawn(async move { watched.keep_alive().await })];
+        let tasks = [tokio::spawn(drive), tokio::spawn(async move { watched.keep_alive(&asked).await })];
         Self { shared, version, _tasks: tasks.map(AbortOnDropHandle::new) }
     }
 
@@ -602,7 +602,7 @@ impl Peer for Answers<'_> {
 
 impl Shared {
     /// Asks a silent server whether it is there, and ends the connection when it does not say so.
-    async fn keep_alive(&self) {
+    async fn keep_alive(&self, address: &str) {
         let Settings { keepalive_time, keepalive_timeout, .. } = self.settings;
         let mut ticks = tokio::time::interval_at(Instant::now() + keepalive_time, keepalive_time);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -625,10 +625,8 @@ impl Shared {
             tokio::time::sleep(keepalive_timeout).await;
             let received = self.received.load(Ordering::Relaxed);
             if received == seen && !self.lock().ended {
-                tracing::warn!(
-                    "a framed connection is silent for {:?}: giving it up",
-                    keepalive_time + keepalive_timeout
-                );
+                let silent = keepalive_time + keepalive_timeout;
+                tracing::warn!("framed connection to {address} is silent for {silent:?}: giving it up");
                 self.end();
                 return;
             }

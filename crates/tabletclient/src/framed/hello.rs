@@ -1,7 +1,7 @@
 //! How a framed connection begins: the magic, a Hello, a Welcome.
 //!
 //! Owns: the version that both ends speak. A server of gRPC refuses the magic, because it is not how HTTP/2 begins; a client
-//! takes any answer that is not a Welcome as [`Refused::NotSpoken`].
+//! takes any answer that is not a Welcome as [`Refused::NotSpoken`], and none as [`Refused::Silent`].
 
 use std::{io, time::Duration};
 
@@ -31,6 +31,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(5);
 pub(super) enum Refused {
     /// Whoever answers does not know this protocol.
     NotSpoken(String),
+    /// Nobody answers: one that does not know it and waits for more, or a server that is stopped.
+    Silent(String),
     /// It does, and wants nothing of us.
     Error(VtError),
 }
@@ -51,8 +53,10 @@ where
     };
     let frame = match tokio::time::timeout(LIMIT, exchange).await {
         Ok(Ok(frame)) => frame,
-        Ok(Err(error)) => return Err(strange(&error)),
-        Err(_) => return Err(strange(&format_args!("no answer within {LIMIT:?}"))),
+        // Such as the end of the connection, or of TLS.
+        Ok(Err(FrameError::Io(error))) => return Err(strange(&error)),
+        Ok(Err(_)) => return Err(strange(&"what it answers are no frames")),
+        Err(_) => return Err(Refused::Silent(format!("no answer within {LIMIT:?}"))),
     };
     if frame.kind != Kind::Welcome {
         return Err(strange(&format_args!("{:?} instead of a Welcome", frame.kind)));

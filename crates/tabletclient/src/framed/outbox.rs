@@ -20,7 +20,7 @@ use prost::Message;
 use tokio::sync::Notify;
 
 use super::{
-    codec::{HEAD, Kind, MAX_PAYLOAD, put_head},
+    codec::{Budget, HEAD, Kind, MAX_PAYLOAD, put_head},
     pieces::{Batch, Pieces},
 };
 
@@ -51,6 +51,8 @@ pub(super) struct Outbox {
     long: AtomicUsize,
     /// Bytes that wait for room outside of the queue.
     held: AtomicUsize,
+    /// What all connections together may hold in that way.
+    all: Option<&'static Budget>,
     room: Notify,
 }
 
@@ -59,11 +61,16 @@ pub(super) struct Outbox {
 pub(super) struct Held<'a> {
     outbox: &'a Outbox,
     bytes: usize,
+    /// Counted there as well.
+    all: Option<&'static Budget>,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.outbox.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(all) = self.all {
+            all.give_back(self.bytes);
+        }
         // It may be what the connection's task waits for to read on.
         wake(self.outbox.lock());
     }
@@ -101,6 +108,11 @@ pub(super) enum Withdrawn {
 }
 
 impl Outbox {
+    /// Of a connection that shares `all` with others.
+    pub fn sharing(all: &'static Budget) -> Self {
+        Self { all: Some(all), ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Every section is a few steps without a panic between.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -122,11 +134,14 @@ impl Outbox {
         self.queued.load(Ordering::Relaxed) < LIMIT
     }
 
-    /// Counts bytes that are to wait for room. `None` when so many wait already that these have to be given up.
+    /// Counts bytes that are to wait for room. `None` when so many wait already, here or on all connections, that these have to
+    /// be given up.
     pub fn hold(&self, bytes: usize) -> Option<Held<'_>> {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed) + self.queued.load(Ordering::Relaxed);
-        let held = Held { outbox: self, bytes };
-        (before < MOST_HELD || bytes <= ALWAYS_HELD).then_some(held)
+        let all = self.all.filter(|all| all.take(bytes));
+        let held = Held { outbox: self, bytes, all };
+        let fits = before < MOST_HELD && all.is_some() == self.all.is_some();
+        (fits || bytes <= ALWAYS_HELD).then_some(held)
     }
 
     /// Whether more waits to be written than a peer that reads lets come together. Ends by writing alone: the writer asks
@@ -416,6 +431,20 @@ mod tests {
         outbox.take(&mut Batch::default(), &woken.clone().into());
         drop(held);
         assert!(woken.0.load(Ordering::Relaxed) && !outbox.is_overfull());
+    }
+
+    #[test]
+    fn what_all_connections_hold_is_bounded() {
+        static ALL: Budget = Budget::new(100_000);
+        let (one, other) = (Outbox::sharing(&ALL), Outbox::sharing(&ALL));
+        let held = one.hold(80_000).expect("there is room for it");
+        assert!(other.hold(30_000).is_none());
+        let short = other.hold(ALWAYS_HELD).expect("short enough");
+        drop(one.hold(20_000 - ALWAYS_HELD).expect("what was given up does not count"));
+        drop(held);
+        let all = other.hold(100_000 - ALWAYS_HELD).expect("what is let go does not count");
+        drop((short, all));
+        drop(one.hold(100_000).expect("nothing is left"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Owns: which connection a call takes, and when to try again after a failure. Invariants: while the tablet cannot be reached,
 //! attempts are spaced by a growing pause, and calls in between fail with the last error at once; a peer that does not speak
-//! the protocol is asked again only after a while.
+//! the protocol is asked again only after a while. One that spoke it and is silent cannot be reached; silent again, it counts
+//! as one that does not speak it.
 
 use std::{
     sync::{
@@ -62,6 +63,8 @@ pub(super) struct Pool {
     strangers: Mutex<Strangers>,
     /// There is a stranger: asked on the hot path, so not behind the lock.
     estranged: AtomicBool,
+    /// The peer has spoken the protocol, and has not been silent since.
+    spoken: AtomicBool,
 }
 
 #[derive(Default)]
@@ -108,6 +111,7 @@ impl Pool {
             streams: Slot::default(),
             strangers: Mutex::default(),
             estranged: AtomicBool::new(false),
+            spoken: AtomicBool::new(false),
         }
     }
 
@@ -211,7 +215,10 @@ impl Pool {
         match self.dial().await {
             Ok(connection) => {
                 *attempts = Attempts::default();
-                self.estranged.store(false, Ordering::Relaxed);
+                if self.estranged.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the framed transport to {} again", self.target.address);
+                }
+                self.spoken.store(true, Ordering::Relaxed);
                 *self.strangers() = Strangers::default();
                 let connection = Arc::new(connection);
                 slot.current.store(Some(connection.clone()));
@@ -221,7 +228,7 @@ impl Pool {
                 let mut strangers = self.strangers();
                 if strangers.why.is_none() {
                     let address = &self.target.address;
-                    tracing::info!("{address} does not speak the framed transport ({why}): using gRPC");
+                    tracing::info!("no framed transport to {address} ({why}): using gRPC");
                 }
                 strangers.pause = (strangers.pause * 2).clamp(ASK_AGAIN, ASK_AGAIN_LONGEST);
                 strangers.ask_again = Some(Instant::now() + strangers.pause);
@@ -262,6 +269,11 @@ impl Pool {
         let settings = self.target.settings.clone();
         let refused = |refused| match refused {
             Refused::NotSpoken(why) => Failed::NotSpoken(why),
+            // The one that spoke it is stopped, or hangs. Silent once more it may be another one.
+            Refused::Silent(why) if self.spoken.swap(false, Ordering::Relaxed) => {
+                unreachable(&format_args!("{address}: {why}"))
+            }
+            Refused::Silent(why) => Failed::NotSpoken(why),
             Refused::Error(error) => Failed::Error(grpc::local_error(error.code(), error.message())),
         };
         let Some(tls) = &self.target.tls else {

@@ -45,6 +45,8 @@ const MAX_HELD: usize = 256 << 20;
 const MAX_BEGUN: usize = 1024;
 /// Bytes of requests that have begun to arrive. Of the process, not of a server: its memory is what they share.
 static ARRIVING: Budget = Budget::new(256 << 20);
+/// Bytes of results that wait to be read by clients, of the process.
+static LEAVING: Budget = Budget::new(256 << 20);
 
 /// Says whether a caller with these credentials may call.
 pub type Authenticate = Arc<dyn Fn(Option<&Credentials>) -> Result<()> + Send + Sync>;
@@ -67,7 +69,7 @@ where
     let (greeting, input) = match hello::receive(&mut io).await {
         Ok(received) => received,
         Err(error) => {
-            tracing::debug!("a framed connection did not begin: {error}");
+            tracing::info!("a framed connection did not begin: {error}");
             return;
         }
     };
@@ -80,6 +82,9 @@ where
         }
     };
     let version = outcome.as_ref().ok().copied();
+    if let Err(error) = &outcome {
+        tracing::warn!("a framed connection was refused: {error}");
+    }
     if let Err(error) = hello::answer(&mut io, outcome).await {
         tracing::debug!("a framed connection did not begin: {error}");
         return;
@@ -87,7 +92,7 @@ where
     let Some(version) = version else { return };
     let shared = Arc::new(Shared {
         roll_back: roll_back(service.clone()),
-        outbox: Outbox::default(),
+        outbox: Outbox::sharing(&LEAVING),
         running: Mutex::default(),
         max_message: options.max_message_size,
         window: greeting.stream_window.max(1).into(),
@@ -265,7 +270,7 @@ impl Shared {
                     return;
                 }
                 drop(message);
-                let text = "too many results wait to be read on one connection: this one was given up";
+                let text = "too many results wait to be read: this one was given up";
                 match instead(VtError::new(Code::ResourceExhausted, text)) {
                     Ok(message) => message,
                     Err(error) => return self.fail(id, error),

@@ -3,8 +3,9 @@
 //! Owns: how many connections there are, who gets the next one, and when an idle one is closed.
 //! Invariants: connections out plus idle never exceed the capacity. A connection that comes back goes
 //! straight to the caller who has waited longest, so that nobody overtakes and nobody is woken in
-//! vain. A broken connection gives its place to the next waiter, who connects anew. No lock is held
-//! while anything is awaited.
+//! vain. A broken connection gives its place to the next waiter, who connects anew. Settings that no idle
+//! connection has are put on a new one while there is room, so that callers with different settings do
+//! not take turns with one connection, setting it each time. No lock is held while anything is awaited.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -293,12 +294,16 @@ impl Pool {
 }
 
 impl State {
-    /// The idle connection used last whose settings fit; else the one used last.
+    /// The idle connection used last whose settings fit. Without one and without room for a new one the connection that has
+    /// been idle longest: its settings are those that are missed least.
     fn take_idle(&mut self, settings: &[String]) -> Option<DbConn> {
         let newest = self.idle.len().checked_sub(1)?;
-        let oldest = newest.saturating_sub(MATCH_WINDOW - 1);
-        let fits = (oldest..=newest).rev().find(|&at| self.idle[at].matches(settings));
-        Some(self.idle.remove(fits.unwrap_or(newest)))
+        let first = newest.saturating_sub(MATCH_WINDOW - 1);
+        match (first..=newest).rev().find(|&at| self.idle[at].matches(settings)) {
+            Some(fits) => Some(self.idle.remove(fits)),
+            None if self.out + self.idle.len() < self.capacity => None,
+            None => Some(self.idle.remove(0)),
+        }
     }
 }
 
