@@ -12,6 +12,7 @@ mod error;
 pub mod failpoint;
 pub mod flags;
 pub mod grpc;
+mod heap;
 pub mod hostname;
 mod http;
 pub mod http_client;
@@ -22,7 +23,6 @@ mod program_text;
 pub mod register;
 mod server;
 pub mod stats;
-mod symbols;
 
 pub use acl::{Acl, Role};
 pub use env::{Env, main};

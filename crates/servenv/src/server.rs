@@ -23,7 +23,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::http::{Health, Pages};
 use crate::lifecycle::PidFile;
-use crate::{Env, Error, Role, grpc, http, program_text};
+use crate::{Env, Error, Role, grpc, heap, http, program_text};
 
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
@@ -162,7 +162,7 @@ impl Server {
             http_task: None,
             grpc_task: None,
             socket_task: None,
-            ticker: tokio::spawn(tick(self.env.clone())),
+            ticker: tokio::spawn(ticks(self.env.clone())),
             stop_http: stop_http.clone(),
             stop_grpc: stop_grpc.clone(),
             on_term: self.on_term,
@@ -306,6 +306,11 @@ async fn run_hooks(hooks: &mut Vec<Hook>, deadline: Instant, late: &str) {
     if tokio::time::timeout_at(deadline, all).await.is_err() {
         tracing::warn!("{late}");
     }
+}
+
+/// What a server does again and again, whatever it serves.
+async fn ticks(env: Env) {
+    tokio::join!(tick(env), heap::give_back_what_is_free());
 }
 
 /// Lets rates take their samples.
