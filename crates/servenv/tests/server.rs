@@ -421,9 +421,17 @@ fn spin_for_the_profile(stop: &AtomicBool) -> u64 {
     n
 }
 
+/// How often this program's file is mapped.
+fn mappings_of_the_program() -> usize {
+    let program = std::env::current_exe().expect("a program").display().to_string();
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("this process has maps");
+    maps.lines().filter(|line| line.ends_with(&program)).count()
+}
+
 #[tokio::test]
 async fn a_profile_is_a_flame_graph_of_what_runs() {
     let (_env, running) = start(&[], |_| {}).await;
+    let mapped = mappings_of_the_program();
     let stop = Arc::new(AtomicBool::new(false));
     let busy = std::thread::spawn({
         let stop = stop.clone();
@@ -439,6 +447,7 @@ async fn a_profile_is_a_flame_graph_of_what_runs() {
     assert_eq!(code, 200, "{svg}");
     assert!(head.contains("content-type: image/svg+xml"), "{head}");
     assert!(svg.contains("<svg") && svg.contains("spin_for_the_profile"), "{}", svg.get(..2000).unwrap_or(&svg));
+    assert_eq!(mappings_of_the_program(), mapped, "its debug information is not kept");
     let (code, _, svg) = http(running.http, "GET", "/debug/profile?seconds=1&hz=1").await;
     assert!(code == 200 && svg.contains("<svg"), "of a server at rest as well: {code} {svg}");
     for wrong in ["seconds=0", "seconds=1000", "hz=0"] {
