@@ -55,7 +55,7 @@ export VT_TEST_TIMES=$root/target/test-times.log
 rm -f "$VT_TEST_TIMES"
 cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
-[ -e "$VT_TEST_TIMES" ] && say "The longest" && sort -rn "$VT_TEST_TIMES" | head -n 12
+[ -e "$VT_TEST_TIMES" ] && say "The longest" && sort -rn "$VT_TEST_TIMES" | sed -n 1,12p
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
      END { printf "\n%d passed, %d failed, %d skipped", passed, failed, ignored }' "$log"
 echo ", $((SECONDS / 60)) minutes"

@@ -1,8 +1,8 @@
 //! `/debug/profile`: on what the process spends its CPU time, as a flame graph.
 //!
 //! Samples the stacks of all threads while they use CPU, for `seconds` (10), `hz` (99) times a second of CPU time, and
-//! answers with an SVG. One at a time. Costs nothing while nobody asks: what is read of the program's debug information, a
-//! hundred times what a server at rest holds, is forgotten when the names of the functions are known.
+//! answers with an SVG. One at a time. Costs nothing before the first. What is read of the program's debug information, ten times
+//! what a server at rest holds, is forgotten when the names of the functions are known; what pprof samples with stays.
 
 use std::time::Duration;
 

@@ -53,7 +53,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if !self.is_broken() {
             self.put(command::QUIT, &[]);
-            let _ = pin!(self.writer.flush()).poll(&mut Context::from_waker(Waker::noop()));
+            // Also where many are dropped at once, whose task would be made to yield.
+            let flush = tokio::task::unconstrained(self.writer.flush());
+            let _ = pin!(flush).poll(&mut Context::from_waker(Waker::noop()));
         }
     }
 }

@@ -209,6 +209,10 @@ impl Budget {
         Self { taken: AtomicUsize::new(0), most }
     }
 
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
     pub fn take(&self, bytes: usize) -> bool {
         let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) <= self.most {

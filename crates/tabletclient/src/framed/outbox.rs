@@ -32,8 +32,8 @@ const LIMIT: usize = 8 << 20;
 const MOST_SHORT: usize = 16 << 20;
 /// Bytes queued and held above which the outbox is overfull.
 const MOST_WAITING: usize = 64 << 20;
-/// Bytes queued and held above which no more are held.
-const MOST_HELD: usize = 256 << 20;
+/// Bytes queued and held above which no more are held. Half of what all connections may hold.
+const MOST_HELD: usize = 128 << 20;
 /// An answer up to this is held in any case: that a transaction was committed is not told by an error.
 const ALWAYS_HELD: usize = 4 * 1024;
 /// Bytes up to which one write takes further frames of long messages. Short ones wait for no more than that.
@@ -61,7 +61,8 @@ pub(super) struct Outbox {
 pub(super) struct Held<'a> {
     outbox: &'a Outbox,
     bytes: usize,
-    /// Counted there as well.
+    /// Bytes counted in `all` as well.
+    counted: usize,
     all: Option<&'static Budget>,
 }
 
@@ -69,7 +70,7 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.outbox.held.fetch_sub(self.bytes, Ordering::Relaxed);
         if let Some(all) = self.all {
-            all.give_back(self.bytes);
+            all.give_back(self.counted);
         }
         // It may be what the connection's task waits for to read on.
         wake(self.outbox.lock());
@@ -138,8 +139,10 @@ impl Outbox {
     /// be given up.
     pub fn hold(&self, bytes: usize) -> Option<Held<'_>> {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed) + self.queued.load(Ordering::Relaxed);
-        let all = self.all.filter(|all| all.take(bytes));
-        let held = Held { outbox: self, bytes, all };
+        // One that is larger than all may be has to be alone.
+        let counted = self.all.map_or(0, |all| bytes.min(all.most()));
+        let all = self.all.filter(|all| all.take(counted));
+        let held = Held { outbox: self, bytes, counted, all };
         let fits = before < MOST_HELD && all.is_some() == self.all.is_some();
         (fits || bytes <= ALWAYS_HELD).then_some(held)
     }

@@ -205,6 +205,7 @@ impl Pool {
         let mut attempts = slot.attempts.lock().await;
         // Whoever was here before us may have connected, or failed.
         if let Some(connection) = slot.open() {
+            self.speaks();
             return Ok(connection);
         }
         if let Some((error, until)) = &attempts.failed
@@ -215,11 +216,7 @@ impl Pool {
         match self.dial().await {
             Ok(connection) => {
                 *attempts = Attempts::default();
-                if self.estranged.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the framed transport to {} again", self.target.address);
-                }
-                self.spoken.store(true, Ordering::Relaxed);
-                *self.strangers() = Strangers::default();
+                self.speaks();
                 let connection = Arc::new(connection);
                 slot.current.store(Some(connection.clone()));
                 Ok(connection)
@@ -246,7 +243,24 @@ impl Pool {
         }
     }
 
+    /// The peer speaks the protocol.
+    fn speaks(&self) {
+        if self.estranged.swap(false, Ordering::Relaxed) {
+            tracing::info!("the framed transport to {} again", self.target.address);
+            *self.strangers() = Strangers::default();
+        }
+        self.spoken.store(true, Ordering::Relaxed);
+    }
+
+    /// A peer was silent that had spoken before it was dialled. Silent once more it may be another one, unless it still
+    /// speaks on another connection.
+    fn hangs(&self) {
+        let open = self.calls.iter().chain([&self.streams]).any(|slot| slot.open().is_some());
+        self.spoken.store(open, Ordering::Relaxed);
+    }
+
     async fn dial(&self) -> Result<Connection, Failed> {
+        let spoken = self.spoken.load(Ordering::Relaxed);
         let address = &self.target.address;
         let unreachable = |text: &dyn std::fmt::Display| {
             Failed::Error(grpc::local_error(Code::Unavailable, &format!("{} {text}", grpc::NEVER_SENT)))
@@ -269,8 +283,8 @@ impl Pool {
         let settings = self.target.settings.clone();
         let refused = |refused| match refused {
             Refused::NotSpoken(why) => Failed::NotSpoken(why),
-            // The one that spoke it is stopped, or hangs. Silent once more it may be another one.
-            Refused::Silent(why) if self.spoken.swap(false, Ordering::Relaxed) => {
+            Refused::Silent(why) if spoken => {
+                self.hangs();
                 unreachable(&format_args!("{address}: {why}"))
             }
             Refused::Silent(why) => Failed::NotSpoken(why),

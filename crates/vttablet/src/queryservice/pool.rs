@@ -21,9 +21,6 @@ use super::conn::{ConnCounts, DbConn};
 use super::error::ExecError;
 use super::live::{LiveQueries, lock};
 
-/// How many idle connections are looked at for one whose settings fit.
-const MATCH_WINDOW: usize = 16;
-
 /// How a pool answers when it cannot serve.
 #[derive(Debug, Clone)]
 pub struct PoolTexts {
@@ -149,8 +146,14 @@ impl Pool {
     /// UNAVAILABLE when the pool is closed.
     pub async fn get(self: &Arc<Self>, settings: &[String]) -> Result<PooledConn, ExecError> {
         let mut place = self.place(settings).await?;
-        if place.conn.is_none() {
-            place.connect().await?;
+        if place.conn.is_none()
+            && let Err(error) = place.connect().await
+        {
+            // One whose settings have to be changed is better than none.
+            place.conn = lock(&self.state).idle.pop();
+            if place.conn.is_none() {
+                return Err(error);
+            }
         }
         let conn = place.get_mut()?;
         match conn.prepare(settings).await {
@@ -297,11 +300,9 @@ impl State {
     /// The idle connection used last whose settings fit. Without one and without room for a new one the connection that has
     /// been idle longest: its settings are those that are missed least.
     fn take_idle(&mut self, settings: &[String]) -> Option<DbConn> {
-        let newest = self.idle.len().checked_sub(1)?;
-        let first = newest.saturating_sub(MATCH_WINDOW - 1);
-        match (first..=newest).rev().find(|&at| self.idle[at].matches(settings)) {
+        match self.idle.iter().rposition(|conn| conn.matches(settings)) {
             Some(fits) => Some(self.idle.remove(fits)),
-            None if self.out + self.idle.len() < self.capacity => None,
+            None if self.idle.is_empty() || self.out + self.idle.len() < self.capacity => None,
             None => Some(self.idle.remove(0)),
         }
     }
