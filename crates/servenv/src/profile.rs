@@ -4,11 +4,13 @@
 //! answers with an SVG. One at a time. Costs nothing before the first. What is read of the program's debug information, ten times
 //! what a server at rest holds, is forgotten when the names of the functions are known; what pprof samples with stays.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use axum::extract::Query;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use nix::sys::signal::{Signal, raise};
 use serde::Deserialize;
 
 /// Longest profile, and the finest.
@@ -36,21 +38,40 @@ fn ninety_nine() -> i32 {
     99
 }
 
+/// Begins to sample. Takes a second or so, for pprof has names of functions looked up each time.
+fn begin(hz: i32) -> pprof::Result<pprof::ProfilerGuard<'static>> {
+    static READY: Once = Once::new();
+    let sample = |hz| pprof::ProfilerGuardBuilder::default().frequency(hz).build();
+    if !READY.is_completed() {
+        // With the first signal pprof makes the tables that stacks are walked with, which allocates. Where the signal interrupts
+        // the allocator that never ends, so it is this one, sent before a second of CPU time has made the first of its own.
+        let rarely = sample(1)?;
+        // Nothing but a wrong signal fails.
+        let _ = raise(Signal::SIGPROF);
+        drop(rarely);
+        READY.call_once(|| {});
+    }
+    let sampling = sample(hz)?;
+    backtrace::clear_symbol_cache();
+    Ok(sampling)
+}
+
 pub(crate) async fn profile(Query(wanted): Query<Wanted>) -> Response {
     let Wanted { seconds, hz } = wanted;
     if !(1..=MAX_SECONDS).contains(&seconds) || !(1..=MAX_HZ).contains(&hz) {
         let text = format!("seconds must be from 1 to {MAX_SECONDS}, hz from 1 to {MAX_HZ}\n");
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
+    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let busy = "another profile is being taken";
+    let Ok(_one) = ONE.try_lock() else { return (StatusCode::CONFLICT, format!("{busy}\n")).into_response() };
     // Dropped with this future, when the one who asked goes away: then the sampling ends.
-    let sampling = match pprof::ProfilerGuardBuilder::default().frequency(hz).build() {
-        Ok(sampling) => sampling,
-        Err(error) => {
-            return (StatusCode::CONFLICT, format!("another profile is being taken: {error}\n")).into_response();
-        }
+    let sampling = match tokio::task::spawn_blocking(move || begin(hz)).await {
+        Ok(Ok(sampling)) => sampling,
+        // One whose asker has gone away is still being drawn.
+        Ok(Err(error)) => return (StatusCode::CONFLICT, format!("{busy}: {error}\n")).into_response(),
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     };
-    // pprof has had names of functions looked up once, to have done it before the first signal comes.
-    backtrace::clear_symbol_cache();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let drawn = tokio::task::spawn_blocking(move || {
         let report = sampling.report().build();

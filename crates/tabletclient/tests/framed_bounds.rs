@@ -35,8 +35,9 @@ const EXECUTE: u8 = 1;
 const BEGIN_EXECUTE: u8 = 7;
 const UNKNOWN: u8 = 99;
 
-/// What arrives is bounded for the whole process.
+/// What arrives, and what waits to leave, is bounded for the whole process.
 static ARRIVING: Mutex<()> = Mutex::const_new(());
+static LEAVING: Mutex<()> = Mutex::const_new(());
 
 async fn settled() {
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -183,6 +184,7 @@ async fn requests_that_do_not_end_are_bounded_over_all_connections() {
 /// While results lie there unread, no call begins; they begin when the results are read, and none fails.
 #[tokio::test(start_paused = true)]
 async fn results_that_nobody_reads_hold_back_calls() {
+    let _alone = LEAVING.lock().await;
     let fake = FakeTablet::new(&"x".repeat(4 * MIB));
     let mut raw = Raw::to(&fake).await;
     for id in 0..40 {
@@ -204,6 +206,7 @@ async fn results_that_nobody_reads_hold_back_calls() {
 /// Calls that have begun cannot be held back: of what they bring, so much is kept.
 #[tokio::test(start_paused = true)]
 async fn results_of_calls_under_way_are_given_up_when_too_many_wait() {
+    let _alone = LEAVING.lock().await;
     let fake = FakeTablet::new(&"x".repeat(4 * MIB));
     fake.stuck.send_replace(true);
     let mut raw = Raw::to(&fake).await;
@@ -226,6 +229,7 @@ async fn results_of_calls_under_way_are_given_up_when_too_many_wait() {
 /// The transaction that a call began is known to the client though the result was given up.
 #[tokio::test(start_paused = true)]
 async fn a_transaction_is_told_without_its_result() {
+    let _alone = LEAVING.lock().await;
     let fake = FakeTablet::new(&"x".repeat(100 * MIB));
     fake.stuck.send_replace(true);
     let mut raw = Raw::to(&fake).await;
@@ -250,6 +254,7 @@ async fn a_transaction_is_told_without_its_result() {
 
 #[tokio::test(start_paused = true)]
 async fn a_result_larger_than_may_wait_passes() {
+    let _alone = LEAVING.lock().await;
     let fake = FakeTablet::new(&"x".repeat(100 * MIB));
     let mut raw = Raw::to(&fake).await;
     for id in 0..2 {

@@ -33,7 +33,7 @@ const MOST_SHORT: usize = 16 << 20;
 /// Bytes queued and held above which the outbox is overfull.
 const MOST_WAITING: usize = 64 << 20;
 /// Bytes queued and held above which no more are held. Half of what all connections may hold.
-const MOST_HELD: usize = 128 << 20;
+const MOST_HELD: usize = 256 << 20;
 /// An answer up to this is held in any case: that a transaction was committed is not told by an error.
 const ALWAYS_HELD: usize = 4 * 1024;
 /// Bytes up to which one write takes further frames of long messages. Short ones wait for no more than that.

@@ -46,7 +46,7 @@ const MAX_BEGUN: usize = 1024;
 /// Bytes of requests that have begun to arrive. Of the process, not of a server: its memory is what they share.
 static ARRIVING: Budget = Budget::new(256 << 20);
 /// Bytes of results that wait to be read by clients, of the process.
-static LEAVING: Budget = Budget::new(256 << 20);
+static LEAVING: Budget = Budget::new(512 << 20);
 
 /// Says whether a caller with these credentials may call.
 pub type Authenticate = Arc<dyn Fn(Option<&Credentials>) -> Result<()> + Send + Sync>;
