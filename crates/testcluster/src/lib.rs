@@ -19,7 +19,7 @@ pub use background::Background;
 pub use hold::Hold;
 pub use http::get as http_get;
 pub use ports::free_port;
-pub use process::{Process, peak_resident_kib, program, resident_kib};
+pub use process::{Process, anonymous_kib, peak_anonymous_kib, program};
 pub use tls::TlsFiles;
 pub use victim::Victim;
 

@@ -86,17 +86,22 @@ pub(crate) fn end(pid: i32) {
     }
 }
 
-/// Resident memory of a process in KiB.
-pub fn resident_kib(pid: i32) -> Result<u64> {
-    status_kib(pid, "VmRSS:")
+/// Resident memory of a process in KiB that is no file's. How much of its program a process has mapped says nothing about
+/// what it holds: a server unmaps all of it some time after its start, and what is still used comes back bit by bit.
+pub fn anonymous_kib(pid: i32) -> Result<u64> {
+    status_kib(pid, "RssAnon:")
 }
 
-/// The most resident memory that a process had while `work` ran, in KiB.
-pub fn peak_resident_kib<T>(pid: i32, work: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
+/// The most of it that a process had while `work` ran, in KiB: too little by what of its program was mapped meanwhile.
+pub fn peak_anonymous_kib<T>(pid: i32, work: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
+    let of_files = || status_kib(pid, "RssFile:");
+    let before = of_files()?;
     // The kernel forgets the peak so far.
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
     let done = work()?;
-    Ok((status_kib(pid, "VmHWM:")?, done))
+    // Only the whole has a peak.
+    let peak = status_kib(pid, "VmHWM:")?.saturating_sub(before.max(of_files()?));
+    Ok((peak.max(anonymous_kib(pid)?), done))
 }
 
 fn status_kib(pid: i32, name: &str) -> Result<u64> {

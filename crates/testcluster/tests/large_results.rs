@@ -12,9 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use raw::Raw;
-use testcluster::{Cluster, Flavor, Spec, TabletSpec, peak_resident_kib, resident_kib, wait_for};
+use testcluster::{Cluster, Flavor, Spec, TabletSpec, anonymous_kib, peak_anonymous_kib, wait_for};
 
-/// What a result of any size may add to the resident memory of a process. Most of it is buffers: a piece is in several of
+/// What a result of any size may add to the memory of a process. Most of it is buffers: a piece is in several of
 /// them on its way.
 const BUDGET_KIB: u64 = 16 << 10;
 /// The same of vtgate for binary rows, which it makes of whole ones: a cell of 16 MB is there as text and as binary.
@@ -193,11 +193,11 @@ fn memory_does_not_grow_with_the_result() -> Result<()> {
                 begin.map_or(Ok(()), |sql| client.run(sql))?;
                 // The second one in a transaction finds it open.
                 for _ in 0..if begin.is_some() { 2 } else { 1 } {
-                    let before = (resident_kib(gate)?, resident_kib(tablet)?);
+                    let before = (anonymous_kib(gate)?, anonymous_kib(tablet)?);
                     let sql = format!("select id, body from {table}");
                     let started = Instant::now();
-                    let work = || peak_resident_kib(tablet, || client.select(&sql, binary, size));
-                    let (gate_peak, (tablet_peak, answer)) = peak_resident_kib(gate, work)?;
+                    let work = || peak_anonymous_kib(tablet, || client.select(&sql, binary, size));
+                    let (gate_peak, (tablet_peak, answer)) = peak_anonymous_kib(gate, work)?;
                     ensure!(answer == WITHOUT_ERROR(rows), "{name}: {answer:?}");
                     let (gate_grew, tablet_grew) =
                         (gate_peak.saturating_sub(before.0), tablet_peak.saturating_sub(before.1));
@@ -263,13 +263,16 @@ fn memory_does_not_grow_with_the_rows_of_several_shards() -> Result<()> {
     }
     for (table, rows, size) in [("wide", WIDE_ROWS, WIDE), ("huge", HUGE_ROWS, HUGE)] {
         for binary in [false, true] {
-            let before = (resident_kib(gate)?, resident_kib(tablet)?);
+            let before = (anonymous_kib(gate)?, anonymous_kib(tablet)?);
             let sql = format!("select id, body from {table}");
-            let work = || peak_resident_kib(tablet, || client.select(&sql, binary, size));
-            let (gate_peak, (tablet_peak, answer)) = peak_resident_kib(gate, work)?;
+            let work = || peak_anonymous_kib(tablet, || client.select(&sql, binary, size));
+            let (gate_peak, (tablet_peak, answer)) = peak_anonymous_kib(gate, work)?;
             ensure!(answer == WITHOUT_ERROR(rows), "{table}: {answer:?}");
             let (gate_grew, tablet_grew) = (gate_peak.saturating_sub(before.0), tablet_peak.saturating_sub(before.1));
-            println!("{table}, binary {binary}: vtgate + {gate_grew} KiB, vttablet + {tablet_grew} KiB");
+            println!(
+                "{table}, binary {binary}: vtgate {} + {gate_grew} KiB, vttablet {} + {tablet_grew} KiB",
+                before.0, before.1
+            );
             let of_gate = if binary && size == HUGE { BINARY_ROW_KIB } else { BUDGET_KIB };
             ensure!(gate_grew <= of_gate, "{table}, binary {binary}: vtgate grew by {gate_grew} KiB");
             ensure!(tablet_grew <= BUDGET_KIB, "{table}, binary {binary}: vttablet grew by {tablet_grew} KiB");

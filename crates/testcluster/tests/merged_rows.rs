@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use mysql::{ConnectParams, Connection};
-use testcluster::{Background, Cluster, Flavor, Spec, TabletSpec};
+use testcluster::{Background, Cluster, Flavor, Spec, TabletSpec, anonymous_kib};
 use vtproto::query::{Field, QueryResult, Row};
 
 /// Rows of the table of all types.
@@ -289,13 +289,6 @@ fn prepared(cluster: &Cluster) -> Result<()> {
     Background::start("merged_rows.py", command)?.finish()?.success().map(drop)
 }
 
-/// What vtgate has in memory, in KiB.
-fn resident(cluster: &Cluster) -> Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.vtgate().pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
 /// Many rows in order, more than vtgate may hold.
 async fn streamed(cluster: &Cluster) -> Result<()> {
     for (tablet, rest) in [(1, 0), (2, 1)] {
@@ -311,7 +304,8 @@ async fn streamed(cluster: &Cluster) -> Result<()> {
     let error = client.execute(sql).await.expect_err("too many rows").to_string();
     ensure!(error.contains("in-memory row count exceeded allowed limit of 8000"), "{error}");
     client.execute("set workload = olap").await?;
-    let before = resident(cluster)?;
+    let pid = cluster.vtgate().pid();
+    let before = anonymous_kib(pid)?;
     let (mut most, mut rows, mut last) = (before, 0, (i64::MIN, i64::MIN));
     let mut stream = client.query_stream(b"select id, k, filling from big order by k desc, id").await?;
     while let Some(batch) = stream.next_batch(1 << 20).await? {
@@ -323,11 +317,11 @@ async fn streamed(cluster: &Cluster) -> Result<()> {
             last = key;
         }
         rows += batch.len();
-        most = most.max(resident(cluster)?);
+        most = most.max(anonymous_kib(pid)?);
     }
     stream.finish().await?;
     ensure!(rows == 2 * STREAMED, "{rows} rows");
-    let (grown, all) = (most - before, 2 * STREAMED * STREAMED_BYTES / 1024);
+    let (grown, all) = (most - before, (2 * STREAMED * STREAMED_BYTES / 1024) as u64);
     println!("vtgate grew by {grown} KiB while {all} KiB went through it");
     ensure!(grown * 2 < all, "vtgate grew by {grown} KiB for {all} KiB");
     Ok(())

@@ -12,8 +12,8 @@
 //! Requests that have begun to arrive are bounded in number and bytes for a connection, and in bytes for the process; beyond
 //! that the connection is closed. Of what waits to be written, a connection's bytes are bounded: above 16 MiB of short frames,
 //! or 64 MiB with results, the server reads nothing more from it, so no call begins and nothing asks for an answer; above
-//! 256 MiB of one connection, or 512 MiB in the process, the results of calls that had begun before are given up, and the client is told
-//! so. What is queued on a connection, at about 8 MiB, is not part of the bound for the process.
+//! 256 MiB of one connection, or 512 MiB in the process, the results of calls that had begun before are given up, and the
+//! client is told so. What is queued on a connection, at about 8 MiB, is not part of the bound for the process.
 //!
 //! This cannot leave two ends waiting for each other. Only a server stops reading, and what ends that is writing, for which it
 //! needs nothing from the client but that it reads; a client reads always, whatever it has to write, and holds what it has not

@@ -175,19 +175,13 @@ impl Pool {
             if !state.open {
                 return Err(closed());
             }
-            if let Some(conn) = state.take_idle(settings) {
+            let conn = state.take_idle(settings);
+            if conn.is_some() || state.out < state.capacity {
                 state.out += 1;
                 if state.out == state.capacity {
                     self.stats.exhausted.fetch_add(1, Ordering::Relaxed);
                 }
-                return Ok(PooledConn { pool: Some(self.clone()), conn: Some(conn) });
-            }
-            if state.out < state.capacity {
-                state.out += 1;
-                if state.out == state.capacity {
-                    self.stats.exhausted.fetch_add(1, Ordering::Relaxed);
-                }
-                return Ok(PooledConn { pool: Some(self.clone()), conn: None });
+                return Ok(PooledConn { pool: Some(self.clone()), conn });
             }
             if state.waiters.len() >= self.config.waiter_cap {
                 // Those who gave up still stand in the queue until someone looks.
