@@ -26,7 +26,7 @@ pub use victim::Victim;
 use anyhow::{Context, Result, bail, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -520,7 +520,8 @@ impl Cluster {
 
     /// Ports for HTTP, gRPC and MySQL.
     fn run_vtgate(&self, ports: [u16; 3], socket: &Path) -> Result<Process> {
-        let types = if self.tablets.len() > 1 { "MASTER,REPLICA" } else { "MASTER" };
+        // For one that no tablet can become it waits for 30 s.
+        let types = if self.every_shard_has_a_replica() { "MASTER,REPLICA" } else { "MASTER" };
         let mut command = self.command("vtgate", true);
         command
             .args(["-cell", CELL, "-cells_to_watch", CELL, "-tablet_types_to_wait", types])
@@ -542,6 +543,15 @@ impl Cluster {
         self.wait_for_port(ports[0], "vtgate")?;
         self.wait_for_port(ports[2], "vtgate's MySQL port")?;
         Ok(process)
+    }
+
+    /// Besides the tablet that is its master.
+    fn every_shard_has_a_replica(&self) -> bool {
+        let mut candidates = HashMap::new();
+        for TabletSpec { keyspace, shard, tablet_type, .. } in self.tablets.iter().map(|tablet| &tablet.spec) {
+            *candidates.entry((keyspace, shard)).or_insert(0) += u32::from(*tablet_type == "replica");
+        }
+        candidates.values().all(|count| *count > 1)
     }
 
     pub fn kill_vtgate(&mut self) {
